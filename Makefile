@@ -1,0 +1,58 @@
+# Every target can be the first command in a fresh clone: it makes .venv first.
+#
+#   make test PYTHON=python3.12      with another Python
+#   make conform BACKEND=jax         on one backend
+#   make check BACKEND=tensorflow
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+# One backend for the quick gates, all of them for the full runs, unless BACKEND says which.
+ONE = $(or $(BACKEND),torch)
+ALL = $(or $(BACKEND),all)
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+# TensorFlow logs its build options at every start; errors still show.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export TF_ENABLE_ONEDNN_OPTS ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help conform test compat check lint format docs clean
+
+help: ## show this list
+	@echo "make TARGET    (each makes $(VENV) first if it isn't there)"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+$(READY): pyproject.toml constraints.txt tools/install.py
+	@$(PYTHON) tools/install.py $(VENV)
+	@touch $@
+
+conform: $(READY) ## prove every registered cell correct on every backend; a matrix and reports/
+	@mkdir -p reports
+	@$(BIN)/cellkit conform --backend $(ALL) -n $(WORKERS) --json reports/conformance.json --junit reports/conformance.xml --html reports/conformance.html
+
+test: $(READY) ## test the framework on every backend, and run Keras' own RNN tests against it
+	@$(BIN)/python tools/run_tests.py --backend $(ALL) --workers $(WORKERS)
+
+compat: $(READY) ## run only Keras' own RNN tests against cellkit's layers
+	@$(BIN)/python tools/run_tests.py --backend $(ALL) --workers $(WORKERS) --only compat
+
+check: lint ## what to run before a commit: lint, and the tests on one backend (BACKEND=torch)
+	@$(BIN)/python tools/run_tests.py --backend $(ONE) --workers $(WORKERS) --only tests
+
+lint: $(READY) ## check formatting, style and types
+	@echo "ruff format"; $(BIN)/ruff format --check --quiet --diff
+	@echo "ruff check"; $(BIN)/ruff check --quiet
+	@echo "mypy"; $(BIN)/mypy
+
+format: $(READY) ## format the code, and mend what ruff can mend
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+
+docs: $(READY) ## build the site into site/, strictly
+	@$(BIN)/mkdocs build --strict --quiet && echo "docs: see site/index.html"
+
+clean: ## remove everything that was built, the environment included
+	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist reports site

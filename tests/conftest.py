@@ -1,0 +1,50 @@
+"""One backend per process, one thread per worker, the same random numbers in every test.
+
+The backend comes from ``KERAS_BACKEND`` (``torch`` when it is not set). The tests compare numbers
+closely, so they run on the CPU unless the environment says otherwise, for example with
+``CUDA_VISIBLE_DEVICES=0 JAX_PLATFORMS=cuda``.
+"""
+
+import os
+from pathlib import Path
+
+BACKEND = os.environ.setdefault("KERAS_BACKEND", "torch")
+# A developer's own keras.json (another float type, another image format) must not change a result.
+os.environ.setdefault("KERAS_HOME", str(Path(__file__).parents[1] / ".cache" / "keras"))
+
+# Read by the frameworks while they are imported, so this stands before any of them.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Every worker of pytest-xdist is a process of its own: more threads than that only wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+import importlib.util  # noqa: E402
+
+if importlib.util.find_spec("torch"):
+    # Before TensorFlow: in the other order the two crash in one process.
+    import torch
+
+    torch.set_num_threads(1)
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    """Give every test the same seeds, and take back what it changed in Keras' global settings."""
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    keras.utils.set_random_seed(20170207)
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_floatx(floatx)
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    """Name the backend that this process runs on."""
+    return BACKEND
