@@ -17,6 +17,8 @@ READY = $(VENV)/.ready
 # TensorFlow logs its build options at every start; errors still show.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
+# Material for MkDocs announces its successor in every build.
+export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help conform test compat check lint format docs clean

@@ -1,0 +1,121 @@
+"""The code that readers copy: every Python block of README and site runs as it stands."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import cellkit
+from cellkit.spec import cell_weights
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/index.md", "docs/semantics.md", "docs/writing-a-cell.md"]
+BLOCK = re.compile(
+    r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
+)
+
+
+def blocks(page: str) -> list[tuple[int, str]]:
+    """Return the Python blocks of a page, each with the line that it starts at."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = []
+    for match in BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start("code"))
+        found.append((line, textwrap.dedent(match["code"])))
+    return found
+
+
+def run_page(page: str) -> dict:
+    """Run the blocks of a page one after the other, as a reader would, in one namespace."""
+    names: dict = {"__name__": "copied_from_the_page"}
+    for line, code in blocks(page):
+        # Empty lines in front make the line numbers of a traceback those of the page.
+        exec(compile("\n" * line + code, page, "exec"), names)
+    return names
+
+
+def numpy_loop(reference, weights, x, states, config):
+    """Apply one step's reference to a sequence."""
+    outputs = []
+    for t in range(x.shape[1]):
+        y, states = reference(weights, x[:, t], states, config)
+        outputs.append(y)
+    return np.stack(outputs, axis=1)
+
+
+def randomise(layer, rng):
+    """Give every weight different values, the biases too."""
+    layer.set_weights([rng.normal(scale=0.5, size=w.shape) for w in layer.get_weights()])
+
+
+def check_reference(cell, reference, rng):
+    """Compare a cell in a layer with the reference that its page gives."""
+    layer = cellkit.RNN(cell, return_sequences=True)
+    x = rng.normal(size=(3, 6, 4)).astype("float32")
+    layer(x)
+    randomise(layer, rng)
+    symbols = cell.spec.symbols.to_symbols(cell_weights(cell), cell.get_config())
+    states = [np.zeros((3, 5)) for _ in cell.get_initial_state(batch_size=3)]
+    expected = numpy_loop(reference, symbols, x.astype("float64"), states, cell.get_config())
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, atol=2e-5)
+
+
+def test_readme_runs_as_it_stands():
+    rng = np.random.default_rng(1)
+    names = run_page("README.md")
+    assert np.isfinite(names["history"].history["loss"]).all()
+    # The first model of the page: the nested cell's two outputs, trained.
+    vector, matrix = names["outputs"]
+    assert tuple(vector.shape) == (None, 10)
+    assert tuple(matrix.shape) == (None, 20, 30)
+    # The second: two named sensors.
+    recording = {name: rng.normal(size=(2, 7, 3)) for name in names["sensors"]}
+    assert names["model"].predict(recording, verbose=0).shape == (2, 4)
+    assert isinstance(names["layer"].cell, names["CoupledLSTMCell"])
+    check_reference(names["CoupledLSTMCell"](5), names["reference"], rng)
+
+
+def test_page_on_writing_a_cell_runs_as_it_stands():
+    rng = np.random.default_rng(2)
+    names = run_page("docs/writing-a-cell.md")
+    assert tuple(names["outputs"].shape) == (8, 20, 16)
+    check_reference(names["MGUCell"](5), names["reference"], rng)
+    x = rng.normal(size=(2, 9, 3)).astype("float32")
+    mean = cellkit.RNN(names["MeanCell"](3))(x)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(mean), x.mean(axis=1), atol=1e-5)
+
+
+def test_first_page_of_the_site_runs_as_it_stands():
+    names = run_page("docs/index.md")
+    assert names["model"].output_shape == (None, 1)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_make_targets_that_are_named_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(code_of(page))))
+    assert named <= targets
+
+
+def code_of(page: str) -> list[str]:
+    """Return what a page sets as code: fenced blocks and words in backticks."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fenced = re.findall(r"```\w*\n.*?```", text, re.DOTALL)
+    return fenced + re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def test_versions_in_the_readme_are_those_of_the_constraints():
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (claim,) = re.findall(r"Tested with (.*?), on Linux", readme, re.DOTALL)
+    names = {"Keras": "keras", "TensorFlow": "tensorflow", "PyTorch": "torch", "JAX": "jax"}
+    versions = dict(re.findall(r"(\w+) (\d[\d.]*\d)", claim))
+    assert versions == {shown: pins[name] for shown, name in names.items()}
