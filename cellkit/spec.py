@@ -1,0 +1,979 @@
+"""What is known about a cell beside its code: paper, reference, cases, traits, symbols.
+
+A `CellSpec` stands beside a cell's class. It carries what nobody can derive from the code: the
+paper, a NumPy reference of one step written from that paper, the inputs the cell takes, how to
+construct it, what it claims. The conformance suite verifies the claims; documentation and the
+command line read the rest.
+
+A `WeightMap` translates between the symbols of the paper (``W_i``, ``U_f``, ``b_o``) and the
+weights of the cell (``kernel``, ``recurrent_kernel``, ``bias``), in both directions. It checks a
+cell against frozen outputs of other implementations, and imports weights from other frameworks:
+
+```python
+import_weights(cell, {"W_i": ..., "U_i": ..., "b_i": ..., "W_f": ...})
+```
+
+Nothing here imports Keras, so that a spec can be read without choosing a backend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cellkit._errors import problem
+from cellkit._names import did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
+    Convert = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+
+__all__ = [
+    "TRAITS",
+    "CellSpec",
+    "Paper",
+    "WeightMap",
+    "blocks",
+    "cell_weights",
+    "check_trait",
+    "custom",
+    "export_weights",
+    "gate_blocks",
+    "import_weights",
+    "rename",
+    "set_cell_weights",
+]
+
+TRAITS: Mapping[str, str] = {
+    "masking": "a masked step changes neither states nor output",
+    "stateful": "the states can be carried from one call of the layer to the next",
+    "dropout": "drops inputs in training, with one mask per sequence",
+    "recurrent_dropout": "drops recurrent states in training, with one mask per sequence",
+    "zoneout": "keeps random entries of the old states in training, anew at every step",
+    "noise": "draws random numbers at every step in training, other than dropout or zoneout",
+    "linear": "the recurrence is linear in the states, so it can be scanned in parallel",
+    "jit": "can be compiled by every backend's compiler",
+    "fp32_state": "keeps a float32 accumulator under mixed precision",
+    "quantized": "has int8 or float8 policies",
+    "double_backward": "has second-order gradients",
+    "stop_gradient": "has paths without a gradient, by design",
+    "truncated": "cuts backpropagation through time at a horizon",
+    "device": "gives the same numbers on every device",
+}
+"""The traits a spec may claim by name; further ones have the form ``"kind:detail"``.
+
+Of those, ``"equiv:LSTM"`` claims equality with a framework's layer, ``"rank:4"`` inputs of that
+rank (batch and time included), ``"export:onnx"`` an export format.
+"""
+
+
+def check_trait(trait: object) -> str:
+    """Return `trait`, or raise when it is neither known nor of the form ``"kind:detail"``."""
+    if isinstance(trait, str) and (trait in TRAITS or re.fullmatch(r"\w[\w.-]*:\S+", trait)):
+        return trait
+    raise problem(
+        "A trait is not known.",
+        received=repr(trait),
+        expected=f"one of {_listed(sorted(TRAITS))}, or 'kind:detail' such as 'equiv:LSTM'",
+        fix=(did_you_mean(trait, TRAITS) if isinstance(trait, str) else "")
+        + "claim a known trait; write one of your own with a colon, for example 'my_lab:sparse'",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """Where a cell comes from.
+
+    Args:
+        authors: The authors, e.g. ``"Cho et al."`` or all of them.
+        year: Year of publication.
+        title: Title of the paper.
+        identifier: What finds it: ``"arXiv:1406.1078"``, ``"doi:10.1162/neco.1997.9.8.1735"``,
+            or an address.
+
+    Example:
+    >>> paper = Paper("Cho et al.", 2014, "Learning Phrase Representations", "arXiv:1406.1078")
+    >>> print(paper)
+    Cho et al. (2014): Learning Phrase Representations. arXiv:1406.1078
+    >>> paper.url
+    'https://arxiv.org/abs/1406.1078'
+    """
+
+    authors: str
+    year: int
+    title: str
+    identifier: str
+
+    def __post_init__(self) -> None:
+        """Check the four fields.
+
+        Raises:
+            ValueError: When one of them is empty or is no text, year or identifier.
+        """
+        for field in ("authors", "title"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value.strip():
+                raise problem(
+                    f"The {field} of a paper must be a text.",
+                    received=f"{field}={value!r}",
+                    expected="a text that is not empty",
+                    fix=f"write the {field} as the paper gives them",
+                )
+        if isinstance(self.year, bool) or not isinstance(self.year, int) or self.year < 1000:
+            raise problem(
+                "The year of a paper must be a year.",
+                received=f"year={self.year!r}",
+                expected="an int with four digits",
+                fix="write the year of publication, for example year=1997",
+            )
+        if not isinstance(self.identifier, str) or not re.match(r"\w+:\S", self.identifier):
+            raise problem(
+                "The identifier of a paper must say what kind it is.",
+                received=f"identifier={self.identifier!r}",
+                expected="'arXiv:...', 'doi:...', 'isbn:...' or an address",
+                fix="put the kind before the number, for example 'arXiv:1406.1078'",
+            )
+
+    @property
+    def url(self) -> str | None:
+        """The address of the paper, or None when its identifier gives none."""
+        kind, _, number = self.identifier.partition(":")
+        if kind.lower() == "arxiv":
+            return f"https://arxiv.org/abs/{number}"
+        if kind.lower() == "doi":
+            return f"https://doi.org/{number}"
+        return self.identifier if kind.lower() in ("http", "https") else None
+
+    def __str__(self) -> str:
+        """Return the paper as one line of a bibliography."""
+        return f"{self.authors} ({self.year}): {self.title}. {self.identifier}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CellSpec:
+    """What stands beside a cell's class: what it computes, takes and claims.
+
+    It is the class attribute ``spec`` of the cell, or is passed to `cellkit.register`. Everything
+    is checked when the spec is made.
+
+    Args:
+        reference: One step in NumPy, ``reference(w, inputs, states, config) -> (output,
+            new_states)``, written from the paper. `w` holds the paper's symbols as float64 arrays
+            (matrices are (in, out), so ``x @ W``), `inputs` is one time step in the cell's
+            structure, each leaf (batch, ...), `states` has the cell's state structure (a list for
+            flat cells), `config` is ``get_config()`` with the case's options. None where there
+            is none; the cell is then not compared with numbers.
+        inputs: The inputs of one time step, as a structure of shapes without batch and time. A
+            size is an int, or a text that names a size to be drawn: ``("features",)``, or
+            ``{"video": ("h", "w", 3), "audio": ("f",)}``.
+        cases: At least two sets of constructor arguments, by name.
+        paper: Where the cell comes from.
+        symbols: The map between the paper's symbols and the cell's weights.
+        initial_state: ``(w, batch, config) -> states`` in NumPy. None: zeros.
+        traits: What the cell claims, out of `TRAITS` or of the form ``"kind:detail"``. A trait
+            that is not claimed is denied, and that is verified too.
+        tolerance: Factor on the limit of every comparison with the reference.
+        deviations: Where the cell, or other implementations of it, depart from the paper.
+        aliases: Names under which frozen outputs know a form of the cell, with the constructor
+            arguments of that form: ``{"gru_reset_before": {"reset_after": False}}``.
+        dims: Sizes that named sizes of `inputs` are held at (an int) or drawn from (a tuple).
+
+    Example:
+    >>> spec = CellSpec(
+    ...     reference=None,
+    ...     inputs=("features",),
+    ...     cases={"default": {"units": 4}, "relu": {"units": 3, "activation": "relu"}},
+    ...     paper=Paper("Jeffrey Elman", 1990, "Finding structure in time", "doi:10.1207/example"),
+    ...     symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
+    ... )
+    >>> sorted(spec.traits)
+    ['masking']
+    """
+
+    reference: Callable[..., Any] | None
+    inputs: Any
+    cases: Mapping[str, dict[str, Any]]
+    paper: Paper
+    symbols: WeightMap
+    initial_state: Callable[..., Any] | None = None
+    traits: frozenset[str] = frozenset({"masking"})
+    tolerance: float = 1.0
+    deviations: tuple[str, ...] = ()
+    aliases: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    dims: Mapping[str, int | tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every field, and keep copies that the caller can't change.
+
+        Raises:
+            ValueError: When a field is not what it should be.
+        """
+        for field in ("reference", "initial_state"):
+            value = getattr(self, field)
+            if value is not None and not callable(value):
+                raise problem(
+                    f"The {field} of a spec can't be called.",
+                    received=f"{field}={value!r}",
+                    expected="a function, or None where there is none",
+                    fix=f"pass the function itself, for example {field}=my_{field}",
+                )
+        if not isinstance(self.paper, Paper):
+            raise problem(
+                "The paper of a spec must be a cellkit.Paper.",
+                received=f"paper={self.paper!r}",
+                expected="cellkit.Paper(authors, year, title, identifier)",
+                fix="write paper=Paper('Cho et al.', 2014, 'Learning ...', 'arXiv:1406.1078')",
+            )
+        if not isinstance(self.symbols, WeightMap):
+            raise problem(
+                "The symbols of a spec must be a weight map.",
+                received=f"symbols={self.symbols!r}",
+                expected="what gate_blocks, rename, blocks or custom of cellkit.spec return",
+                fix="write for example symbols=rename({'kernel': 'W', 'bias': 'b'})",
+            )
+        if isinstance(self.tolerance, bool) or not (
+            isinstance(self.tolerance, (int, float)) and 0 < self.tolerance < float("inf")
+        ):
+            raise problem(
+                "The tolerance of a spec must be a positive factor.",
+                received=f"tolerance={self.tolerance!r}",
+                expected="a number above 0; 1.0 is the usual limit",
+                fix="leave it out, or write tolerance=4.0 for a cell with four times the error",
+            )
+        sizes = frozenset(_named_sizes(self.inputs))
+        object.__setattr__(self, "cases", _checked_cases(self.cases))
+        object.__setattr__(self, "aliases", _checked_options("aliases", self.aliases))
+        object.__setattr__(self, "dims", _checked_dims(self.dims, sizes))
+        object.__setattr__(self, "traits", frozenset(map(check_trait, _several(self, "traits"))))
+        object.__setattr__(self, "deviations", tuple(_several(self, "deviations")))
+        for deviation in self.deviations:
+            if not isinstance(deviation, str):
+                raise problem(
+                    "A deviation of a spec must be a text.",
+                    received=repr(deviation),
+                    expected="one sentence per deviation",
+                    fix="write deviations=('The gate has no bias; the paper has one.',)",
+                )
+
+
+def _several(spec: CellSpec, field: str) -> Iterable[Any]:
+    """Return a field that holds several texts; one text alone would be taken letter by letter."""
+    value = getattr(spec, field)
+    if isinstance(value, (frozenset, set, tuple, list)):
+        return value
+    raise problem(
+        f"The {field} of a spec must be a collection of texts.",
+        received=f"{field}={value!r}",
+        expected="a set, tuple or list",
+        fix=f"write {field}={{'...'}}" if field == "traits" else f"write {field}=('...',)",
+    )
+
+
+def _checked_options(field: str, value: object) -> dict[str, dict[str, Any]]:
+    """Return a copy of a mapping from names to constructor arguments."""
+    if not isinstance(value, Mapping):
+        raise problem(
+            f"The {field} of a spec must be a dict.",
+            received=f"{field}={value!r}",
+            expected="a dict from names to constructor arguments",
+            fix=f"write {field}={{'default': {{'units': 4}}}}",
+        )
+    for name, options in value.items():
+        named = isinstance(name, str) and name.strip()
+        if not named or not isinstance(options, Mapping) or not all(map(_is_text, options)):
+            raise problem(
+                f"An entry of the {field} of a spec is not a set of constructor arguments.",
+                received=f"{name!r}: {options!r}",
+                expected="a name, and a dict from argument names to values",
+                fix="write for example 'relu': {'units': 3, 'activation': 'relu'}",
+            )
+    return {name: dict(options) for name, options in value.items()}
+
+
+def _checked_cases(value: object) -> dict[str, dict[str, Any]]:
+    cases = _checked_options("cases", value)
+    if len(cases) < 2:
+        raise problem(
+            "A spec needs at least two cases.",
+            received=f"{len(cases)}: {_listed(cases) or 'none'}",
+            expected="two or more named sets of constructor arguments",
+            fix="add a case with other options, for example 'relu': {'activation': 'relu'}",
+        )
+    names = list(cases)
+    for position, name in enumerate(names):
+        for earlier in names[:position]:
+            if cases[earlier] == cases[name]:
+                raise problem(
+                    "Two cases of a spec are the same.",
+                    received=f"{earlier!r} and {name!r}, both {cases[name]!r}",
+                    expected="cases that differ in at least one argument",
+                    fix=f"change an argument of {name!r}, or remove it",
+                )
+    return cases
+
+
+def _checked_dims(value: object, sizes: frozenset[str]) -> dict[str, int | tuple[int, ...]]:
+    entries: Mapping[Any, Any] = value if isinstance(value, Mapping) else {"": value}
+    dims: dict[str, int | tuple[int, ...]] = {}
+    for name, choice in entries.items():
+        choices = tuple(choice) if isinstance(choice, (tuple, list)) else (choice,)
+        if name not in sizes or not choices or not all(map(_is_size, choices)):
+            raise problem(
+                "The dims of a spec do not fit its inputs.",
+                received=f"dims={value!r}",
+                expected="a dict from named sizes of the inputs "
+                f"({_listed(sorted(sizes)) or 'there are none'}) to a positive int, "
+                "or to a tuple of them",
+                fix="name a size that occurs in inputs, for example dims={'features': (3, 5)}",
+            )
+        dims[name] = choices if isinstance(choice, (tuple, list)) else choice
+    return dims
+
+
+def _named_sizes(inputs: object) -> Iterator[str]:
+    """Yield the named sizes of a structure of shapes, checking it on the way."""
+    if isinstance(inputs, Mapping):
+        children: Iterable[object] = inputs.values()
+    elif isinstance(inputs, (list, tuple)) and any(map(_is_structure, inputs)):
+        children = inputs
+    elif isinstance(inputs, tuple) and all(_is_size(d) or _is_name(d) for d in inputs):
+        yield from (size for size in inputs if isinstance(size, str))
+        return
+    else:
+        children = ()
+    children = list(children)
+    if not children:
+        raise problem(
+            "The inputs of a spec are not a structure of shapes.",
+            received=repr(inputs),
+            expected="a tuple of sizes (positive ints or names), or a dict, list or tuple of "
+            "such shapes, not empty",
+            fix="write ('features',) for a vector, [('a',), ('b', 3)] for a vector and a matrix",
+        )
+    for child in children:
+        yield from _named_sizes(child)
+
+
+def _is_structure(value: object) -> bool:
+    return isinstance(value, (Mapping, list, tuple))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isidentifier()
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+# --- the paper's symbols and the cell's weights ----------------------------------------------
+
+
+class WeightMap:
+    """A two-way map between a paper's symbols and a cell's weights.
+
+    Made by `gate_blocks`, `rename`, `blocks` or `custom`. Two maps are joined with ``|``: each
+    then serves its own weights (a `custom` one takes all that the maps before it left)::
+
+        gate_blocks(["i", "f", "g", "o"]) | rename({"projection": "P"})
+
+    Both directions are inverse to each other. Arrays keep their dtype.
+    """
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        """Join parts; authors use the functions of this module instead."""
+        names = [name for part in parts for name in part.weights]
+        symbols = [symbol for part in parts for symbol in part.symbols]
+        for kind, given in (("weight", names), ("symbol", symbols)):
+            twice = sorted({name for name in given if given.count(name) > 1})
+            if twice:
+                raise problem(
+                    f"A weight map names a {kind} twice.",
+                    received=_listed(twice),
+                    expected=f"every {kind} once",
+                    fix="remove one of the entries, or give it another name",
+                )
+        self._parts = tuple(parts)
+
+    def __or__(self, other: WeightMap) -> WeightMap:
+        """Return the map that serves the weights of both."""
+        if not isinstance(other, WeightMap):
+            return NotImplemented
+        return WeightMap((*self._parts, *other._parts))
+
+    def __repr__(self) -> str:
+        """Return which weight holds which symbols."""
+        return f"WeightMap({', '.join(map(repr, self._parts))})"
+
+    def to_symbols(self, weights: Mapping[str, Any], config: Mapping[str, Any]) -> Arrays:
+        """Return the paper's symbols of a cell's weights.
+
+        Args:
+            weights: The weights by their path inside the cell, as `cell_weights` gives them.
+            config: The cell's configuration.
+
+        Returns:
+            The symbols with their arrays. Biases that the cell does without are zeros.
+
+        Raises:
+            ValueError: When a weight is missing, unknown, or can't be divided among its symbols.
+        """
+        given = _as_arrays(weights)
+        left = dict(given)
+        symbols: Arrays = {}
+        for part in self._parts:
+            symbols.update(part.to_symbols(left, given, config))
+        self._refuse(left, "weight", [name for part in self._parts for name in part.weights])
+        return symbols
+
+    def from_symbols(self, symbols: Mapping[str, Any], config: Mapping[str, Any]) -> Arrays:
+        """Return the cell's weights of a paper's symbols.
+
+        Args:
+            symbols: The symbols with their arrays; matrices are (in, out).
+            config: The cell's configuration.
+
+        Returns:
+            The weights by their path inside the cell, for `set_cell_weights`.
+
+        Raises:
+            ValueError: When a symbol is missing, unknown, or of a shape that doesn't fit the
+                others, or when a bias is not zero and the cell has none.
+        """
+        left = _as_arrays(symbols)
+        weights: Arrays = {}
+        for part in self._parts:
+            weights.update(part.from_symbols(left, config))
+        self._refuse(left, "symbol", [symbol for part in self._parts for symbol in part.symbols])
+        return weights
+
+    @staticmethod
+    def _refuse(left: Arrays, kind: str, known: list[str]) -> None:
+        """Raise when something was given that no part took."""
+        for name in left:
+            raise problem(
+                f"The cell's weight map does not know a {kind}.",
+                received=_listed(left),
+                expected=f"only {_listed(known) or 'none'}",
+                fix=did_you_mean(name, known)
+                + f"leave out what the cell does not have, or add the {kind} to its weight map",
+            )
+
+
+def blocks(
+    weight: str, symbols: Sequence[str], *, axis: int = -1, optional: bool = False
+) -> WeightMap:
+    """Map one weight to several symbols that lie side by side along an axis.
+
+    Args:
+        weight: Path of the weight inside the cell.
+        symbols: The symbols, in the order of the blocks; all blocks have the same shape.
+        axis: The axis along which the blocks lie.
+        optional: Whether the weight, and so the symbols, may be absent.
+
+    Returns:
+        The map.
+
+    Example:
+    >>> import numpy as np
+    >>> sides = blocks("kernel", ["W_l", "W_r"])
+    >>> sides.to_symbols({"kernel": np.array([[1, 2], [3, 4]])}, {})["W_r"].tolist()
+    [[2], [4]]
+    """
+    return WeightMap([_Blocks(weight, _symbol_names(symbols), axis=axis, optional=optional)])
+
+
+def gate_blocks(
+    gates: Sequence[str],
+    kernel: str | None = "W",
+    recurrent_kernel: str | None = "U",
+    bias: str | None = "b",
+) -> WeightMap:
+    """Map the weights of a gated cell, whose gates lie side by side along the last axis.
+
+    Args:
+        gates: Names of the gates in the order of the blocks.
+        kernel: Letter of the input weights: gate ``i`` of ``kernel`` is ``W_i``. None: the cell
+            has no weight of that name.
+        recurrent_kernel: Letter of the recurrent weights, likewise.
+        bias: Letter of the biases, likewise. With ``use_bias=False`` in the cell's configuration
+            they are zeros: given as such, and taken when zero or left out.
+
+    Returns:
+        The map.
+
+    Example:
+    >>> import numpy as np
+    >>> symbols = gate_blocks(["i", "f"]).to_symbols(
+    ...     {"kernel": np.ones((3, 4)), "recurrent_kernel": np.ones((2, 4)), "bias": np.ones(4)}, {}
+    ... )
+    >>> {name: array.shape for name, array in symbols.items()}["U_f"]
+    (2, 2)
+    """
+    gates = _symbol_names(gates)
+    letters = {"kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias}
+    widths = [name for name in ("kernel", "recurrent_kernel") if letters[name] is not None]
+    return WeightMap(
+        [
+            _Blocks(
+                name,
+                tuple(f"{letter}_{gate}" for gate in gates),
+                width_of=widths[0] if name == "bias" and widths else None,
+            )
+            for name, letter in letters.items()
+            if letter is not None
+        ]
+    )
+
+
+def rename(names: Mapping[str, str], *, optional: bool = False) -> WeightMap:
+    """Map each weight to one symbol.
+
+    Args:
+        names: Symbols by the path of the weight inside the cell. A weight ``"bias"`` is zeros
+            with ``use_bias=False``, as in `gate_blocks`.
+        optional: Whether the weights, and so the symbols, may be absent.
+
+    Returns:
+        The map.
+
+    Example:
+    >>> import numpy as np
+    >>> rename({"kernel": "W"}).from_symbols({"W": np.ones((3, 2))}, {})["kernel"].shape
+    (3, 2)
+    """
+    if not isinstance(names, Mapping) or not all(map(_is_text, (*names, *names.values()))):
+        raise problem(
+            "rename needs a dict of names.",
+            received=repr(names),
+            expected="a dict from weights to symbols",
+            fix="write rename({'kernel': 'W', 'recurrent_kernel': 'U', 'bias': 'b'})",
+        )
+    kernel = next((name for name in names if name.endswith("kernel")), None)
+    return WeightMap(
+        [
+            _Blocks(name, (symbol,), optional=optional, width_of=kernel if name == "bias" else None)
+            for name, symbol in names.items()
+        ]
+    )
+
+
+def custom(*, to_symbols: Convert, from_symbols: Convert) -> WeightMap:
+    """Map with two functions, where the builders don't reach.
+
+    Args:
+        to_symbols: ``(weights, config) -> symbols``.
+        from_symbols: ``(symbols, config) -> weights``, the inverse. Neither function need check
+            the names: an entry it asks for and that is missing, and one that it leaves unused,
+            are reported as such.
+
+    Returns:
+        The map.
+    """
+    for name, function in (("to_symbols", to_symbols), ("from_symbols", from_symbols)):
+        if not callable(function):
+            raise problem(
+                f"The {name} of a custom weight map can't be called.",
+                received=f"{name}={function!r}",
+                expected="a function (arrays by name, config) -> arrays by name",
+                fix=f"pass the function itself, for example {name}=my_{name}",
+            )
+    return WeightMap([_Custom(to_symbols, from_symbols)])
+
+
+class _Part:
+    """One independent piece of a weight map; each takes from `left` what it serves."""
+
+    weights: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+
+    def to_symbols(self, left: Arrays, given: Arrays, config: Mapping[str, Any]) -> Arrays:
+        raise NotImplementedError
+
+    def from_symbols(self, left: Arrays, config: Mapping[str, Any]) -> Arrays:
+        raise NotImplementedError
+
+
+class _Blocks(_Part):
+    """One weight that holds several symbols along an axis, or is one symbol."""
+
+    def __init__(
+        self,
+        weight: str,
+        symbols: tuple[str, ...],
+        *,
+        axis: int = -1,
+        optional: bool = False,
+        width_of: str | None = None,
+    ) -> None:
+        self.weights = (weight,)
+        self.symbols = symbols
+        self._axis = axis
+        self._optional = optional
+        self._width_of = width_of  # the weight whose last axis is as long as this absent bias
+
+    def __repr__(self) -> str:
+        return f"{self.weights[0]} = {' | '.join(self.symbols)}"
+
+    def to_symbols(self, left: Arrays, given: Arrays, config: Mapping[str, Any]) -> Arrays:
+        (weight,) = self.weights
+        array = left.pop(weight, None)
+        if array is None and self._width_of in given and not config.get("use_bias", True):
+            kernel = given[self._width_of]
+            array = _numpy().zeros(kernel.shape[-1:], kernel.dtype)
+        if array is None:
+            if self._optional:
+                return {}
+            raise _missing("weight", weight, given)
+        if len(self.symbols) == 1:
+            return {self.symbols[0]: array}
+        if array.ndim == 0 or array.shape[self._axis] % len(self.symbols):
+            raise problem(
+                f"The weight {weight!r} can't be divided among its symbols.",
+                received=f"shape {array.shape}",
+                expected=f"{len(self.symbols)} blocks of the same size along axis {self._axis}: "
+                + _listed(self.symbols),
+                fix="pass the weights of a cell of this class, as cell_weights gives them",
+            )
+        return dict(
+            zip(
+                self.symbols,
+                _numpy().split(array, len(self.symbols), axis=self._axis),
+                strict=True,
+            )
+        )
+
+    def from_symbols(self, left: Arrays, config: Mapping[str, Any]) -> Arrays:
+        given = dict(left)
+        found = {symbol: left.pop(symbol) for symbol in self.symbols if symbol in left}
+        without_bias = self._width_of is not None and not config.get("use_bias", True)
+        if without_bias:
+            for symbol, array in found.items():
+                if array.any():
+                    raise problem(
+                        f"The symbol {symbol!r} is a bias, and the cell has none.",
+                        received=f"{symbol} with values other than zero, and use_bias=False",
+                        expected="zeros, or no biases",
+                        fix="make the cell with use_bias=True",
+                    )
+        if without_bias or (self._optional and not found):
+            return {}
+        for symbol in self.symbols:
+            if symbol not in found:
+                raise _missing("symbol", symbol, given)
+        if len({array.shape for array in found.values()}) > 1:
+            raise problem(
+                f"The symbols of the weight {self.weights[0]!r} differ in shape.",
+                received=", ".join(f"{symbol}: {a.shape}" for symbol, a in found.items()),
+                expected="one shape, since they lie side by side in one weight",
+                fix="check the orientation of each: matrices are (in, out), so that x @ W works",
+            )
+        arrays = list(found.values())
+        if len(arrays) == 1:
+            return {self.weights[0]: arrays[0]}
+        return {self.weights[0]: _numpy().concatenate(arrays, axis=self._axis)}
+
+
+class _Custom(_Part):
+    """Two functions of the cell's author; they take everything that is left."""
+
+    def __init__(self, to_symbols: Convert, from_symbols: Convert) -> None:
+        self._to_symbols = to_symbols
+        self._from_symbols = from_symbols
+
+    def __repr__(self) -> str:
+        return "custom"
+
+    def to_symbols(self, left: Arrays, given: Arrays, config: Mapping[str, Any]) -> Arrays:
+        return self._converted(self._to_symbols, "weight", left, config)
+
+    def from_symbols(self, left: Arrays, config: Mapping[str, Any]) -> Arrays:
+        return self._converted(self._from_symbols, "symbol", left, config)
+
+    @staticmethod
+    def _converted(function: Convert, kind: str, left: Arrays, config: Mapping[str, Any]) -> Arrays:
+        given = _Given(left)
+        left.clear()
+        try:
+            converted = _as_arrays(function(given, config))
+        except _AbsentError as error:
+            raise _missing(kind, str(error.args[0]), given.all) from None
+        left.update({name: array for name, array in given.all.items() if name not in given.read})
+        return converted
+
+
+class _AbsentError(KeyError):
+    """A custom weight map asked for an entry that was not given."""
+
+
+class _Given(UserDict[str, Any]):
+    """The arrays given to a custom weight map; knows which of them were used."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        super().__init__(arrays)
+        self.all = dict(arrays)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.data:
+            raise _AbsentError(name)
+        self.read.add(name)
+        return self.data[name]
+
+
+def _symbol_names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, (list, tuple)) and names and all(map(_is_text, names)):
+        return tuple(names)
+    raise problem(
+        "A weight map needs names in their order.",
+        received=repr(names),
+        expected="a list or tuple of texts, not empty",
+        fix="write for example ['i', 'f', 'g', 'o']",
+    )
+
+
+def _missing(kind: str, name: str, given: Mapping[str, Any]) -> ValueError:
+    return problem(
+        f"The {kind} {name!r} is missing.",
+        received=_listed(given) or f"no {kind}s",
+        expected=f"{name!r} among them",
+        fix=did_you_mean(name, given)
+        + (
+            f"pass {name!r} as well; zeros stand for a bias that the other side does not have"
+            if kind == "symbol"
+            else f"pass all weights of the cell, or make {name!r} optional in its weight map"
+        ),
+    )
+
+
+def _as_arrays(values: Mapping[str, Any]) -> Arrays:
+    if not isinstance(values, Mapping):
+        raise problem(
+            "Weights and symbols are passed by name.",
+            received=f"a {type(values).__name__}",
+            expected="a dict from names to arrays",
+            fix="write for example {'W_i': array, 'U_i': array, 'b_i': array}",
+        )
+    np = _numpy()
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+def _numpy() -> Any:
+    """Import NumPy when it is first needed: listing cells does without."""
+    import numpy
+
+    return numpy
+
+
+# --- weights of a cell that is built ---------------------------------------------------------
+
+
+def cell_weights(cell: Any) -> Arrays:
+    """Return the weights of a built cell as NumPy arrays, by their path inside the cell.
+
+    A weight of the cell itself has its own name, ``"kernel"``. One of a sub-layer has the name
+    of the attribute that holds the sub-layer before it, ``"norm/gamma"``, and a sub-layer in a
+    list its position, ``"cells/0/kernel"``: names that do not depend on what else was made in
+    the process. Seeds are no weights.
+
+    Args:
+        cell: A built cell.
+
+    Returns:
+        The arrays by path.
+
+    Raises:
+        ValueError: When the cell is not built, or two weights have the same path.
+    """
+    import keras
+
+    return {
+        path: keras.ops.convert_to_numpy(variable)
+        for path, variable in _variables_by_path(cell).items()
+    }
+
+
+def set_cell_weights(cell: Any, weights: Mapping[str, Any]) -> None:
+    """Set all weights of a built cell. Either all of them change, or none.
+
+    Args:
+        cell: A built cell.
+        weights: An array for every path that `cell_weights` gives.
+
+    Raises:
+        ValueError: When a weight is missing, unknown, or of the wrong shape.
+    """
+    variables = _variables_by_path(cell)
+    arrays = _as_arrays(weights)
+    unknown = [path for path in arrays if path not in variables]
+    missing = [path for path in variables if path not in arrays]
+    if unknown or missing:
+        said = [f"unknown: {_listed(unknown)}"] if unknown else []
+        said += [f"missing: {_listed(missing)}"] if missing else []
+        raise problem(
+            f"The weights are not those of the cell {type(cell).__name__}.",
+            received="; ".join(said),
+            expected=_listed(variables) or "no weights",
+            fix=(did_you_mean(unknown[0], variables) if unknown else "")
+            + "pass one array for every path that cell_weights(cell) has",
+        )
+    for path, variable in variables.items():
+        if tuple(arrays[path].shape) != tuple(variable.shape):
+            raise problem(
+                f"The weight {path!r} has the wrong shape.",
+                received=f"shape {tuple(arrays[path].shape)}",
+                expected=f"shape {tuple(variable.shape)}",
+                fix="check the sizes the cell was made and built with, and the orientation: "
+                "matrices are (in, out)",
+            )
+    for path, variable in variables.items():
+        variable.assign(arrays[path])
+
+
+def import_weights(cell: Any, symbols: Mapping[str, Any], *, spec: CellSpec | None = None) -> None:
+    """Set the weights of a built cell from the symbols of its paper.
+
+    The way to bring weights from another framework: name its arrays by the symbols that the
+    cell's documentation uses. Either all weights change, or none.
+
+    Args:
+        cell: A built cell.
+        symbols: Arrays by symbol, e.g. ``{"W_i": ..., "U_i": ..., "b_i": ...}``. Matrices are
+            (in, out): transpose those of PyTorch.
+        spec: The cell's spec; by default the one it was registered with.
+
+    Raises:
+        ValueError: When a symbol is missing, unknown or of the wrong shape, or when the cell is
+            not built or has no spec.
+
+    Example:
+    ```python
+    cell = cellkit.create("simple_rnn", units=4)
+    cell.build((None, 3))
+    torch_rnn = torch.nn.RNN(3, 4)
+    cellkit.import_weights(cell, {
+        "W": torch_rnn.weight_ih_l0.detach().numpy().T,
+        "U": torch_rnn.weight_hh_l0.detach().numpy().T,
+        "b": (torch_rnn.bias_ih_l0 + torch_rnn.bias_hh_l0).detach().numpy(),
+    })
+    ```
+    """
+    spec = _spec_of(cell, spec)
+    set_cell_weights(cell, spec.symbols.from_symbols(symbols, _config_of(cell)))
+
+
+def export_weights(cell: Any, *, spec: CellSpec | None = None) -> Arrays:
+    """Return the weights of a built cell under the symbols of its paper.
+
+    Args:
+        cell: A built cell.
+        spec: The cell's spec; by default the one it was registered with.
+
+    Returns:
+        Arrays by symbol; what `import_weights` takes.
+
+    Raises:
+        ValueError: When the cell is not built or has no spec.
+    """
+    spec = _spec_of(cell, spec)
+    return spec.symbols.to_symbols(cell_weights(cell), _config_of(cell))
+
+
+def _spec_of(cell: Any, spec: CellSpec | None) -> CellSpec:
+    if spec is None:
+        from cellkit import registry
+
+        spec = registry.spec_of(type(cell))
+    if not isinstance(spec, CellSpec):
+        raise problem(
+            f"Nothing says which symbols the weights of {type(cell).__name__} have.",
+            received=f"spec={spec!r}",
+            expected="a cell whose class has a CellSpec, or spec=CellSpec(...)",
+            fix="pass spec=..., or use cell_weights and set_cell_weights, which need none",
+        )
+    return spec
+
+
+def _config_of(cell: Any) -> dict[str, Any]:
+    # A plain object is a valid cell, and has no configuration.
+    get_config = getattr(cell, "get_config", None)
+    return {} if get_config is None else dict(get_config())
+
+
+def _variables_by_path(cell: Any) -> dict[str, Any]:
+    """Return the variables of a built cell by path."""
+    if not getattr(cell, "built", True):
+        raise problem(
+            f"The cell {type(cell).__name__} has no weights yet: it is not built.",
+            received="a cell that is not built",
+            expected="a cell that was built or called",
+            fix="call cell.build((None, features)), or the layer that holds it, first",
+        )
+    found: dict[str, Any] = {}
+    for path, variable in _walk(cell, "", set()):
+        if path in found:
+            raise problem(
+                f"Two weights of {type(cell).__name__} have the same path.",
+                received=f"{path!r} twice",
+                expected="one path per weight",
+                fix="give each weight a name of its own: add_weight(name=...)",
+            )
+        found[path] = variable
+    return found
+
+
+def _walk(owner: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Yield path and variable of `owner` first, then of the layers it holds."""
+    # On PyTorch a Keras layer is a torch module, which keeps other modules apart.
+    own = getattr(owner, "__dict__", {})
+    attributes = {**own, **own.get("_modules", {})}
+    # Keras and torch keep lists of all sub-layers as well, under these private names.
+    names = [name for name in attributes if name not in ("_layers", "_modules")]
+    # A public name is the one that the author meant.
+    names.sort(key=lambda name: name.startswith("_"))
+    children = [child for name in names for child in _layers_in(attributes[name], name)]
+    below = {id(v) for _, child in children for v in child.weights}
+    for variable in getattr(owner, "weights", ()):
+        if id(variable) not in seen and id(variable) not in below:
+            seen.add(id(variable))
+            yield prefix + _name_of(variable, attributes), variable
+    for name, child in children:
+        if id(child) not in seen:
+            seen.add(id(child))
+            yield from _walk(child, f"{prefix}{name}/", seen)
+
+
+def _layers_in(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the layers that an attribute holds, alone or in lists and dicts."""
+    import keras
+
+    if isinstance(value, keras.layers.Layer):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _layers_in(item, f"{name}/{key}")
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            yield from _layers_in(item, f"{name}/{position}")
+
+
+def _name_of(variable: Any, attributes: Mapping[str, Any]) -> str:
+    """Return the name of a weight, or its attribute where Keras made a name up."""
+    if re.fullmatch(r"variable(_\d+)?", variable.name):
+        for name, value in attributes.items():
+            if value is variable:
+                return name
+    return str(variable.name)
