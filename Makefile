@@ -54,7 +54,7 @@ format: $(READY) ## format the code, and mend what ruff can mend
 	@$(BIN)/ruff format
 
 docs: $(READY) ## build the site into site/, strictly
-	@$(BIN)/mkdocs build --strict --quiet && echo "docs: see site/index.html"
+	@$(BIN)/mkdocs build --strict && echo "docs: see site/index.html"
 
 clean: ## remove everything that was built, the environment included
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist reports site
