@@ -33,6 +33,8 @@ if importlib.util.find_spec("torch"):
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
+from cellkit import registry  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def same_start():
@@ -42,6 +44,12 @@ def same_start():
     yield
     keras.config.set_dtype_policy(policy)
     keras.config.set_floatx(floatx)
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """Let a test register cells without leaving them to the next one."""
+    monkeypatch.setattr(registry, "_local", dict(registry._local))
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def check_reference(cell, reference, rng):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, atol=2e-5)
 
 
-def test_readme_runs_as_it_stands():
+def test_readme_runs_as_it_stands(own_registry):
     rng = np.random.default_rng(1)
     names = run_page("README.md")
     assert np.isfinite(names["history"].history["loss"]).all()
@@ -75,6 +75,7 @@ def test_readme_runs_as_it_stands():
     recording = {name: rng.normal(size=(2, 7, 3)) for name in names["sensors"]}
     assert names["model"].predict(recording, verbose=0).shape == (2, 4)
     assert isinstance(names["layer"].cell, names["CoupledLSTMCell"])
+    assert isinstance(names["cell"], names["CoupledLSTMCell"])
     check_reference(names["CoupledLSTMCell"](5), names["reference"], rng)
 
 

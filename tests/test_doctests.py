@@ -1,0 +1,39 @@
+"""The examples in the docstrings run, and print what they say."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+
+import pytest
+
+from cellkit import registry
+
+OTHER_BACKENDS = {"jax", "tensorflow", "torch"} - {os.environ["KERAS_BACKEND"]}
+
+
+def packages() -> list[str]:
+    """Return cellkit and the packages of the cells that come with it."""
+    declared = (cell for found in registry.declarations().values() for cell in found)
+    plugins = {cell.target.split(":")[0] for cell in declared if cell.distribution == "cellkit"}
+    return ["cellkit", *sorted(plugins)]
+
+
+def modules() -> list[str]:
+    """Return every module in them, but for the loops of the other backends and `__main__`."""
+    found = []
+    for package in packages():
+        path = importlib.import_module(package).__path__
+        found += [package, *(m.name for m in pkgutil.walk_packages(path, f"{package}."))]
+    left_out = {f"cellkit.loops.{backend}" for backend in OTHER_BACKENDS}
+    return [name for name in found if name not in left_out and not name.endswith("__main__")]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_of_a_module(name, own_registry):
+    module = importlib.import_module(name)
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for example in doctest.DocTestFinder().find(module, name):
+        runner.run(example, out=report.append)
+    assert runner.failures == 0, "".join(report)
