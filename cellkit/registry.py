@@ -468,22 +468,35 @@ def _load(declaration: Declaration) -> RegisteredCell:
 
 def _imported(declaration: Declaration) -> Any:
     module, _, attribute = declaration.target.partition(":")
+    local = declaration.distribution == THIS_PROCESS
     try:
         value: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            value = getattr(value, part)
     # A plugin may do anything while it is imported, even end the process; it must not take the
     # others with it. The cause is told, and chained.
     except (Exception, SystemExit) as error:
         raise problem(
             f"The cell {declaration.name!r} can't be imported.",
             received=f"{type(error).__name__}: {error}, from {declaration}",
-            expected=f"a module {module} that imports, with {attribute or 'a class'} in it",
-            fix=f"run `python -c 'import {module}'` to see the whole error; install what it "
-            f"lacks, or update or uninstall {declaration.distribution}"
-            if declaration.distribution != THIS_PROCESS
-            else f"check the spelling, and that {module} can be imported from here",
+            expected=f"a module {module} that can be imported",
+            fix=f"run `python -c 'import {module}'` to see the whole error; "
+            + (
+                "check the spelling, and that it is run from the folder of the module"
+                if local
+                else f"install what it lacks, or update or uninstall {declaration.distribution}"
+            ),
         ) from error
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise problem(
+                f"The cell {declaration.name!r} can't be found in its module.",
+                received=f"{module} without {attribute or 'a class'}, from {declaration}",
+                expected="'module:Class' with a class that the module has",
+                fix="check the spelling of the class"
+                if local
+                else f"correct the entry point in the project of {declaration.distribution}, and "
+                "install that again",
+            )
+        value = getattr(value, part)
     return value
 
 

@@ -188,7 +188,7 @@ class CellSpec:
     ...     reference=None,
     ...     inputs=("features",),
     ...     cases={"default": {"units": 4}, "relu": {"units": 3, "activation": "relu"}},
-    ...     paper=Paper("Jeffrey Elman", 1990, "Finding structure in time", "doi:10.1207/example"),
+    ...     paper=Paper("Cho et al.", 2014, "Learning Phrase Representations", "arXiv:1406.1078"),
     ...     symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
     ... )
     >>> sorted(spec.traits)

@@ -1,0 +1,294 @@
+"""What works on this machine: Python, Keras, each backend with its devices, each plugin.
+
+Backends and plugins are tried in processes of their own: a process can hold one backend only, and
+one that crashes or hangs while it is imported must not take the report with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cellkit import registry
+
+__all__ = ["BACKENDS", "Finding", "Report", "examine"]
+
+BACKENDS = {
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+}
+"""The backends of Keras, each with the distributions that bring it."""
+
+# Run in a process of its own. It imports Keras on the backend, computes something, and prints what
+# it found as the last line: imports may print before it.
+_PROBE = """
+import json, os
+import keras
+keras.ops.convert_to_numpy(keras.ops.matmul(keras.ops.ones((2, 3)), keras.ops.ones((3, 2))))
+name = keras.backend.backend()
+if name == "tensorflow":
+    import tensorflow as tf
+    devices = [d.name.removeprefix("/physical_device:") for d in tf.config.list_physical_devices()]
+elif name == "torch":
+    import torch
+    devices = ["cpu"]
+    cuda = range(torch.cuda.device_count())
+    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in cuda]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+else:
+    import jax
+    devices = [str(d) for d in jax.devices()]
+x64 = bool(jax.config.jax_enable_x64) if name == "jax" else None
+print("\\n" + json.dumps({"backend": name, "devices": devices, "x64": x64}))
+"""
+
+_PROBE_PLUGINS = """
+import json, warnings
+warnings.simplefilter("ignore")
+from cellkit import registry
+found = {name: registry.problem_of(name) for name in registry.declarations()}
+print("\\n" + json.dumps({name: error and str(error) for name, error in found.items()}))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        subject: What was looked at.
+        state: ``"ok"``, ``"note"`` (worth knowing), ``"absent"`` (not installed, not needed) or
+            ``"broken"``.
+        text: What was found; for something broken, what to do about it.
+    """
+
+    subject: str
+    state: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All findings, in groups.
+
+    Args:
+        groups: Findings by the title of their group.
+    """
+
+    groups: Mapping[str, tuple[Finding, ...]]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is broken."""
+        return all(f.state != "broken" for found in self.groups.values() for f in found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON takes it."""
+        return {
+            "healthy": self.healthy,
+            "groups": {
+                title: [dataclasses.asdict(finding) for finding in found]
+                for title, found in self.groups.items()
+            },
+        }
+
+
+def examine(timeout: float = 120.0, progress: Callable[[str], None] | None = None) -> Report:
+    """Look at everything that cellkit needs.
+
+    Args:
+        timeout: Seconds after which a backend or a plugin that is still being imported is broken.
+        progress: Is told what is being tried, since that takes seconds.
+
+    Returns:
+        The report.
+    """
+    configured, configuration = _configuration()
+    tried = {}
+    for name in BACKENDS:
+        _tell(progress, f"Trying {name} ...")
+        tried[name] = _backend(name, configured, timeout)
+    working = [name for name, findings in tried.items() if findings[0].state == "ok"]
+    backends = [finding for findings in tried.values() for finding in findings]
+    if not working:
+        backends.append(
+            Finding(
+                "backends",
+                "broken",
+                "none of them works; install one, for example: pip install 'cellkit[torch]'",
+            )
+        )
+    usable = configured if configured in working else next(iter(working), None)
+    _tell(progress, "Trying the plugins ...")
+    return Report(
+        {
+            "Versions": tuple(_versions()),
+            "Configuration": tuple(configuration),
+            "Backends": tuple(backends),
+            "Plugins": tuple(_plugins(usable, timeout)),
+        }
+    )
+
+
+def _tell(progress: Callable[[str], None] | None, text: str) -> None:
+    if progress is not None:
+        progress(text)
+
+
+def _versions() -> list[Finding]:
+    found = [Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")]
+    for name in ("cellkit", "keras", "numpy"):
+        version = _version(name)
+        if version is None:
+            found.append(Finding(name, "broken", f"not installed: pip install {name}"))
+        else:
+            found.append(Finding(name, "ok", version))
+    return found
+
+
+def _version(*distributions: str) -> str | None:
+    """Return the version of the first of these distributions that is installed."""
+    for name in distributions:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _configuration() -> tuple[str, list[Finding]]:
+    """Return the backend that Keras will use, and where that is said."""
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    path = folder / "keras.json"
+    backend, found = "tensorflow", []  # what Keras falls back to
+    if not path.is_file():
+        found.append(Finding("keras.json", "note", f"none at {path}; Keras uses its defaults"))
+    else:
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            backend = settings.get("backend", backend)
+            said = ", ".join(f"{key} {value}" for key, value in sorted(settings.items()))
+            found.append(Finding("keras.json", "ok", f"{path}: {said}"))
+        except (OSError, ValueError, AttributeError) as error:
+            found.append(
+                Finding(
+                    "keras.json", "broken", f"{path} can't be read ({error}); mend or remove it"
+                )
+            )
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen:
+        backend = chosen
+        found.append(Finding("KERAS_BACKEND", "ok", f"{chosen}; it goes before keras.json"))
+    else:
+        found.append(Finding("KERAS_BACKEND", "note", f"not set, so the backend is {backend}"))
+    if backend not in BACKENDS:
+        found.append(
+            Finding(
+                "backend",
+                "broken",
+                f"cellkit has no loop for {backend!r}; choose one of {', '.join(BACKENDS)}, for "
+                "example: export KERAS_BACKEND=torch",
+            )
+        )
+    return backend, found
+
+
+def _backend(name: str, configured: str, timeout: float) -> list[Finding]:
+    """Return what is to be said of a backend; the first finding says whether it works."""
+    if importlib.util.find_spec(name) is None:
+        if name == configured:
+            return [
+                Finding(
+                    name,
+                    "broken",
+                    f"not installed, but it is the configured backend: pip install "
+                    f"'cellkit[{name}]', or set KERAS_BACKEND to an installed one",
+                )
+            ]
+        return [Finding(name, "absent", f"not installed (pip install 'cellkit[{name}]')")]
+    version = _version(*BACKENDS[name]) or "unknown version"
+    result, trouble = _run(_PROBE, name, timeout)
+    if trouble is not None:
+        return [Finding(name, "broken", f"{version}, but Keras can't use it: {trouble}")]
+    mark = ", the configured backend" if name == configured else ""
+    found = [Finding(name, "ok", f"{version}{mark}; devices: {', '.join(result['devices'])}")]
+    if result["x64"] is False:
+        found.append(
+            Finding(
+                "jax x64",
+                "note",
+                "off, so float64 layers compute in float32; set JAX_ENABLE_X64=1 for float64",
+            )
+        )
+    return found
+
+
+def _plugins(backend: str | None, timeout: float) -> list[Finding]:
+    """Return one finding per cell that has trouble, and one for all that have none."""
+    declared = registry.declarations()
+    if not declared:
+        return [
+            Finding(
+                "cells",
+                "broken",
+                "no distribution declares any; install cellkit itself: pip install cellkit",
+            )
+        ]
+    if backend is None:
+        return [Finding("cells", "note", f"{len(declared)} declared; not tried without a backend")]
+    problems, trouble = _run(_PROBE_PLUGINS, backend, timeout)
+    if trouble is not None:
+        return [Finding("cells", "broken", f"importing the plugins failed: {trouble}")]
+    found = []
+    by_distribution: dict[str, list[str]] = {}
+    for name, declarations in declared.items():
+        if problems.get(name):
+            found.append(Finding(name, "broken", problems[name]))
+        else:
+            by_distribution.setdefault(declarations[0].distribution, []).append(name)
+    fine = [
+        Finding(distribution, "ok", f"{len(names)} cells: {', '.join(names)}")
+        for distribution, names in by_distribution.items()
+    ]
+    return [*fine, *found]
+
+
+def _run(code: str, backend: str, timeout: float) -> tuple[Any, str | None]:
+    """Run code on a backend in a process of its own.
+
+    Returns:
+        What its last line says, as JSON, and None; or None, and what went wrong.
+    """
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # The process sees the modules that this one sees.
+        "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"no answer in {timeout:g} seconds"
+    if done.returncode < 0:
+        return None, f"the process was ended by signal {-done.returncode}"
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return None, lines[-1] if lines else f"exit code {done.returncode}"
+    return json.loads(done.stdout.strip().splitlines()[-1]), None
