@@ -41,10 +41,11 @@ def test_wheel_holds_every_package_and_nothing_else(wheel):
     assert "cellkit/py.typed" in names
 
 
-def test_wheel_holds_every_python_file(wheel):
+def test_wheel_holds_every_file_of_the_packages(wheel):
     for folder in ("", "plugins/", "conformance/"):
-        for source in ROOT.glob(f"{folder}cellkit*/**/*.py"):
-            assert str(source.relative_to(ROOT / folder)) in wheel.namelist()
+        for source in ROOT.glob(f"{folder}cellkit*/**/*.*"):
+            if "__pycache__" not in source.parts:
+                assert str(source.relative_to(ROOT / folder)) in wheel.namelist()
 
 
 def test_wheel_carries_licence_and_entry_points(wheel):
