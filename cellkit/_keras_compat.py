@@ -1,0 +1,106 @@
+"""The few places where Keras offers no public way, each with its reason.
+
+Nothing else in cellkit touches a private attribute of Keras.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+def keras_mask(x: Any) -> Any:
+    """Return the mask that an earlier layer attached to `x`, or None.
+
+    Keras carries implicit masks on the tensors themselves and has no public accessor.
+    """
+    return getattr(x, "_keras_mask", None)
+
+
+def attach_mask(x: Any, mask: Any) -> None:
+    """Attach `mask` to `x` where the tensor lost it, as Keras does after a cast."""
+    if mask is not None and keras_mask(x) is None:
+        x._keras_mask = mask
+
+
+def take_over_conversion(layer: keras.layers.Layer) -> None:
+    """Tell Keras that `layer` converts its own arguments.
+
+    `Layer.__call__` casts every floating argument to the compute dtype. That would round a float32
+    state under mixed precision, so cellkit's layers convert each argument by its own rule. Keras'
+    `Functional` model switches the conversion off in the same way.
+    """
+    layer._convert_input_args = False
+    layer._allow_non_tensor_positional_args = True
+
+
+def raw_value(variable: keras.Variable, scope: keras.StatelessScope | None = None) -> Any:
+    """Return the value of `variable` as stored, not cast by a mixed-precision scope.
+
+    `Variable.value` follows the autocast scope of the running layer; a value that travels through
+    a compiled loop and back must keep its own dtype.
+    """
+    value = scope.get_current_value(variable) if scope is not None else None
+    return variable._value if value is None else value
+
+
+def dropout_caches(cell: Any) -> Iterator[Any]:
+    """Yield each stock cell inside `cell` that caches dropout masks on itself, at any depth.
+
+    Keras' built-in cells draw a mask at the first step and keep it until someone resets it;
+    `keras.layers.RNN` does so for cells it knows, not for cells inside other cells.
+    """
+    for part in parts(cell):
+        if hasattr(part, "get_dropout_mask") and hasattr(part, "reset_dropout_mask"):
+            yield part
+
+
+def cached_dropout_masks(cell: Any) -> tuple[Any, Any]:
+    """Return the two masks a stock cell has cached (each None, a tensor or a list of tensors)."""
+    return getattr(cell, "_dropout_mask", None), getattr(cell, "_recurrent_dropout_mask", None)
+
+
+def parts(root: Any) -> Iterator[Any]:
+    """Yield `root` and every layer or plain cell found in its attributes, each once."""
+    seen: set[int] = set()
+    todo = [root]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, (list, tuple)):
+            todo.extend(reversed(value))
+        elif isinstance(value, dict):
+            todo.extend(reversed(list(value.values())))
+        elif isinstance(value, keras.layers.Layer) or is_plain_cell(value):
+            yield value
+            attributes = getattr(value, "__dict__", {})
+            todo.extend(
+                v
+                for k, v in reversed(list(attributes.items()))
+                if not isinstance(v, keras.Variable)
+                and k not in ("_tracker", "_inbound_nodes", "_outbound_nodes", "_parent_path")
+            )
+
+
+def is_plain_cell(value: Any) -> bool:
+    """Tell whether `value` is an object with the two members of a cell that is no Keras layer."""
+    if isinstance(value, (type, keras.layers.Layer)):
+        return False
+    try:
+        inspect.getattr_static(value, "call")
+    except AttributeError:
+        return False
+    return hasattr(value, "state_size")
+
+
+def takes(function: Any, name: str) -> bool:
+    """Tell whether `function` can be called with the keyword `name`."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(
+        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    )

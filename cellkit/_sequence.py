@@ -1,0 +1,104 @@
+"""Randomness that belongs to one sequence: dropout masks drawn once per call of a layer.
+
+A mask that is constant over time must be drawn once, however often a backend traces or runs the
+step, and must be gone when the call ends, also when it ends with an exception. So masks live in a
+`SequenceScope`, opened by the layer for one call, and never on a cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from cellkit import _keras_compat as compat
+
+_scope: contextvars.ContextVar[SequenceScope | None] = contextvars.ContextVar(
+    "cellkit_sequence", default=None
+)
+
+
+class SequenceScope:
+    """What belongs to one call of a recurrent layer, its random masks above all.
+
+    Args:
+        batch: Size of the batch: an int, or a scalar tensor where it is not known.
+        constants: What the cell is handed at every step, as keyword arguments.
+        one_step: Whether the call is a single step of a stream.
+    """
+
+    def __init__(
+        self, batch: Any, constants: dict[str, Any] | None = None, one_step: bool = False
+    ) -> None:
+        self.batch = batch
+        self.constants = constants or {}
+        self.one_step = one_step
+        self.stock: list[Any] = []
+        self._masks: dict[Any, Any] = {}
+        self._recipes: dict[Any, Callable[[Any], Any]] = {}
+
+    def mask(self, key: Any, recipe: Callable[[Any], Any]) -> Any:
+        """Return the mask `key`, drawn by ``recipe(batch)`` at its first use in this call."""
+        if key not in self._masks:
+            self._recipes[key] = recipe
+            self._masks[key] = recipe(self.batch)
+        return self._masks[key]
+
+    def redraw(self) -> None:
+        """Draw every mask asked for so far once more.
+
+        A compiled loop runs its body in a graph of its own: a mask drawn there would be fresh at
+        every step. The loop therefore traces one step to learn which masks it needs, and calls
+        this outside its body.
+        """
+        self._masks = {}
+        for key, recipe in self._recipes.items():
+            self._masks[key] = recipe(self.batch)
+        _redraw_stock(self.stock, self.batch)
+
+
+@contextlib.contextmanager
+def sequence_scope(cell: Any, scope: SequenceScope) -> Iterator[SequenceScope]:
+    """Open `scope` for one call of a layer with `cell`; what is drawn in it is gone afterwards.
+
+    Keras' own cells cache their masks on themselves; those are cleared before and after.
+    """
+    scope.stock = list(compat.dropout_caches(cell))
+    _reset_stock(scope.stock)
+    token = _scope.set(scope)
+    try:
+        yield scope
+    finally:
+        _scope.reset(token)
+        _reset_stock(scope.stock)
+
+
+def current_scope() -> SequenceScope | None:
+    """Return the scope of the running call, or None when a cell is called by itself."""
+    return _scope.get()
+
+
+def _reset_stock(cells: list[Any]) -> None:
+    for cell in cells:
+        cell.reset_dropout_mask()
+        if hasattr(cell, "reset_recurrent_dropout_mask"):
+            cell.reset_recurrent_dropout_mask()
+
+
+def _redraw_stock(cells: list[Any], batch: Any) -> None:
+
+    def like(mask: Any) -> Any:
+        one = mask[0] if isinstance(mask, list) else mask
+        return keras.ops.ones((batch, *one.shape[1:]), dtype=one.dtype)
+
+    for cell in cells:
+        inputs, recurrent = compat.cached_dropout_masks(cell)
+        if inputs is not None:
+            cell.reset_dropout_mask()
+            cell.get_dropout_mask(like(inputs))
+        if recurrent is not None:
+            cell.reset_recurrent_dropout_mask()
+            cell.get_recurrent_dropout_mask(like(recurrent))

@@ -1,0 +1,531 @@
+"""`Cell` and `GatedCell`: the base classes that keep the file of a cell short."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import itertools
+from typing import Any, ClassVar
+
+import keras
+
+from cellkit import _sequence
+from cellkit._errors import problem
+from cellkit._math import matmul
+from cellkit.structure import TensorSpec, declared_output, declared_state
+
+__all__ = ["Cell", "GatedCell", "matmul"]
+
+# The training flag of the running step, for `Cell.drop`, which a step calls without arguments.
+_training: contextvars.ContextVar[bool] = contextvars.ContextVar("cellkit_training", default=False)
+
+_SERIALIZERS = {
+    "activation": keras.activations.serialize,
+    "initializer": keras.initializers.serialize,
+    "regularizer": keras.regularizers.serialize,
+    "constraint": keras.constraints.serialize,
+}
+
+
+class Cell(keras.layers.Layer):
+    """Base class of recurrent cells: one time step, and nothing that every cell repeats.
+
+    A subclass writes `build` (its weights) and `step` (its equation), and sets `state_size` when
+    it is not simply `units`. What every cell shares is here: activations, initializers,
+    regularizers, constraints, bias, dropout, recurrent dropout, zoneout, initial states, dtypes
+    and the configuration.
+
+    Every constructor argument is kept under an attribute of its own name; `get_config` is made
+    from that.
+
+    Args:
+        units: Positive int, the number of units. May be left out by cells that have no single
+            such number.
+        activation: Activation of the candidate and of the output. Default `"tanh"`, which keeps
+            states bounded.
+        recurrent_activation: Activation of the gates. Default `"sigmoid"`.
+        use_bias: Whether the cell has biases.
+        kernel_initializer: Initializer of the weights applied to the inputs.
+        recurrent_initializer: Initializer of the weights applied to the states. Default
+            `"orthogonal"`, which keeps the norm of the state at the start of training.
+        bias_initializer: Initializer of the biases.
+        kernel_regularizer: Regularizer of the input weights.
+        recurrent_regularizer: Regularizer of the recurrent weights.
+        bias_regularizer: Regularizer of the biases.
+        kernel_constraint: Constraint of the input weights.
+        recurrent_constraint: Constraint of the recurrent weights.
+        bias_constraint: Constraint of the biases.
+        dropout: Rate in `[0, 1)` at which elements of the inputs are dropped in training, the same
+            elements at all steps of a call (Gal and Ghahramani 2016, arXiv:1512.05287).
+        recurrent_dropout: The same for the state that enters the recurrent product.
+        zoneout: Probability in `[0, 1)` that an element of a state keeps its old value at a step,
+            drawn anew at every step; at inference the expectation is taken (Krueger et al. 2016,
+            arXiv:1606.01305).
+        seed: Int seed of the cell's random numbers. `None`: a random one.
+        **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> import keras
+    >>> class LeakyCell(Cell):
+    ...     def build(self, input_shape):
+    ...         super().build(input_shape)
+    ...         self.kernel = self.add_kernel((input_shape[-1], self.units))
+    ...
+    ...     def step(self, inputs, states):
+    ...         h = 0.9 * states[0] + self.activation(matmul(inputs, self.kernel))
+    ...         return h, [h]
+    >>> LeakyCell(3, activation="relu").state_size
+    3
+    """
+
+    def __init__(
+        self,
+        units: int | None = None,
+        *,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_keywords(type(self), kwargs)
+        super().__init__(**kwargs)
+        self.units = None if units is None else positive_int(type(self), "units", units)
+        self.activation = keras.activations.get(activation)
+        self.recurrent_activation = keras.activations.get(recurrent_activation)
+        self.use_bias = bool(use_bias)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.recurrent_constraint = keras.constraints.get(recurrent_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.dropout = _rate(type(self), "dropout", dropout)
+        self.recurrent_dropout = _rate(type(self), "recurrent_dropout", recurrent_dropout)
+        self.zoneout = _rate(type(self), "zoneout", zoneout)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    # What a cell declares -----------------------------------------------------------------------
+
+    @property
+    def state_size(self) -> Any:
+        """Structure of the states: sizes, shapes or `TensorSpec`, without the batch axis."""
+        if self.units is None:
+            raise problem(
+                f"{type(self).__name__} does not say what its states are.",
+                received="no `units`, and no `state_size` of its own",
+                expected="a property `state_size`",
+                fix="pass `units` to super().__init__(), or define `state_size` in the class",
+            )
+        return self.units
+
+    @property
+    def output_size(self) -> Any:
+        """Structure of the output. The default is that of the first state."""
+        return keras.tree.flatten(declared_state(self.state_size))[0]
+
+    def state_spec(self) -> Any:
+        """Return the structure of the states with `TensorSpec` leaves and resolved dtypes."""
+        return keras.tree.map_structure(
+            lambda s: TensorSpec(s.shape, s.dtype or self.compute_dtype, s.initializer, s.trainable),
+            declared_state(self.state_size),
+        )
+
+    def output_spec(self) -> Any:
+        """Return the structure of the output with `TensorSpec` leaves and resolved dtypes."""
+        return keras.tree.map_structure(
+            lambda s: TensorSpec(s.shape, s.dtype or self.compute_dtype),
+            declared_output(self.output_size),
+        )
+
+    # Weights ------------------------------------------------------------------------------------
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights. Subclasses call this first, then add their own.
+
+        Args:
+            input_shape: Shape of the inputs of one step, `(batch, ...)`, or a structure of shapes.
+        """
+        self.initial_state_variables = {
+            i: self.add_weight(
+                shape=spec.shape,
+                dtype=spec.dtype,
+                initializer=_initializer(spec.initializer),
+                name=f"initial_state_{i}",
+            )
+            for i, spec in enumerate(keras.tree.flatten(declared_state(self.state_size)))
+            if spec.trainable
+        }
+
+    def add_kernel(self, shape: tuple[int, ...], name: str = "kernel", **kwargs: Any) -> Any:
+        """Add a weight that is applied to the inputs, with the `kernel_*` options."""
+        return self._add("kernel", shape, name, kwargs)
+
+    def add_recurrent_kernel(
+        self, shape: tuple[int, ...], name: str = "recurrent_kernel", **kwargs: Any
+    ) -> Any:
+        """Add a weight that is applied to a state, with the `recurrent_*` options."""
+        return self._add("recurrent", shape, name, kwargs)
+
+    def add_bias(self, shape: tuple[int, ...], name: str = "bias", **kwargs: Any) -> Any:
+        """Add a bias with the `bias_*` options, or return None when `use_bias` is False."""
+        return self._add("bias", shape, name, kwargs) if self.use_bias else None
+
+    def _add(self, kind: str, shape: tuple[int, ...], name: str, kwargs: dict[str, Any]) -> Any:
+        options = {
+            "initializer": getattr(self, f"{kind}_initializer"),
+            "regularizer": getattr(self, f"{kind}_regularizer"),
+            "constraint": getattr(self, f"{kind}_constraint"),
+        }
+        return self.add_weight(shape=shape, name=name, **{**options, **kwargs})
+
+    # The step -----------------------------------------------------------------------------------
+
+    def project(self, inputs: Any) -> Any:
+        """Compute the part of a step that depends on the inputs alone, row by row.
+
+        The layer may call it with the steps of many rows at once. The default passes the inputs
+        on.
+
+        Args:
+            inputs: The inputs of one step; leaves of shape `(rows, ...)`.
+
+        Returns:
+            Any structure of tensors with the same leading axis.
+        """
+        return inputs
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one time step: the equation of the cell.
+
+        Args:
+            projected: What `project` returned.
+            states: The states, in the structure of `state_size` (a single state in a list).
+
+        Returns:
+            The output and the new states, in the same structure as `states`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `step(projected, states)`.")
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one time step, with dropout and zoneout in training.
+
+        Args:
+            inputs: The inputs of one step; leaves of shape `(batch, ...)`.
+            states: The states.
+            training: Whether dropout and zoneout are random.
+
+        Returns:
+            The output and the new states.
+        """
+        token = _training.set(bool(training))
+        try:
+            inputs = keras.tree.map_structure(self._cast_input, inputs)
+            if training and self.dropout:
+                leaves = keras.tree.flatten(inputs)
+                dropped = [
+                    self._drop(x, self.dropout, ("inputs", i)) for i, x in enumerate(leaves)
+                ]
+                inputs = keras.tree.pack_sequence_as(inputs, dropped)
+            output, new_states = self.step(self.project(inputs), states)
+            if self.zoneout:
+                output, new_states = self._zone_out(output, states, new_states, training)
+        finally:
+            _training.reset(token)
+        return output, new_states
+
+    def drop(self, state: Any, name: str = "h") -> Any:
+        """Apply recurrent dropout to a state on its way into the recurrent product.
+
+        A cell calls this in `step` around the state that is multiplied with a recurrent kernel,
+        and only there: the path that carries the state on must stay whole.
+
+        Args:
+            state: Tensor of shape `(batch, ...)`.
+            name: Tells apart several such states of one cell.
+        """
+        if not (self.recurrent_dropout and _training.get()):
+            return state
+        return self._drop(state, self.recurrent_dropout, ("recurrent", name))
+
+    def _drop(self, x: Any, rate: float, key: tuple[str, Any]) -> Any:
+        shape, dtype = tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype)
+
+        def recipe(batch: Any) -> Any:
+            ones = keras.ops.ones((batch, *shape), dtype=dtype)
+            return keras.random.dropout(ones, rate, seed=self.seed_generator)
+
+        scope = _sequence.current_scope() or _sequence.SequenceScope(keras.ops.shape(x)[0])
+        return x * scope.mask((id(self), *key), recipe)
+
+    def _zone_out(self, output: Any, old: Any, new: Any, training: bool) -> tuple[Any, Any]:
+        """Keep elements of the old states with probability `zoneout`."""
+        olds, news = keras.tree.flatten(old), keras.tree.flatten(new)
+        mixed = [self._zone(o, n, self.zoneout, training) for o, n in zip(olds, news, strict=True)]
+        # Where the cell's output *is* one of its states, it must stay that state.
+        by_identity = {id(n): m for n, m in zip(news, mixed, strict=True)}
+        output = keras.tree.map_structure(lambda y: by_identity.get(id(y), y), output)
+        return output, keras.tree.pack_sequence_as(old, mixed)
+
+    def _zone(self, old: Any, new: Any, rate: float, training: bool) -> Any:
+        dtype = keras.backend.standardize_dtype(old.dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            return new
+        if not training:
+            return rate * old + (1.0 - rate) * new
+        noise = keras.random.uniform(keras.ops.shape(old), seed=self.seed_generator)
+        return keras.ops.where(noise < rate, old, new)
+
+    def _cast_input(self, x: Any) -> Any:
+        """Cast integer and boolean inputs, which a product with a kernel would reject."""
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if keras.backend.is_float_dtype(dtype) or "complex" in dtype:
+            return x
+        return keras.ops.cast(x, self.compute_dtype)
+
+    # Initial states -----------------------------------------------------------------------------
+
+    def get_initial_state(self, batch_size: Any = None) -> Any:
+        """Return the states before the first step.
+
+        Args:
+            batch_size: Int or scalar tensor.
+
+        Returns:
+            Tensors of shape `(batch_size, ...)` in the structure of `state_size`.
+
+        Raises:
+            ValueError: If a state is learned and its variable was never created.
+        """
+        specs = self.state_spec()
+        leaves = [
+            self._initial_leaf(i, spec, batch_size)
+            for i, spec in enumerate(keras.tree.flatten(specs))
+        ]
+        return keras.tree.pack_sequence_as(specs, leaves)
+
+    def _initial_leaf(self, index: int, spec: TensorSpec, batch: Any) -> Any:
+        shape = (batch, *spec.shape)
+        if spec.trainable:
+            variable = getattr(self, "initial_state_variables", {}).get(index)
+            if variable is None:
+                raise problem(
+                    f"{type(self).__name__} has a learned initial state that was never created.",
+                    received="a cell whose `build` did not reach `cellkit.Cell.build`",
+                    expected="the variables of learned initial states",
+                    fix="build the cell first, and begin its `build` with "
+                    "`super().build(input_shape)`",
+                )
+            value = keras.ops.cast(keras.ops.convert_to_tensor(variable), spec.dtype)
+            return keras.ops.broadcast_to(value, shape)
+        if spec.initializer == "zeros":
+            return keras.ops.zeros(shape, dtype=spec.dtype)
+        value = _initializer(spec.initializer)(spec.shape, dtype=spec.dtype)
+        return keras.ops.broadcast_to(keras.ops.cast(value, spec.dtype), shape)
+
+    # Configuration ------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Return every constructor argument, from the attribute of the same name."""
+        config = super().get_config()
+        for name in _arguments(type(self)):
+            if name in config:
+                continue
+            if not hasattr(self, name):
+                raise problem(
+                    f"{type(self).__name__} does not keep its constructor argument `{name}`.",
+                    received=f"no attribute `{name}`",
+                    expected="every constructor argument under an attribute of the same name",
+                    fix=f"set `self.{name} = {name}` in __init__",
+                )
+            config[name] = _serialize(name, getattr(self, name))
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Cell:
+        """Make a cell from what `get_config` returned."""
+        return cls(**{k: _deserialize(v) for k, v in config.items()})
+
+
+class GatedCell(Cell):
+    """Base class of cells whose gates share one product with the inputs and one with the state.
+
+    A subclass names its gates, in the order of the weights' blocks, with the attribute that holds
+    each one's activation, and writes `combine`. Weights: `kernel` of shape
+    `(features, gates * units)`, `recurrent_kernel` of shape `(units, gates * units)` and `bias` of
+    shape `(gates * units,)`.
+
+    Example:
+
+    >>> class UpdateCell(GatedCell):
+    ...     gates = {"z": "recurrent_activation", "n": "activation"}
+    ...
+    ...     def combine(self, gates, states):
+    ...         h = gates["z"] * states[0] + (1 - gates["z"]) * gates["n"]
+    ...         return h, [h]
+    >>> cell = UpdateCell(4)
+    >>> cell.build((None, 3))
+    >>> tuple(cell.kernel.shape)
+    (3, 8)
+    """
+
+    gates: ClassVar[dict[str, str]] = {}
+
+    def build(self, input_shape: Any) -> None:
+        """Create `kernel`, `recurrent_kernel` and `bias`."""
+        super().build(input_shape)
+        features = vector_size(self, input_shape)
+        width = len(self.gates) * self.units
+        self.kernel = self.add_kernel((features, width))
+        self.recurrent_kernel = self.add_recurrent_kernel((self.units, width))
+        self.bias = self.add_bias((width,))
+
+    def project(self, inputs: Any) -> Any:
+        """Return ``inputs @ kernel + bias`` for all gates at once."""
+        projected = matmul(inputs, self.kernel)
+        return projected if self.bias is None else projected + self.bias
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Add the recurrent product, apply each gate's activation, and `combine`."""
+        z = projected + matmul(self.drop(states[0]), self.recurrent_kernel)
+        blocks = split(z, len(self.gates))
+        gates = {
+            name: getattr(self, activation)(block)
+            for (name, activation), block in zip(self.gates.items(), blocks, strict=True)
+        }
+        return self.combine(gates, states)
+
+    def combine(self, gates: dict[str, Any], states: Any) -> tuple[Any, Any]:
+        """Make the output and the new states from the activated gates.
+
+        Args:
+            gates: Tensors of shape `(batch, units)`, by name.
+            states: The old states; the first one entered the recurrent product.
+
+        Returns:
+            The output and the new states.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `combine(gates, states)`.")
+
+
+def split(x: Any, count: int) -> list[Any]:
+    """Split the last axis of `x` into `count` equal blocks."""
+    size = x.shape[-1] // count
+    return [x[..., i * size : (i + 1) * size] for i in range(count)]
+
+
+def vector_size(cell: keras.layers.Layer, input_shape: Any) -> int:
+    """Return the feature size of a cell that takes one vector per step.
+
+    Raises:
+        ValueError: If the step's input is no `(batch, features)` with a known size.
+    """
+    shape = input_shape
+    flat = isinstance(shape, (list, tuple)) and all(d is None or isinstance(d, int) for d in shape)
+    if not flat or len(shape) != 2 or shape[-1] is None:
+        raise problem(
+            f"{type(cell).__name__} takes one vector per time step.",
+            received=f"inputs of one step with shape {shape}",
+            expected="(batch, features) per step, so (batch, time, features) for the layer, with "
+            "the number of features known",
+            fix="flatten what a step holds into one feature axis, or use a cell that takes "
+            "such inputs",
+        )
+    return int(shape[-1])
+
+
+def positive_int(owner: type, name: str, value: Any) -> int:
+    """Return `value` if it is a positive int, else raise a three-part `ValueError`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) <= 0:
+        raise problem(
+            f"`{name}` of {owner.__name__} is not a positive integer.",
+            received=f"{name}={value!r}",
+            expected="an int of 1 or more",
+            fix=f"pass e.g. {name}=32",
+        )
+    return int(value)
+
+
+def _rate(owner: type, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise problem(
+            f"`{name}` of {owner.__name__} is not a rate.",
+            received=f"{name}={value!r}",
+            expected="a number of at least 0 and below 1",
+            fix=f"pass e.g. {name}=0.2 to drop one element in five",
+        )
+    return float(value)
+
+
+def _initializer(value: Any) -> Any:
+    if isinstance(value, (int, float, complex)):
+        return keras.initializers.Constant(value)
+    return keras.initializers.get(value)
+
+
+def _arguments(cls: type) -> list[str]:
+    """Return the names of the constructor arguments of `cls`, the base classes' included."""
+    names: dict[str, None] = {}
+    for base in cls.__mro__:
+        if base is keras.layers.Layer:
+            break
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        for p in itertools.islice(parameters, 1, None):
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                names[p.name] = None
+        # A constructor without **kwargs takes nothing from the classes above it.
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(names)
+
+
+def _check_keywords(cls: type, kwargs: dict[str, Any]) -> None:
+    """Reject unknown keywords with the nearest known one."""
+    import difflib
+
+    of_layer = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
+    unknown = [k for k in kwargs if k not in of_layer]
+    if unknown:
+        known = [*_arguments(cls), *of_layer]
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        raise problem(
+            f"{cls.__name__} has no argument `{unknown[0]}`.",
+            received=", ".join(f"{k}={kwargs[k]!r}" for k in unknown),
+            expected="one of " + ", ".join(known),
+            fix=f"did you mean `{near[0]}`?" if near else "remove it",
+        )
+
+
+def _serialize(name: str, value: Any) -> Any:
+    for suffix, serialize in _SERIALIZERS.items():
+        if name.endswith(suffix):
+            return None if value is None else serialize(value)
+    return keras.saving.serialize_keras_object(value)
+
+
+def _deserialize(value: Any) -> Any:
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    return value

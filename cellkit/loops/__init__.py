@@ -1,0 +1,79 @@
+"""The loop over time, once per backend.
+
+All loops compute the same function. With leaves of shape `(batch, time, ...)`::
+
+    y = zeros like the output; s = initial state
+    for t in order:
+        out, new = step(x[t], s)
+        s = where(keep[t], new, s)
+        y = where(keep[t], out, y)
+        emit y, or where(keep[t], out, 0) with `zero_masked`
+
+What a step does besides returning tensors (random draws, updates of variables, `add_loss`)
+happens once per time step: loops that trace their body thread it through the carry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from cellkit._sequence import SequenceScope
+
+Leaves = list[Any]
+Step = Callable[[Leaves, Leaves], tuple[Leaves, Leaves]]
+
+
+@dataclasses.dataclass
+class Loop:
+    """One run over time.
+
+    Args:
+        step: Maps the leaves of one step's inputs and of the states to the leaves of the output
+            and of the new states, which have the shapes and dtypes of the old ones.
+        reverse: Whether to go from the last step to the first.
+        collect: Whether to return the output of every step.
+        zero_masked: Whether collected outputs are zero at masked steps.
+        unroll: True for a plain Python loop, or the number of steps per turn of a compiled loop.
+        scope: Masks that are drawn once per sequence.
+        add_loss: Takes the sum of the losses that the steps added.
+        variables: Returns the variables that the step is likely to use.
+        cache: A `Holder` for the compiled functions of this layer (used by JAX).
+        key: What besides shapes and dtypes tells one compiled function from another.
+    """
+
+    step: Step
+    reverse: bool
+    collect: bool
+    zero_masked: bool
+    unroll: bool | int
+    scope: SequenceScope
+    add_loss: Callable[[Any], None]
+    variables: Callable[[], list[Any]]
+    cache: Any
+    key: Any
+
+
+def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
+    """Run `loop` on the current backend.
+
+    Args:
+        loop: What to run.
+        inputs: Leaves of shape `(batch, time, ...)`.
+        states: Leaves of shape `(batch, ...)`.
+        mask: Boolean tensor of shape `(batch, time)`, True where the step counts, or None.
+
+    Returns:
+        The leaves of the last output, those of all outputs `(batch, time, ...)` in the order
+        processed (None unless `loop.collect`), and those of the final states.
+    """
+    backend = importlib.import_module(f"cellkit.loops.{keras.backend.backend()}")
+    if mask is not None:
+        # A masked step must not see what is in the padding: a NaN there would reach the gradients
+        # through `0 * NaN` even though the step's result is discarded.
+        inputs = [backend.select(mask, x, 0) for x in inputs]
+    return backend.run(loop, inputs, states, mask)

@@ -1,0 +1,185 @@
+"""The loop on JAX: `lax.scan`, compiled once per shape also for eager calls.
+
+A traced step must not touch Keras variables: every read and write goes through a `Recorder`, a
+stateless scope that knows which variables the step used. What a step writes travels in the carry
+of the scan and is assigned once, after the loop.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from cellkit import _keras_compat as compat
+from cellkit.loops import Leaves, Loop, python
+from cellkit.loops.recorder import Recorder
+
+
+def unstack(x: Any) -> list[Any]:
+    """Split `(batch, time, ...)` into its time steps."""
+    return [x[:, t] for t in range(x.shape[1])]
+
+
+def stack(steps: list[Any]) -> Any:
+    """Join time steps to `(batch, time, ...)`."""
+    return jnp.stack(steps, axis=1)
+
+
+def select(keep: Any, new: Any, old: Any) -> Any:
+    """Take `new` where `keep`, else `old`; `keep` has the leading axes of `new`."""
+    keep = keep.reshape(keep.shape + (1,) * (new.ndim - keep.ndim))
+    return jnp.where(keep, new, jnp.asarray(old, dtype=new.dtype))
+
+
+zeros_like = jnp.zeros_like
+
+
+def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
+    """Run the loop; see `cellkit.loops.run`."""
+    compiled = loop.cache.make("jax", lambda: _Compiled(loop.variables()))
+    if compiled.traced(inputs, states, mask):
+        with Recorder() as recorder:
+            result = _loop(loop, recorder, inputs, states, mask)
+        updates = [(v, recorder.get_current_value(v)) for v in recorder.written.values()]
+        losses = recorder.losses
+    else:
+        result, updates, losses = compiled(loop, inputs, states, mask)
+    for variable, value in updates:
+        variable.assign(value)
+    if losses:
+        loop.add_loss(sum(losses))
+    return result
+
+
+class _Compiled:
+    """The compiled loops of one layer, for calls outside of any JAX transformation.
+
+    Variables that the loop reads are arguments of the compiled function, never constants in it, so
+    that a call sees what was assigned since.
+    """
+
+    def __init__(self, variables: list[keras.Variable]) -> None:
+        self.variables = variables
+        self.functions: dict[Any, _Function] = {}
+
+    def traced(self, *values: Any) -> bool:
+        """Tell whether the call runs on the tracers of a JAX transformation."""
+        with Recorder() as scope:
+            stored = [compat.raw_value(v, scope) for v in self.variables]
+        return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((values, stored)))
+
+    def __call__(self, loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> Any:
+        """Run a compiled loop, compiling it on first use."""
+        while True:
+            function = self.functions.get(loop.key)
+            if function is None:
+                function = self.functions[loop.key] = _Function(self.variables)
+            with Recorder() as scope:
+                values = [compat.raw_value(v, scope) for v in function.variables]
+            result, updates, losses = function(loop, values, inputs, states, mask)
+            if not function.unknown:
+                assigned = [(function.variables[int(i)], value) for i, value in updates.items()]
+                return result, assigned, losses
+            # The loop used variables that were not among its arguments: give it those as well.
+            self.variables = [*function.variables, *function.unknown.values()]
+            self.functions.clear()
+
+
+# The loop of the running call, for the trace that the call may set off. It cannot be an argument
+# of the compiled function, and must not outlive the call.
+_running: contextvars.ContextVar[Loop] = contextvars.ContextVar("cellkit_running_loop")
+
+
+class _Function:
+    """One compiled loop and the variables that are its arguments."""
+
+    def __init__(self, variables: list[keras.Variable]) -> None:
+        self.variables = variables
+        self.unknown: dict[int, keras.Variable] = {}
+        self._jitted = jax.jit(self._traced)
+
+    def __call__(self, loop: Loop, values: Leaves, *arguments: Any) -> Any:
+        token = _running.set(loop)
+        try:
+            return self._jitted(values, *arguments)
+        finally:
+            _running.reset(token)
+
+    def _traced(self, values: Leaves, inputs: Leaves, states: Leaves, mask: Any) -> Any:
+        with Recorder(zip(self.variables, values, strict=True)) as recorder:
+            result = _loop(_running.get(), recorder, inputs, states, mask)
+        known = {id(v) for v in self.variables}
+        used = {**recorder.read, **recorder.written}
+        self.unknown.update({i: v for i, v in used.items() if i not in known})
+        updates = {
+            str(i): recorder.get_current_value(v)
+            for i, v in enumerate(self.variables)
+            if id(v) in recorder.written
+        }
+        return result, updates, recorder.losses
+
+
+def _loop(
+    loop: Loop, outer: Recorder, inputs: Leaves, states: Leaves, mask: Any
+) -> tuple[Leaves, Any, Leaves]:
+    """Run the loop inside the recorder `outer`."""
+    first = [jax.ShapeDtypeStruct((x.shape[0], *x.shape[2:]), x.dtype) for x in inputs]
+    written, has_losses, specs = _explore(loop, first, states)
+    loop.scope.redraw()
+    if loop.unroll is True and inputs[0].shape[1]:
+        return python.run(sys.modules[__name__], loop, inputs, states, mask)  # type: ignore[arg-type]
+
+    zeros = [jnp.zeros(s.shape, s.dtype) for s in specs]
+    values = [compat.raw_value(v, outer) for v in written]
+
+    def body(carry: Any, steps: Any) -> Any:
+        states, last, values, loss = carry
+        x, keep = steps
+        with Recorder(zip(written, values, strict=True)) as recorder:
+            output, new_states = loop.step(x, states)
+        values = [recorder.get_current_value(v) for v in written]
+        for extra in recorder.losses:
+            loss = loss + jnp.asarray(extra, loss.dtype)
+        out = output
+        if keep is not None:
+            out = [select(keep, o, 0) for o in output]
+            output = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
+            new_states = [select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
+        emitted = (out if loop.zero_masked else output) if loop.collect else None
+        return (new_states, output, values, loss), emitted
+
+    turn = functools.partial(jnp.flip, axis=0) if loop.reverse else lambda x: x
+    steps = jax.tree.map(lambda x: turn(jnp.swapaxes(x, 0, 1)), (inputs, mask))
+    carry = (states, zeros, values, jnp.zeros((), "float32"))
+    carry, emitted = jax.lax.scan(body, carry, steps, unroll=max(1, int(loop.unroll)))
+    states, last, values, loss = carry
+    for variable, value in zip(written, values, strict=True):
+        variable.assign(value)  # into `outer`
+    if has_losses:
+        outer.add_loss(loss)
+    outputs = [jnp.swapaxes(y, 0, 1) for y in emitted] if loop.collect else None
+    return last, outputs, states
+
+
+def _explore(loop: Loop, first: Leaves, states: Leaves) -> tuple[list[Any], bool, Leaves]:
+    """Trace one step abstractly: what it writes, whether it adds losses, what it returns.
+
+    Nothing runs, so nothing happens one time too often.
+    """
+    found: dict[str, Any] = {}
+
+    def step(x: Leaves, s: Leaves) -> Leaves:
+        with Recorder() as recorder:
+            output, _ = loop.step(x, s)
+        found["written"] = list(recorder.written.values())
+        found["losses"] = bool(recorder.losses)
+        return output
+
+    specs = jax.eval_shape(step, first, states)
+    return found["written"], found["losses"], specs

@@ -1,0 +1,38 @@
+"""A stateless scope that remembers which variables were read and written in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+
+class Recorder(keras.StatelessScope):
+    """Collects writes to variables and losses instead of letting them happen.
+
+    Reads of variables that have no value here are answered by the enclosing scope, so that
+    recorders nest.
+
+    Args:
+        values: Pairs of a variable and the value it has inside.
+    """
+
+    def __init__(self, values: Iterable[tuple[keras.Variable, Any]] = ()) -> None:
+        super().__init__(state_mapping=values, collect_losses=True, initialize_variables=False)
+        self.read: dict[int, keras.Variable] = {}
+        self.written: dict[int, keras.Variable] = {}
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        """Return the value of `variable` here or in an enclosing scope, None if it has none."""
+        value = super().get_current_value(variable)
+        if value is None:
+            self.read[id(variable)] = variable
+            enclosing = self.original_scope
+            value = None if enclosing is None else enclosing.get_current_value(variable)
+        return value
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        """Remember a write."""
+        self.written[id(update[0])] = update[0]
+        super().add_update(update)
