@@ -1,0 +1,204 @@
+"""The few things that Keras does not offer in one way on all backends: gradients, mostly.
+
+Imported in workers only; it imports Keras, and with it the backend that the process was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit_conformance.trees import Tree, is_branch, map_trees, paths
+
+LossTerms = tuple[Tree, Tree]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of a scalar, as NumPy arrays; None where nothing connects the two.
+
+    Attributes:
+        inputs: By path of the input leaf.
+        states: By path of the initial state leaf; empty where none was passed.
+        weights: By path of the trainable variable.
+    """
+
+    inputs: Mapping[str, np.ndarray | None]
+    states: Mapping[str, np.ndarray | None]
+    weights: Mapping[str, np.ndarray | None]
+
+    def items(self) -> list[tuple[str, np.ndarray | None]]:
+        """List all gradients with a name that says what they belong to."""
+        kinds = (("input", self.inputs), ("state", self.states), ("weight", self.weights))
+        return [(f"{kind} {name}".strip(), g) for kind, group in kinds for name, g in group.items()]
+
+
+def to_tensor(array: Any) -> Any:
+    """Make a tensor of the array's own dtype."""
+    array = np.ascontiguousarray(array)
+    return keras.ops.convert_to_tensor(array, dtype=str(array.dtype))
+
+
+def to_numpy(tree: Tree) -> Tree:
+    """Turn every leaf into a NumPy array; half precisions that NumPy lacks become float32."""
+    return map_trees(_leaf_to_numpy, tree)
+
+
+def _leaf_to_numpy(leaf: Any) -> np.ndarray:
+    if keras.backend.standardize_dtype(getattr(leaf, "dtype", "float32")) == "bfloat16":
+        leaf = keras.ops.cast(leaf, "float32")
+    # A copy: on some backends the array is a view of a buffer that a later call overwrites.
+    return np.array(keras.ops.convert_to_numpy(leaf))
+
+
+def is_floating(array: Any) -> bool:
+    """Whether one can differentiate with respect to an array."""
+    return np.asarray(array).dtype.kind in "fc"
+
+
+def differentiate(
+    layer: Any,
+    loss: Callable[[Any], Any],
+    inputs: Tree,
+    states: Tree | None,
+    *,
+    mask: Any = None,
+    training: bool = False,
+    compiled: dict[Any, Any] | None = None,
+) -> Gradients:
+    """Differentiate a scalar of what a layer returns.
+
+    Args:
+        layer: A built recurrent layer.
+        loss: Scalar of the layer's result.
+        inputs: Structure of NumPy arrays (B, T, ...).
+        states: Initial states as NumPy arrays, or None.
+        mask: A bool array (B, T), or None.
+        training: Passed to the layer.
+        compiled: Where JAX keeps its compiled functions from call to call; a function is found by
+            the layer, the loss and the presence of states and mask.
+
+    Returns:
+        The gradients with respect to every floating input, initial state and trainable weight.
+    """
+    call = {
+        "tensorflow": _differentiate_tensorflow,
+        "torch": _differentiate_torch,
+        "jax": _differentiate_jax,
+    }[keras.backend.backend()]
+    names = [variable.path for variable in layer.trainable_variables]
+    mask = None if mask is None else to_tensor(mask)
+    g_inputs, g_states, g_weights = call(
+        layer, loss, map_trees(to_tensor, inputs), _tensors(states), mask, training, compiled
+    )
+    g_weights = [None if g is None else _leaf_to_numpy(g) for g in g_weights]
+    return Gradients(
+        {k: None if g is None else _leaf_to_numpy(g) for k, g in g_inputs.items()},
+        {k: None if g is None else _leaf_to_numpy(g) for k, g in g_states.items()},
+        dict(zip(names, g_weights, strict=True)),
+    )
+
+
+def _tensors(states: Tree | None) -> Tree | None:
+    return None if states is None else map_trees(to_tensor, states)
+
+
+def call_layer(layer: Any, inputs: Tree, states: Any, mask: Any, training: Any) -> Any:
+    """Call a layer with the arguments that are there; Keras tells a None from an absence.
+
+    Args:
+        layer: The layer.
+        inputs: Tensors.
+        states: Initial states or None.
+        mask: Mask or None.
+        training: Flag or None.
+    """
+    given = {"initial_state": states, "mask": mask, "training": training}
+    return layer(inputs, **{key: value for key, value in given.items() if value is not None})
+
+
+def _floating(tree: Tree | None) -> dict[str, Any]:
+    if tree is None:
+        return {}
+    return {
+        path: leaf
+        for path, leaf in paths(tree)
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(leaf.dtype))
+    }
+
+
+def _replace(tree: Tree | None, values: Mapping[str, Any], prefix: str = "") -> Tree | None:
+    """Put values into a tree by path."""
+    if tree is None:
+        return None
+    names = iter([path for path, _ in paths(tree)])
+    return map_trees(lambda leaf: values.get(next(names), leaf), tree)
+
+
+def _differentiate_tensorflow(layer, loss, inputs, states, mask, training, compiled):
+    import tensorflow as tf
+
+    of_inputs, of_states = _floating(inputs), _floating(states)
+    weights = [variable.value for variable in layer.trainable_variables]
+    with tf.GradientTape() as tape:
+        for leaf in (*of_inputs.values(), *of_states.values()):
+            tape.watch(leaf)
+        value = loss(call_layer(layer, inputs, states, mask, training))
+    return _densify(tf, tape.gradient(value, (of_inputs, of_states, weights)))
+
+
+def _densify(tf: Any, gradients: Any) -> Any:
+    """Turn the gradients of gathers into plain tensors."""
+    if isinstance(gradients, tf.IndexedSlices):
+        return tf.convert_to_tensor(gradients)
+    if is_branch(gradients):
+        return map_trees(lambda g: _densify(tf, g), gradients)
+    return gradients
+
+
+def _differentiate_torch(layer, loss, inputs, states, mask, training, compiled):
+    import torch
+
+    def leaf_of_graph(x):
+        return x.detach().clone().requires_grad_(True)
+
+    of_inputs = {k: leaf_of_graph(v) for k, v in _floating(inputs).items()}
+    of_states = {k: leaf_of_graph(v) for k, v in _floating(states).items()}
+    weights = [variable.value for variable in layer.trainable_variables]
+    result = call_layer(
+        layer, _replace(inputs, of_inputs), _replace(states, of_states), mask, training
+    )
+    targets = [*of_inputs.values(), *of_states.values(), *weights]
+    found = list(torch.autograd.grad(loss(result), targets, allow_unused=True))
+    first, second = len(of_inputs), len(of_inputs) + len(of_states)
+    return (
+        dict(zip(of_inputs, found[:first], strict=True)),
+        dict(zip(of_states, found[first:second], strict=True)),
+        found[second:],
+    )
+
+
+def _differentiate_jax(layer, loss, inputs, states, mask, training, compiled):
+    import jax
+
+    key = (id(layer), loss, states is None, mask is None, training)
+    functions = {} if compiled is None else compiled
+    if key not in functions:
+
+        def value(of_inputs, of_states, weights, others, inputs, states, mask):
+            inputs, states = _replace(inputs, of_inputs), _replace(states, of_states)
+            given = {"initial_state": states, "mask": mask, "training": training}
+            given = {name: entry for name, entry in given.items() if entry is not None}
+            result, _ = layer.stateless_call(weights, others, inputs, **given)
+            return loss(result)
+
+        functions[key] = jax.jit(jax.grad(value, argnums=(0, 1, 2)))
+    weights = [variable.value for variable in layer.trainable_variables]
+    others = [variable.value for variable in layer.non_trainable_variables]
+    return functions[key](
+        _floating(inputs), _floating(states), weights, others, inputs, states, mask
+    )

@@ -1,0 +1,153 @@
+"""GRD: gradients exist, reach back through time, and are finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit_conformance import backend
+from cellkit_conformance.checks import check
+from cellkit_conformance.context import Context
+from cellkit_conformance.strategies import Example, Space
+from cellkit_conformance.subject import Subject
+from cellkit_conformance.trees import Tree, leaves, map_trees
+
+SEQUENCES = {"return_sequences": True}
+
+
+def gradients(
+    subject: Subject,
+    inputs: Tree,
+    states: Tree | None,
+    mask: np.ndarray | None = None,
+    which: str = "all",
+    training: bool = False,
+) -> backend.Gradients:
+    """Differentiate a fixed random projection of what the layer returns.
+
+    Args:
+        subject: The cell.
+        inputs: Leaves (B, T, ...).
+        states: Initial states, or None.
+        mask: (B, T), or None.
+        which: "all" for all outputs and states, "last" for the last output alone.
+        training: The training flag.
+    """
+    layer = subject.layer(**SEQUENCES)
+    return backend.differentiate(
+        layer,
+        _projection(subject, layer, which),
+        inputs,
+        states,
+        mask=mask,
+        training=training,
+        compiled=subject.compiled,
+    )
+
+
+def _projection(subject: Subject, layer: Any, which: str) -> Callable[[Any], Any]:
+    """Make the scalar to differentiate, once per layer: compiled functions are found by it."""
+    key = ("projection", id(layer), which)
+    if key not in subject.compiled:
+
+        def loss(result: Any) -> Any:
+            output, states = subject.split(layer, result)
+            parts = leaves(output) if which == "last" else [*leaves(output), *leaves(states)]
+            total = 0.0
+            for number, leaf in enumerate(parts):
+                leaf = leaf[:, -1] if which == "last" else leaf
+                total = total + _project(leaf, number)
+            return total
+
+        subject.compiled[key] = loss
+    return subject.compiled[key]
+
+
+def _project(leaf: Any, number: int) -> Any:
+    """Weigh every entry differently; constant weights would let errors cancel."""
+    dtype = keras.backend.standardize_dtype(leaf.dtype)
+    if "complex" in dtype:
+        return _project(keras.ops.real(leaf), number) + _project(keras.ops.imag(leaf), number + 50)
+    if not keras.backend.is_float_dtype(dtype):
+        return 0.0
+    shape = tuple(int(size) for size in leaf.shape)
+    angles = np.arange(int(np.prod(shape)), dtype=np.float64) * 1.7 + 0.3 + number
+    weights = backend.to_tensor(np.cos(angles).reshape(shape).astype(np.float32))
+    return keras.ops.sum(keras.ops.cast(leaf, "float32") * weights)
+
+
+@check("GRD-03")
+def every_weight_learns(ctx: Context) -> None:
+    """Look for weights without a gradient."""
+    for subject in ctx.cases(every=True):
+        seen: dict[str, bool] = {}
+        for seed in range(3):
+            subject.set_weights(seed)
+            example = Example(3, 5, seed=ctx.seed + seed, weights=seed)
+            found = gradients(subject, subject.inputs(example), None)
+            ctx.examples += 1
+            for name, gradient in found.weights.items():
+                learns = gradient is not None and bool(np.any(gradient))
+                seen[name] = seen.get(name, False) or learns
+        dead = [name for name, learns in seen.items() if not learns]
+        ctx.require(not dead, f"no gradient reaches the trainable weight(s) {', '.join(dead)}")
+
+
+@check("NUM-10")
+def no_dead_inputs(ctx: Context) -> None:
+    """Look for input features, state entries and weight entries that change nothing."""
+    for subject in ctx.cases():
+        alive: dict[str, np.ndarray] = {}
+        for seed in range(4):
+            subject.set_weights(seed)
+            example = Example(3, 5, seed=ctx.seed + seed, weights=seed, initial_state=True)
+            found = gradients(subject, subject.inputs(example), subject.states(example))
+            ctx.examples += 1
+            for name, gradient in found.items():
+                if gradient is None:
+                    ctx.fail(f"{name} changes nothing")
+                moves = gradient != 0
+                if name.startswith("input"):
+                    moves = moves.any(axis=(0, 1))
+                elif name.startswith("state"):
+                    moves = moves.any(axis=0)
+                alive[name] = alive.get(name, np.False_) | moves
+        for name, moves in alive.items():
+            dead = int((~np.asarray(moves)).sum())
+            ctx.require(dead == 0, f"{dead} of {np.size(moves)} entries of {name} change nothing")
+
+
+@check("GRD-04")
+def gradient_reaches_the_first_input(ctx: Context) -> None:
+    """Differentiate the last of five outputs with respect to the first input."""
+    reached: list[bool] = []
+
+    def body(subject: Subject, example: Example) -> None:
+        found = gradients(subject, subject.inputs(example), None, which="last")
+        first = [g[:, 0] for g in found.inputs.values() if g is not None]
+        reached.append(any(np.any(g) for g in first))
+
+    for subject in ctx.cases():
+        ctx.each(subject, Space(initial_states=[False], values=["normal"]), body, 0)
+        ctx.require(any(reached), "the gradient of output 5 with respect to input 1 is zero")
+
+
+@check("GRD-05")
+def gradients_are_finite(ctx: Context) -> None:
+    """Differentiate at one step, at zeros, and at large inputs."""
+    for subject in ctx.cases():
+        for time, scale in ((1, 1.0), (5, 0.0), (5, 1e3)):
+            example = Example(3, time, seed=ctx.seed)
+            inputs = map_trees(lambda a, k=scale: (a * k).astype(a.dtype), subject.inputs(example))
+            found = gradients(subject, inputs, None)
+            ctx.examples += 1
+            for name, gradient in found.items():
+                ok = gradient is None or bool(np.isfinite(gradient).all())
+                ctx.require(
+                    ok,
+                    f"a gradient of {name} is not finite for {time} step(s) and inputs of "
+                    f"magnitude {scale:g}",
+                )

@@ -1,0 +1,302 @@
+"""MSK: a masked step is no step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cellkit_conformance import backend, oracle
+from cellkit_conformance.checks import check
+from cellkit_conformance.context import Context
+from cellkit_conformance.strategies import PADDED, Example, Space
+from cellkit_conformance.subject import Result, Subject
+from cellkit_conformance.trees import Tree, leaves, map_trees
+
+SEQUENCES = {"return_sequences": True}
+
+
+@check("MSK-01")
+def all_true_is_no_mask(ctx: Context) -> None:
+    """Compare a mask of only True with none."""
+
+    def body(subject: Subject, example: Example) -> None:
+        layer = subject.layer(**example.options)
+        inputs, states = subject.inputs(example), subject.states(example)
+        got = subject.run(layer, inputs, states, example.mask_array())
+        want = subject.run(layer, inputs, states)
+        tolerance = subject.tolerance(example.time)
+        ctx.close("output", got.output, want.output, tolerance)
+        ctx.close("state", got.states, want.states, tolerance)
+
+    for subject in ctx.cases():
+        space = Space(masks=["all_true"], options=[SEQUENCES])
+        ctx.each(subject, space, body, ctx.profile.examples // 2)
+
+
+@check("MSK-02")
+def masked_steps_keep_states(ctx: Context) -> None:
+    """Mask the end, and find the states that were there before, unchanged to the bit."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        got = _run(subject, example, inputs, states)
+        want = subject.expect(inputs, states, example.mask_array())
+        ctx.close("state", got.states, want.states, subject.tolerance(example.time))
+        for row in np.flatnonzero(~example.mask_array().any(axis=1)):
+            ctx.same(
+                f"state of row {row}, which is masked throughout",
+                _row(got.states, row),
+                _row(states, row),
+            )
+
+    for subject in ctx.cases():
+        space = Space(
+            masks=["one_row_masked", "all_masked", "right", "any"],
+            initial_states=[True],
+            options=[SEQUENCES],
+        )
+        ctx.each(subject, space, body)
+
+
+@check("MSK-03")
+def rows_equal_their_unmasked_steps(ctx: Context) -> None:
+    """Compare every row with the oracle on its unmasked steps alone."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        mask = example.mask_array()
+        got = _run(subject, example, inputs, states)
+        tolerance = subject.tolerance(example.time)
+        for row, keep in enumerate(mask):
+            alone = map_trees(lambda a, r=row, k=keep: oracle.compact(a[r], k)[None], inputs)
+            first = map_trees(lambda a, r=row: a[r : r + 1], states)
+            want = subject.expect(alone, first)
+            valid = map_trees(lambda a, r=row, k=keep: a[r][k][None], got.output)
+            ctx.close(f"output of row {row} at its valid steps", valid, want.sequence, tolerance)
+            ctx.close(f"state of row {row}", _row(got.states, row), want.states, tolerance)
+
+    for subject in ctx.cases():
+        space = Space(masks=PADDED, initial_states=[True], options=[SEQUENCES])
+        ctx.each(subject, space, body)
+
+
+@check("MSK-04")
+def masked_output_repeats(ctx: Context) -> None:
+    """See that a masked step repeats the output before it, to the bit."""
+
+    def body(subject: Subject, example: Example) -> None:
+        got = ctx.agrees(subject, example)
+        mask = example.mask_array()
+        for row, keep in enumerate(mask):
+            for t in np.flatnonzero(~keep):
+                if keep[:t].any():
+                    ctx.same(
+                        f"output of row {row} at its masked step {t}",
+                        map_trees(lambda a, r=row, t=t: a[r, t], got.output),
+                        map_trees(lambda a, r=row, t=t: a[r, t - 1], got.output),
+                    )
+
+    for subject in ctx.cases():
+        space = Space(masks=["interior", "right", "alternating", "any"], options=[SEQUENCES])
+        ctx.each(subject, space, body)
+
+
+@check("MSK-05")
+def masked_first_output_is_zero(ctx: Context) -> None:
+    """See that the output is zero until the first valid step."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        got = _run(subject, example, inputs, states)
+        before = ~np.logical_or.accumulate(example.mask_array(), axis=1)
+        _require_zero(ctx, got.output, before, "before the first valid step")
+
+    for subject in ctx.cases():
+        space = Space(
+            masks=["left", "one_row_masked", "all_masked", "any"],
+            initial_states=[True],
+            options=[SEQUENCES],
+        )
+        ctx.each(subject, space, body, ctx.profile.examples // 2)
+
+
+@check("MSK-06")
+def zeroed_outputs(ctx: Context) -> None:
+    """See that zero_output_for_mask zeroes returned sequences, and nothing else."""
+
+    def body(subject: Subject, example: Example) -> None:
+        got = ctx.agrees(subject, example)
+        if example.options["return_sequences"]:
+            _require_zero(ctx, got.output, ~example.mask_array(), "at a masked step")
+
+    for subject in ctx.cases():
+        looped = {"zero_output_for_mask": True}
+        space = Space(
+            shapes=[(3, 3)],
+            masks=PADDED,
+            options=[
+                {**looped, "return_sequences": True},
+                {**looped, "return_sequences": True, "unroll": True},
+                {**looped, "return_sequences": False},
+            ],
+        )
+        ctx.each(subject, space, body)
+
+
+@check("MSK-07")
+def fully_masked_rows(ctx: Context) -> None:
+    """Mask one row, and all rows."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        mask = example.mask_array()
+        layer = subject.layer(return_sequences=False)
+        got = subject.run(layer, inputs, states, mask)
+        for row in np.flatnonzero(~mask.any(axis=1)):
+            ctx.same(f"state of masked row {row}", _row(got.states, row), _row(states, row))
+            zeros = map_trees(np.zeros_like, _row(got.output, row))
+            ctx.same(f"last output of masked row {row}", _row(got.output, row), zeros)
+        want = subject.expect(inputs, states, mask)
+        tolerance = subject.tolerance(example.time)
+        ctx.close("last output", got.output, want.last, tolerance)
+        ctx.close("state", got.states, want.states, tolerance)
+
+    for subject in ctx.cases():
+        space = Space(masks=["one_row_masked", "all_masked"], initial_states=[True])
+        ctx.each(subject, space, body, ctx.profile.examples // 2)
+
+
+@check("MSK-11")
+def dtypes_of_masks(ctx: Context) -> None:
+    """Give one mask in five dtypes, as tensor and as NumPy array."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, mask = subject.inputs(example), example.mask_array()
+        layer, x = subject.layer(**SEQUENCES), map_trees(backend.to_tensor, inputs)
+        want = subject.run(layer, inputs, mask=mask)
+        for dtype in ("bool", "int32", "uint8", "float32"):
+            cast = mask.astype(dtype)
+            for form, value in (("tensor", backend.to_tensor(cast)), ("NumPy array", cast)):
+                got = subject.unpack(layer, layer(x, mask=value))
+                ctx.same(f"output with a mask of {dtype} as {form}", got.output, want.output)
+                ctx.same(f"state with a mask of {dtype} as {form}", got.states, want.states)
+
+    for subject in ctx.cases():
+        space = Space(masks=["right", "any"], initial_states=[False])
+        ctx.each(subject, space, body, 0)
+
+
+@check("MSK-12")
+def ranks_of_masks(ctx: Context) -> None:
+    """Give a mask with a last axis of one, and masks of other ranks."""
+    for subject in ctx.cases():
+        example = Example(3, 5, seed=ctx.seed)
+        inputs, layer = subject.inputs(example), subject.layer(**SEQUENCES)
+        mask = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 0, 1], [1, 0, 0, 0, 0]], dtype=bool)
+        want = subject.run(layer, inputs, mask=mask)
+        got = subject.run(layer, inputs, mask=mask[:, :, None])
+        ctx.same("output with a mask of shape (3, 5, 1)", got.output, want.output)
+        ctx.same("state with a mask of shape (3, 5, 1)", got.states, want.states)
+        for wrong in (mask[:, 0], np.repeat(mask[:, :, None], 4, axis=2), mask[:, :, None, None]):
+            _require_rejected(ctx, subject, layer, inputs, wrong)
+
+
+@check("MSK-13")
+def sizes_of_masks(ctx: Context) -> None:
+    """Give masks that are too long, too short, and of another batch."""
+    for subject in ctx.cases():
+        example = Example(3, 5, seed=ctx.seed)
+        inputs, layer = subject.inputs(example), subject.layer(**SEQUENCES)
+        for shape in ((3, 6), (3, 4), (3, 1), (4, 5), (2, 5), (1, 5)):
+            _require_rejected(ctx, subject, layer, inputs, np.ones(shape, dtype=bool))
+
+
+PAIRED: list[dict[str, Any]] = [
+    {"return_sequences": False},
+    {"return_sequences": True, "go_backwards": True},
+    {"return_sequences": False, "go_backwards": True},
+    {"return_sequences": True, "unroll": True},
+    {"return_sequences": True, "unroll": True, "go_backwards": True},
+    {"return_sequences": True, "stateful": True},
+]
+
+
+@check("MSK-14")
+def masks_with_every_option(ctx: Context) -> None:
+    """Combine masks with the options of the layer."""
+
+    def body(subject: Subject, example: Example) -> None:
+        if example.options.get("stateful"):
+            subject.layer(**example.options).reset_state()
+        ctx.agrees(subject, example)
+
+    for subject in ctx.cases():
+        # Every kind of mask with every set of options at least once in the edges: the kinds are
+        # listed again so that their number and that of the options have no common factor.
+        space = Space(shapes=[(3, 3)], masks=PADDED, options=PAIRED)
+        ctx.each(subject, space, body, 2 * ctx.profile.examples)
+
+
+@check("MSK-15")
+def masks_go_on(ctx: Context) -> None:
+    """Ask which mask the layer hands on."""
+    for subject in ctx.cases():
+        inputs = map_trees(backend.to_tensor, subject.inputs(Example(3, 5)))
+        mask = backend.to_tensor(np.array([[1, 1, 0, 1, 0]] * 3, dtype=bool))
+        for sequences in (True, False):
+            for states in (True, False):
+                layer = subject.layer(return_sequences=sequences, return_state=states)
+                found = layer.compute_mask(inputs, mask)
+                given = list(found) if states and isinstance(found, (list, tuple)) else [found]
+                said = f"with return_sequences={sequences}, return_state={states}"
+                first = given[0]
+                if sequences:
+                    ctx.require(first is not None, f"{said} no mask is handed on")
+                    got = np.asarray(backend.to_numpy(first)).astype(bool)
+                    ctx.same(f"mask {said}", got, backend.to_numpy(mask))
+                else:
+                    ctx.require(first is None, f"{said} a mask is handed on for one output")
+                if states:
+                    extra = [leaf for leaf in leaves(given[1:]) if leaf is not None]
+                    ctx.require(not extra, f"{said} a mask is handed on for the states")
+
+
+@check("MSK-17")
+def denied_masks_raise(ctx: Context) -> None:
+    """Pass a mask to a cell that does not claim masking."""
+    for subject in ctx.cases():
+        inputs, mask = subject.inputs(Example(3, 5)), np.ones((3, 5), dtype=bool)
+        mask[:, 3:] = False
+        layer = subject.layer(**SEQUENCES)
+        try:
+            subject.run(layer, inputs, mask=mask)
+        except (ValueError, NotImplementedError):
+            continue
+        ctx.fail("a mask was accepted although the spec does not claim 'masking'")
+
+
+def _run(subject: Subject, example: Example, inputs: Tree, states: Tree | None) -> Result:
+    return subject.run(subject.layer(**SEQUENCES), inputs, states, example.mask_array())
+
+
+def _row(tree: Tree, row: int) -> Tree:
+    return map_trees(lambda a: a[row : row + 1], tree)
+
+
+def _require_zero(ctx: Context, output: Tree, where: np.ndarray, when: str) -> None:
+    for leaf in leaves(output):
+        bad = leaf[where]
+        largest = np.abs(bad).max(initial=0)
+        ctx.require(largest == 0, f"the output is {largest:.3g} {when}, not 0")
+
+
+def _require_rejected(
+    ctx: Context, subject: Subject, layer: Any, inputs: Tree, mask: np.ndarray
+) -> None:
+    ctx.raises(
+        f"a mask of shape {mask.shape} for inputs of 3 rows and 5 steps",
+        lambda: subject.run(layer, inputs, mask=mask),
+        str(mask.shape),
+        "expected",
+    )

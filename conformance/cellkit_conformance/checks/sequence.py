@@ -1,0 +1,246 @@
+"""SEQ: the loop over time, its options, and the edges of its shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit_conformance import backend
+from cellkit_conformance.checks import check
+from cellkit_conformance.context import Context
+from cellkit_conformance.strategies import PADDED, Example, Space
+from cellkit_conformance.subject import Subject
+from cellkit_conformance.trees import Tree, leaves, map_shapes, map_trees
+
+SEQUENCES = {"return_sequences": True}
+
+
+@check("SEQ-01")
+def last_of_the_sequence(ctx: Context) -> None:
+    """Compare the two settings of return_sequences."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, states = subject.inputs(example), subject.states(example)
+        whole = subject.run(subject.layer(**SEQUENCES), inputs, states)
+        last = subject.run(subject.layer(return_sequences=False), inputs, states)
+        tolerance = subject.tolerance(example.time)
+        ctx.close("output", last.output, _at(whole.output, -1), tolerance)
+        ctx.close("state", last.states, whole.states, tolerance)
+
+    for subject in ctx.cases():
+        ctx.each(subject, Space(), body)
+
+
+@check("SEQ-02")
+def states_of_a_loop_by_hand(ctx: Context) -> None:
+    """Run the cell by hand and compare states and outputs."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        got = subject.run(subject.layer(**SEQUENCES), inputs, states)
+        outputs = []
+        for t in range(example.time):
+            output, states = subject.step_cell(_at(inputs, t), states)
+            outputs.append(output)
+        stacked = map_trees(lambda *steps: np.stack(steps, axis=1), outputs[0], *outputs[1:])
+        tolerance = subject.tolerance(example.time)
+        ctx.close("output", got.output, stacked, tolerance)
+        ctx.close("state", got.states, states, tolerance)
+
+    for subject in ctx.cases():
+        ctx.each(subject, Space(initial_states=[True]), body, ctx.profile.examples // 4)
+
+
+@check("SEQ-03")
+def one_step_is_one_step(ctx: Context) -> None:
+    """Compare a sequence of length one with one step of the cell."""
+    for subject in ctx.cases():
+        example = Example(3, 1, seed=ctx.seed, initial_state=True)
+        inputs, states = subject.inputs(example), subject.states(example)
+        got = subject.run(subject.layer(**SEQUENCES), inputs, states)
+        output, new = subject.step_cell(_at(inputs, 0), states)
+        ctx.close("output", _at(got.output, 0), output, subject.tolerance(1))
+        ctx.close("state", got.states, new, subject.tolerance(1))
+
+
+@check("SEQ-04")
+def no_steps(ctx: Context) -> None:
+    """Run a sequence of length zero."""
+    for subject in ctx.cases():
+        example = Example(3, 0, initial_state=True)
+        inputs, states = subject.inputs(example), subject.states(example)
+        for sequences in (True, False):
+            for given in (states, None):
+                got = subject.run(subject.layer(return_sequences=sequences), inputs, given)
+                want = subject.expect(inputs, given)
+                output = map_trees(_as_float32, want.result(sequences))
+                ctx.close("output", got.output, output, subject.tolerance(1))
+                if given is not None:
+                    ctx.same("state", got.states, given)
+                else:
+                    ctx.same("state", got.states, subject.own_initial_states(3))
+
+
+@check("SEQ-05")
+def rows_are_independent(ctx: Context) -> None:
+    """Run rows alone, permuted, and beside other rows."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        layer, tolerance = subject.layer(**SEQUENCES), subject.tolerance(example.time)
+        whole = subject.run(layer, inputs, states)
+        alone = subject.run(layer, _rows(inputs, [0]), _rows(states, [0]))
+        ctx.close("output of a row alone", alone.output, _rows(whole.output, [0]), tolerance)
+        ctx.close("state of a row alone", alone.states, _rows(whole.states, [0]), tolerance)
+        order = [2, 0, 1]
+        permuted = subject.run(layer, _rows(inputs, order), _rows(states, order))
+        ctx.close("output of permuted rows", permuted.output, _rows(whole.output, order), tolerance)
+        other = map_trees(_other_rows, inputs)
+        beside = subject.run(layer, other, map_trees(_other_rows, states))
+        ctx.same("row beside other rows", _rows(beside.output, [0]), _rows(whole.output, [0]))
+        ctx.same("state beside other rows", _rows(beside.states, [0]), _rows(whole.states, [0]))
+
+    for subject in ctx.cases():
+        ctx.each(subject, Space(initial_states=[True]), body, ctx.profile.examples // 2)
+
+
+@check("SEQ-06")
+def no_rows(ctx: Context) -> None:
+    """Run an empty batch."""
+    for subject in ctx.cases():
+        inputs = subject.inputs(Example(0, 3))
+        for sequences in (True, False):
+            got = subject.run(subject.layer(return_sequences=sequences), inputs)
+            want = subject.expect(inputs, subject.random_states(Example(0, 3)))
+            for a, b in zip(leaves(got.output), leaves(want.result(sequences)), strict=True):
+                ctx.require(a.shape == b.shape, f"output has shape {a.shape}, expected {b.shape}")
+            for a, b in zip(leaves(got.states), leaves(want.states), strict=True):
+                ctx.require(a.shape == b.shape, f"state has shape {a.shape}, expected {b.shape}")
+
+
+@check("SEQ-08")
+def causal_with_memory(ctx: Context) -> None:
+    """Change later inputs and see nothing; change the first input and see something."""
+    remembered: list[bool] = []
+
+    def body(subject: Subject, example: Example) -> None:
+        layer, inputs = subject.layer(**SEQUENCES), subject.inputs(example)
+        base = subject.run(layer, inputs)
+        cut = 1 + example.seed % (example.time - 1)
+        later = map_trees(lambda a: np.concatenate([a[:, :cut], a[:, cut:] + 1], 1), inputs)
+        got = subject.run(layer, later)
+        ctx.same(
+            f"output before step {cut} after inputs from step {cut} on were changed",
+            map_trees(lambda a: a[:, :cut], got.output),
+            map_trees(lambda a: a[:, :cut], base.output),
+        )
+        first = map_trees(lambda a: np.concatenate([a[:, :1] + 1, a[:, 1:]], 1), inputs)
+        changed = subject.run(layer, first)
+        pairs = zip(leaves(changed.output), leaves(base.output), strict=True)
+        remembered.append(any(np.any(a[:, 1:] != b[:, 1:]) for a, b in pairs))
+
+    for subject in ctx.cases():
+        ctx.each(subject, Space(values=["normal"]), body, ctx.profile.examples // 2)
+        ctx.require(any(remembered), "no output after the first step depends on the first input")
+
+
+@check("SEQ-09")
+def chunks_by_returned_states(ctx: Context) -> None:
+    """Cut a sequence in two and hand the states over."""
+
+    def body(subject: Subject, example: Example) -> None:
+        inputs, states = subject.inputs(example), subject.states(example)
+        layer, tolerance = subject.layer(**SEQUENCES), subject.tolerance(example.time)
+        whole = subject.run(layer, inputs, states)
+        outputs, start = [], 0
+        for length in example.split:
+            stop = start + length
+            part = subject.run(layer, map_trees(lambda a: a[:, start:stop], inputs), states)  # noqa: B023
+            outputs.append(part.output)
+            states, start = part.states, stop
+        joined = map_trees(lambda *parts: np.concatenate(parts, axis=1), outputs[0], *outputs[1:])
+        ctx.close("output in chunks", joined, whole.output, tolerance)
+        ctx.close("state after the chunks", states, whole.states, tolerance)
+
+    for subject in ctx.cases():
+        space = Space(splits=[(2, 3), (3, 2), (1, 3, 1)])
+        ctx.each(subject, space, body, ctx.profile.examples // 2)
+
+
+@check("SEQ-10")
+def backwards(ctx: Context) -> None:
+    """Compare go_backwards with the reversed sequence."""
+
+    def body(subject: Subject, example: Example) -> None:
+        options = dict(example.options)
+        inputs, states = subject.inputs(example), subject.states(example)
+        got = subject.run(subject.layer(go_backwards=True, **options), inputs, states)
+        reversed_inputs = map_trees(lambda a: a[:, ::-1].copy(), inputs)
+        want = subject.run(subject.layer(**options), reversed_inputs, states)
+        tolerance = subject.tolerance(example.time)
+        ctx.close("output", got.output, want.output, tolerance)
+        ctx.close("state", got.states, want.states, tolerance)
+
+    for subject in ctx.cases():
+        ctx.each(subject, Space(options=[SEQUENCES, {"return_sequences": False}]), body)
+
+
+UNROLLED: list[dict[str, Any]] = [
+    {"unroll": True, "return_sequences": True},
+    {"unroll": True, "return_sequences": True, "go_backwards": True},
+    {"unroll": True, "return_sequences": True, "zero_output_for_mask": True},
+    {"unroll": True, "return_sequences": False, "zero_output_for_mask": True, "go_backwards": True},
+]
+
+
+@check("SEQ-11")
+def unrolled(ctx: Context) -> None:
+    """Compare the unrolled loop with the oracle, which all loops must equal."""
+    masking = "masking" in ctx.target.traits
+    for subject in ctx.cases():
+        space = Space(
+            shapes=[(3, 3)], masks=("none", *PADDED) if masking else ("none",), options=UNROLLED
+        )
+        ctx.each(subject, space, lambda s, e: ctx.agrees(s, e) and None)
+
+
+@check("SEQ-12")
+def one_model_for_all_lengths(ctx: Context) -> None:
+    """Run one model with unknown batch and time on two shapes."""
+    for subject in ctx.cases():
+        symbolic = map_shapes(lambda shape: keras.Input((None, *shape)), subject.input_shapes)
+        layer = subject.fresh_layer(**SEQUENCES)
+        output, _ = subject.split(layer, layer(symbolic))
+        model = keras.Model(symbolic, output)
+        for batch, time in ((2, 3), (5, 7)):
+            example = Example(batch, time, seed=ctx.seed, options=SEQUENCES)
+            inputs = subject.inputs(example)
+            got = backend.to_numpy(model.predict_on_batch(inputs))
+            want = subject.expect(inputs)
+            ctx.close(
+                f"output for {batch} rows and {time} steps",
+                got,
+                want.sequence,
+                subject.tolerance(time),
+            )
+
+
+def _at(tree: Tree, step: int) -> Tree:
+    return map_trees(lambda a: a[:, step], tree)
+
+
+def _rows(tree: Tree, rows: list[int]) -> Tree:
+    return map_trees(lambda a: a[rows], tree)
+
+
+def _other_rows(array: np.ndarray) -> np.ndarray:
+    """Change all rows but the first."""
+    changed = array.copy()
+    changed[1:] = ~changed[1:] if array.dtype == bool else changed[1:] * 2 + 1
+    return changed
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float64 else array

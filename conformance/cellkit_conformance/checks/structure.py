@@ -1,0 +1,210 @@
+"""STR: what a cell declares about itself, and whether it keeps to it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import keras
+
+from cellkit.structure import declared_output, declared_state
+from cellkit_conformance import backend
+from cellkit_conformance.checks import check
+from cellkit_conformance.context import Context
+from cellkit_conformance.outcome import NotApplicable
+from cellkit_conformance.strategies import Example
+from cellkit_conformance.subject import Subject, call_cell, describe_leaves
+from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, map_trees
+
+PAIRS = [{"return_sequences": a, "return_state": b} for a in (False, True) for b in (True, False)]
+
+
+@check("STR-01")
+def sizes_are_stable(ctx: Context) -> None:
+    """Read the sizes before and after build."""
+    for subject in ctx.cases(every=True):
+        cell = subject.fresh_cell()
+        before = {name: getattr(cell, name, None) for name in ("state_size", "output_size")}
+        ctx.require(before["state_size"] is not None, "the cell has no `state_size` before `build`")
+        subject.build(cell)
+        for name, value in before.items():
+            after = getattr(cell, name, None)
+            ctx.require(after == value, f"`{name}` was {value!r} before build, {after!r} after")
+
+
+@check("STR-02")
+def cases_differ(ctx: Context) -> None:
+    """Compare the configs of the cases."""
+    if ctx.target.spec is None:
+        raise NotApplicable("there is no spec")
+    ctx.require(len(ctx.target.cases) >= 2, f"the spec has {len(ctx.target.cases)} case(s)")
+    configs = {
+        json.dumps(_without_name(subject.fresh_cell().get_config()), sort_keys=True, default=str)
+        for subject in ctx.cases(every=True)
+    }
+    ctx.require(len(configs) >= 2, "all cases have the same config")
+
+
+@check("STR-03")
+def states_keep_their_form(ctx: Context) -> None:
+    """Run one step and compare the states before and after."""
+    for subject in ctx.cases(every=True):
+        x, states = _one_step(subject)
+        result = call_cell(subject.cell, x, states)
+        ctx.require(
+            isinstance(result, (tuple, list)) and len(result) == 2,
+            f"a step returned {type(result).__name__}, expected (output, new_states)",
+        )
+        _, new = result
+        found = difference(states, new)
+        ctx.require(found is None, f"new states have another structure than the states: {found}")
+        before, after = describe_leaves(states), describe_leaves(new)
+        for path, form in before.items():
+            ctx.require(
+                after[path] == form,
+                f"state {path} was {form[0]} {form[1]} and became {after[path][0]} "
+                f"{after[path][1]}",
+            )
+
+
+@check("STR-04")
+def initial_states_fit(ctx: Context) -> None:
+    """Ask for initial states of three batch sizes."""
+    for subject in ctx.cases(every=True):
+        source = subject.cell
+        if not hasattr(source, "get_initial_state"):
+            source = subject.layer(return_sequences=True)
+        declared = declared_state(subject.cell.state_size)
+        for batch in (1, 2, 5):
+            states = _as_list(source.get_initial_state(batch_size=batch))
+            found = difference(declared, states)
+            ctx.require(found is None, f"initial states are not structured as state_size: {found}")
+            states = leaves(map_like(declared, states))
+            for spec, leaf in zip(leaves(declared), states, strict=True):
+                want, got = (batch, *spec.shape), tuple(leaf.shape)
+                ctx.require(fits(want, got), f"an initial state has shape {got}, expected {want}")
+
+
+@check("STR-05")
+def outputs_have_the_announced_shape(ctx: Context) -> None:
+    """Compare eager shapes with what is announced, for every pair of return options."""
+    for subject in ctx.cases():
+        example = Example(3, 5)
+        inputs = subject.inputs(example)
+        for options in PAIRS:
+            layer = subject.layer(**options)
+            got = subject.run(layer, inputs)
+            announced = layer.compute_output_shape(
+                map_shapes(lambda shape: (3, 5, *shape), subject.input_shapes)
+            )
+            real = [leaf.shape for leaf in leaves(got.output) + leaves(got.states or [])]
+            expected = _shapes(announced)
+            ctx.require(
+                sorted(real) == sorted(expected),
+                f"with {options} compute_output_shape says {expected}, the call gives {real}",
+            )
+            _check_output_size(ctx, subject, got.output, options["return_sequences"])
+
+
+def _check_output_size(ctx: Context, subject: Subject, output: Tree, sequences: bool) -> None:
+    """An output size may be left out; one that is declared must be true."""
+    size = getattr(subject.cell, "output_size", None)
+    if size is None:
+        return
+    declared = declared_output(size)
+    found = difference(declared, output)
+    ctx.require(found is None, f"the output does not have the structure of output_size: {found}")
+    for spec, leaf in zip(leaves(declared), leaves(map_like(declared, output)), strict=True):
+        got = leaf.shape[2:] if sequences else leaf.shape[1:]
+        ctx.require(fits(spec.shape, got), f"the output has shape {got} per row, not {spec.shape}")
+
+
+@check("STR-06")
+def build_makes_all_weights_once(ctx: Context) -> None:
+    """Count the weights after build, after a second build, and after a call."""
+    for subject in ctx.cases():
+        cell = subject.fresh_cell()
+        if not isinstance(cell, keras.layers.Layer):
+            return
+        subject.build(cell)
+        first = [id(v) for v in cell.variables]
+        _build_again(subject, cell)
+        second = [id(v) for v in cell.variables]
+        ctx.require(second == first, f"a second build made {len(second) - len(first)} more weights")
+        x, states = _one_step(subject)
+        call_cell(cell, x, states)
+        third = [id(v) for v in cell.variables]
+        ctx.require(third == first, f"the first call made {len(third) - len(first)} more weights")
+
+
+def _build_again(subject: Subject, cell: Any) -> None:
+    """Build a second time; refusing to is one way of making no new weights."""
+    try:
+        cell.build(subject.step_shapes())
+    except (ValueError, RuntimeError, AttributeError):
+        return
+
+
+@check("STR-07")
+def instances_share_nothing(ctx: Context) -> None:
+    """Compare the variables of two instances."""
+    for subject in ctx.cases():
+        cell, other = subject.fresh_cell(), subject.fresh_cell()
+        subject.build(cell)
+        subject.build(other)
+        shared = {id(v) for v in getattr(cell, "variables", ())} & {
+            id(v) for v in getattr(other, "variables", ())
+        }
+        ctx.require(not shared, f"two instances share {len(shared)} variable(s)")
+
+
+@check("STR-09")
+def step_takes_lists_tuples_and_training(ctx: Context) -> None:
+    """Run the same step with states as list and tuple, and with `training` as a keyword."""
+    for subject in ctx.cases():
+        x, states = _one_step(subject)
+        want = backend.to_numpy(call_cell(subject.cell, x, states))
+        if isinstance(states, list):
+            got = backend.to_numpy(call_cell(subject.cell, x, tuple(states)))
+            ctx.same("result with states as a tuple", got, want)
+        if isinstance(subject.cell, keras.layers.Layer):
+            got = backend.to_numpy(subject.cell(x, states, training=False))
+            ctx.same("result with training=False", got, want)
+
+
+def fits(announced: tuple[int | None, ...], real: tuple[int, ...]) -> bool:
+    """Whether a shape is as announced, where None stands for any size."""
+    return len(announced) == len(real) and all(
+        want in (None, got) for want, got in zip(announced, real, strict=True)
+    )
+
+
+def map_like(like: Tree, tree: Tree) -> Tree:
+    """Bring the keys of dicts into the order of another tree."""
+    return map_trees(lambda _, leaf: leaf, like, tree)
+
+
+def _one_step(subject: Subject) -> tuple[Tree, Tree]:
+    """Draw tensors for one step of the cell."""
+    example = Example(3, 1, initial_state=True)
+    x = map_trees(lambda a: backend.to_tensor(a[:, 0]), subject.inputs(example))
+    return x, map_trees(backend.to_tensor, subject.random_states(example))
+
+
+def _as_list(states: Any) -> Any:
+    if isinstance(states, tuple) and not hasattr(states, "_fields"):
+        return list(states)
+    return states if isinstance(states, (list, dict, tuple)) else [states]
+
+
+def _shapes(announced: Any) -> list[tuple]:
+    """List the shapes in a structure of shapes."""
+    if isinstance(announced, dict):
+        return [shape for value in announced.values() for shape in _shapes(value)]
+    if all(entry is None or isinstance(entry, int) for entry in announced):
+        return [tuple(announced)]
+    return [shape for value in announced for shape in _shapes(value)]
+
+
+def _without_name(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "name"}

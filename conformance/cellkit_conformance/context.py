@@ -1,0 +1,264 @@
+"""What a check is given: subjects, comparisons that keep evidence, and property tests."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import hypothesis
+import numpy as np
+from hypothesis import HealthCheck, Phase
+
+from cellkit_conformance.outcome import Failure, NotApplicable
+from cellkit_conformance.profiles import Profile
+from cellkit_conformance.strategies import Example, Space, edges, examples
+from cellkit_conformance.subject import Result, Subject
+from cellkit_conformance.targets import Target
+from cellkit_conformance.tolerance import Tolerance
+from cellkit_conformance.trees import Tree, difference, leaves, paths
+
+
+class Context:
+    """The run of one check for one cell on this process's backend.
+
+    Args:
+        target: The cell and its spec.
+        subjects: Where subjects are kept from check to check, by case and extra arguments.
+        layer: Makes the layer under test.
+        profile: How thorough to be.
+        seed: Of all that is drawn.
+        shrink: Whether a failing example is made smaller.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        subjects: dict[Any, Subject],
+        layer: Callable[..., Any],
+        profile: Profile,
+        seed: int = 0,
+        shrink: bool = True,
+    ) -> None:
+        self.target = target
+        self.layer = layer
+        self.profile = profile
+        self.seed = seed
+        self.shrink = shrink
+        self._subjects = subjects
+        self.examples = 0
+        self.error: float | None = None
+        self.limit: float | None = None
+        self.ratio: float | None = None
+        self.example: dict[str, Any] | None = None
+        self.case = next(iter(target.cases))
+
+    # Subjects -----------------------------------------------------------------------------------
+
+    def subject(self, case: str | None = None, **extra: Any) -> Subject:
+        """Give the subject of a case, with further constructor arguments.
+
+        Args:
+            case: The name of the case; the case at hand unless given.
+            **extra: Such as `dropout=0.5`.
+        """
+        self.case = case or self.case
+        key = (self.case, tuple(sorted(extra.items())))
+        if key not in self._subjects:
+            self._subjects[key] = Subject(self.target, self.case, self.layer, extra)
+        return self._subjects[key]
+
+    def cases(self, every: bool = False) -> Iterator[Subject]:
+        """Go through the cases: the first one in a quick run, all otherwise.
+
+        Args:
+            every: Go through all of them whatever the profile.
+        """
+        names = list(self.target.cases)
+        for name in names if every or self.profile.all_cases else names[:1]:
+            subject = self.subject(name)
+            subject.set_weights(self.seed % 1000)
+            yield subject
+
+    # Judgements ---------------------------------------------------------------------------------
+
+    def fail(self, message: str) -> None:
+        """Say that the requirement does not hold.
+
+        Args:
+            message: What was expected and what was found; the first line must do alone.
+
+        Raises:
+            Failure: Always.
+        """
+        many = len(self.target.cases) > 1
+        raise Failure(f"case {self.case!r}: {message}" if many else message)
+
+    def require(self, condition: bool, message: str) -> None:
+        """Fail with a message unless the condition holds."""
+        if not condition:
+            self.fail(message)
+
+    def deny(self, trait: str) -> None:
+        """Say that the requirement is about something that the cell does not claim."""
+        raise NotApplicable(f"the spec does not claim {trait!r}")
+
+    def close(self, what: str, got: Tree, want: Tree, tolerance: Tolerance) -> None:
+        """Compare two structures within the tolerance model.
+
+        Args:
+            what: Names the values in the message.
+            got: What was computed.
+            want: The reference.
+            tolerance: The limit.
+        """
+        self._same_structure(what, got, want)
+        for (path, a), b in zip(paths(got), leaves(_ordered(want, got)), strict=True):
+            name = f"{what} {path}".strip()
+            a, b = np.asarray(a), np.asarray(b)
+            if a.shape != b.shape:
+                self.fail(f"{name} has shape {a.shape}, expected {b.shape}")
+            found = tolerance.compare(a, b)
+            if self.ratio is None or found.ratio > self.ratio:
+                self.ratio, self.error, self.limit = found.ratio, found.error, found.limit
+            if not found.ok:
+                self.fail(
+                    f"{name}{list(found.where)} is {found.got:.9g}, expected {found.want:.9g} "
+                    f"(error {found.error:.3g}, limit {found.limit:.3g})"
+                )
+
+    def same(self, what: str, got: Tree, want: Tree) -> None:
+        """Compare two structures bit by bit; NaN equals NaN, and 0.0 equals -0.0."""
+        self._same_structure(what, got, want)
+        for (path, a), b in zip(paths(got), leaves(_ordered(want, got)), strict=True):
+            name = f"{what} {path}".strip()
+            a, b = np.asarray(a), np.asarray(b)
+            if a.shape != b.shape:
+                self.fail(f"{name} has shape {a.shape}, expected {b.shape}")
+            if a.dtype != b.dtype:
+                self.fail(f"{name} has dtype {a.dtype}, expected {b.dtype}")
+            equal = (a == b) | ((a != a) & (b != b))
+            if not np.all(equal):
+                where = tuple(int(i) for i in np.argwhere(~equal)[0])
+                self.fail(
+                    f"{name}{list(where)} is {a[where]!s}, expected exactly {b[where]!s} "
+                    f"({int((~equal).sum())} of {equal.size} values differ)"
+                )
+
+    def raises(self, what: str, action: Callable[[], Any], *fragments: str) -> str:
+        """Require a `ValueError` whose text contains some words.
+
+        Args:
+            what: What is done, for the message.
+            action: Does it.
+            *fragments: Words that the text must contain, in whatever case.
+
+        Returns:
+            The text of the error.
+        """
+        try:
+            action()
+        except ValueError as error:
+            text = str(error)
+            missing = [f for f in fragments if f.lower() not in text.lower()]
+            if missing:
+                self.fail(f"{what}: the ValueError does not say {missing[0]!r}: {text[:200]!r}")
+            return text
+        except Exception as error:  # noqa: BLE001 (any other type is the finding)
+            self.fail(f"{what}: raised {type(error).__name__} instead of ValueError: {error}")
+        self.fail(f"{what}: was accepted without an error")
+        return ""
+
+    def _same_structure(self, what: str, got: Tree, want: Tree) -> None:
+        found = difference(got, want)
+        if found:
+            self.fail(f"{what} has another structure than expected: {found}")
+
+    # Properties ---------------------------------------------------------------------------------
+
+    def each(
+        self,
+        subject: Subject,
+        space: Space,
+        body: Callable[[Subject, Example], None],
+        draws: int | None = None,
+    ) -> None:
+        """Run a property over a space: its edges first, then drawn examples, then shrink.
+
+        Args:
+            subject: What it is about.
+            space: What the examples vary.
+            body: Checks one example.
+            draws: How many to draw; the profile's number unless given.
+        """
+
+        def attempt(example: Example) -> None:
+            self.examples += 1
+            self.example = example.describe()
+            subject.set_weights(example.weights)
+            body(subject, example)
+
+        for example in edges(space, self.seed):
+            attempt(example)
+        draws = self.profile.examples if draws is None else draws
+        if draws:
+            self._draw(attempt, space, draws)
+        self.example = None
+
+    def _draw(self, attempt: Callable[[Example], None], space: Space, draws: int) -> None:
+        phases = [Phase.generate] + ([Phase.shrink] if self.shrink else [])
+
+        @hypothesis.seed(self.seed)
+        @hypothesis.settings(
+            max_examples=draws,
+            database=None,
+            deadline=None,
+            phases=phases,
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            print_blob=False,
+        )
+        @hypothesis.given(examples(space))
+        def property_test(example: Example) -> None:
+            attempt(example)
+
+        with contextlib.redirect_stdout(io.StringIO()):  # the falsifying example is in the result
+            property_test()
+
+    # Comparing a layer with the oracle ----------------------------------------------------------
+
+    def agrees(self, subject: Subject, example: Example) -> Result:
+        """Run layer and oracle on one example and compare outputs and states.
+
+        Args:
+            subject: The cell.
+            example: The data and the options.
+
+        Returns:
+            What the layer gave.
+        """
+        inputs, states, mask = subject.inputs(example), subject.states(example), None
+        mask = example.mask_array()
+        layer = subject.layer(**example.options)
+        got = subject.run(layer, inputs, states, mask)
+        want = subject.expect(inputs, states, mask, **example.options)
+        self.compare(subject, example, got, want)
+        return got
+
+    def compare(self, subject: Subject, example: Example, got: Result, want: Any) -> None:
+        """Compare what a layer gave with a run of the oracle."""
+        tolerance = subject.tolerance(example.time)
+        sequences = bool(example.options.get("return_sequences", False))
+        self.close("output", got.output, want.result(sequences), tolerance)
+        if got.states is not None:
+            self.close("state", got.states, want.states, tolerance)
+
+
+def _ordered(want: Tree, like: Tree) -> Tree:
+    """Bring the keys of dicts into the order of another tree, so that leaves pair up."""
+    if isinstance(like, Mapping):
+        return {key: _ordered(want[key], like[key]) for key in like}
+    if isinstance(like, (list, tuple)):
+        return [_ordered(a, b) for a, b in zip(want, like, strict=True)]
+    return want

@@ -1,0 +1,106 @@
+"""Run one check for one cell in this process and turn whatever happens into a result."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from cellkit_conformance import checks
+from cellkit_conformance.context import Context
+from cellkit_conformance.edition import requirements
+from cellkit_conformance.outcome import (
+    Failure,
+    NotApplicable,
+    Outcome,
+    Result,
+    one_line,
+    shorten,
+)
+from cellkit_conformance.profiles import Profile
+from cellkit_conformance.subject import Subject
+from cellkit_conformance.targets import Target
+
+
+class Judge:
+    """Runs checks for one cell; what the checks share is made once.
+
+    Args:
+        target: The cell.
+        backend: The backend of this process, for the results.
+        profile: How thorough to be.
+        seed: Of all that is drawn.
+        layer: Makes the layer under test, with the signature of `keras.layers.RNN`.
+        shrink: Whether a failing example is made smaller.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        backend: str,
+        profile: Profile,
+        seed: int,
+        layer: Callable[..., Any],
+        shrink: bool = True,
+    ) -> None:
+        self.target = target
+        self.backend = backend
+        self.profile = profile
+        self.seed = seed
+        self.layer = layer
+        self.shrink = shrink
+        self.subjects: dict[Any, Subject] = {}
+        checks.load()
+
+    def run(self, identifier: str) -> Result:
+        """Run the check of one requirement.
+
+        Args:
+            identifier: The id.
+
+        Returns:
+            The result; no exception of the cell gets out.
+        """
+        result = Result(self.target.name, self.backend, identifier, Outcome.PASS, seed=self.seed)
+        denied = requirements()[identifier].denied_by(self.target.traits)
+        if denied is not None:
+            result.outcome, result.message = Outcome.NOT_APPLICABLE, _denial(denied)
+            return result
+        context = Context(
+            self.target, self.subjects, self.layer, self.profile, self.seed, self.shrink
+        )
+        start = time.perf_counter()
+        try:
+            checks.CHECKS[identifier](context)
+        except NotApplicable as error:
+            result.outcome, result.message = Outcome.NOT_APPLICABLE, one_line(str(error))
+        except Failure as error:
+            result.outcome, result.message = Outcome.FAIL, one_line(str(error))
+            result.detail = shorten(str(error))
+        except Exception as error:  # noqa: BLE001 (whatever a cell raises is a result)
+            text = shorten(str(error))
+            result.outcome = Outcome.ERROR
+            result.message = one_line(f"{type(error).__name__}: {text}")
+            result.detail = shorten(_trace(error))
+        result.seconds = round(time.perf_counter() - start, 4)
+        result.example = context.example
+        result.examples = context.examples
+        result.error, result.limit = context.error, context.limit
+        if context.ratio is not None:
+            result.headroom = float("inf") if context.ratio == 0 else 1 / context.ratio
+        return result
+
+
+def _denial(trait: str) -> str:
+    if trait == "reference":
+        return "the spec has no reference"
+    if trait.startswith("!"):
+        return f"the spec claims {trait[1:]!r}"
+    return f"the spec does not claim {trait!r}"
+
+
+def _trace(error: BaseException) -> str:
+    """Format the innermost frames, the ones that tell something about the cell."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-6)
+    return "".join(line if len(line) < 2000 else shorten(line, 2000) for line in lines)

@@ -1,0 +1,119 @@
+"""What a check can end with, and the record that travels from the worker to the reports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+MESSAGE_LIMIT = 4000
+"""Characters of a message that are kept; a cell may raise with megabytes of text."""
+
+
+class Outcome(StrEnum):
+    """How a check ended."""
+
+    PASS = "pass"  # noqa: S105 (an outcome, no password)
+    FAIL = "fail"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    NOT_APPLICABLE = "n/a"
+    NOT_RUN = "not run"
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the requirement was found broken, in whatever way."""
+        return self in {Outcome.FAIL, Outcome.ERROR, Outcome.TIMEOUT, Outcome.CRASH}
+
+
+class Failure(AssertionError):
+    """A requirement does not hold; the text says what was expected and what was found."""
+
+
+class NotApplicable(Exception):
+    """The cell denies the trait that the requirement is about; the text says which."""
+
+
+@dataclass
+class Result:
+    """One requirement for one cell on one backend.
+
+    Attributes:
+        cell: As named on the command line.
+        backend: The Keras backend.
+        requirement: The id.
+        outcome: How it ended.
+        message: One line that says what is wrong; empty for a pass.
+        detail: Further lines, for example a traceback.
+        example: The (shrunk) example that failed.
+        examples: How many examples ran.
+        error: The largest error of a numeric comparison, or None.
+        limit: Its limit.
+        headroom: The smallest limit/error seen; None where nothing was compared numerically.
+        seconds: Wall time.
+        seed: Of the run.
+        reproduce: The command that runs this check alone.
+    """
+
+    cell: str
+    backend: str
+    requirement: str
+    outcome: Outcome
+    message: str = ""
+    detail: str = ""
+    example: dict[str, Any] | None = None
+    examples: int = 0
+    error: float | None = None
+    limit: float | None = None
+    headroom: float | None = None
+    seconds: float = 0.0
+    seed: int = 0
+    reproduce: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the record as plain data; infinite numbers become strings, which JSON lacks."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Result:
+        """Make the record again.
+
+        Args:
+            data: What `to_json` gave.
+        """
+        data = dict(data, outcome=Outcome(data["outcome"]))
+        for key in ("error", "limit", "headroom"):
+            data[key] = None if data[key] is None else float(data[key])
+        return cls(**data)
+
+
+def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Cut a long text in the middle and say so.
+
+    Args:
+        text: Of any length.
+        limit: How many characters may stay.
+    """
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - limit} characters left out ...]\n{text[-half:]}"
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Take the first line of a text, shortened.
+
+    Args:
+        text: Of any length.
+        limit: How many characters may stay.
+    """
+    line = text.strip().split("\n", 1)[0].strip()
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return str(value) if isinstance(value, Outcome) else value

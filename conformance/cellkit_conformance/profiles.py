@@ -1,0 +1,33 @@
+"""How thorough a run is: the only place where numbers of examples and time limits stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One degree of thoroughness.
+
+    Attributes:
+        name: As on the command line.
+        examples: Drawn per property, beyond the edge examples that always run.
+        all_cases: Whether every check runs for every constructor case. NUM-03 and the checks of
+            structure and serialisation always do.
+        timeout: Seconds that one check may take before its worker is killed.
+    """
+
+    name: str
+    examples: int
+    all_cases: bool
+    timeout: float
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("quick", examples=8, all_cases=False, timeout=60.0),
+        Profile("standard", examples=40, all_cases=True, timeout=180.0),
+        Profile("thorough", examples=300, all_cases=True, timeout=900.0),
+    )
+}

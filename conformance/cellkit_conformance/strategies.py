@@ -1,0 +1,265 @@
+"""What the property tests draw: values, masks, states, options and splits.
+
+An `Example` is small and printable: arrays are named by a seed and a kind of values, masks are
+written out. A shrunk example is therefore the report, and drawing one costs next to nothing.
+
+Shapes are not drawn freely. Every new (batch, time) costs a compilation on JAX, so a check names a
+few and the property tests vary everything else inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+Mask = tuple[tuple[bool, ...], ...]
+
+VALUES = ("normal", "small", "sparse", "signs")
+"""Kinds of values: standard normal; a thousandth of it; mostly exact zeros; only -1 and 1."""
+
+MASKS = (
+    "none",
+    "all_true",
+    "right",
+    "left",
+    "interior",
+    "alternating",
+    "one_row_masked",
+    "all_masked",
+    "any",
+)
+"""Kinds of masks. right and left mean the side of the padding."""
+
+PADDED = tuple(kind for kind in MASKS if kind not in {"none", "all_true"})
+"""Kinds of masks that mask something."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One drawn case of a property.
+
+    Attributes:
+        batch: B.
+        time: T.
+        values: The kind of values, one of `VALUES`.
+        seed: Of the values of inputs and initial states.
+        weights: Of the weights.
+        initial_state: Whether a random initial state is passed.
+        mask: (B, T) of bools, or None for no mask.
+        kind: The kind of mask, one of `MASKS`.
+        options: The layer's options.
+        split: The lengths of the chunks, where a check runs in chunks.
+    """
+
+    batch: int
+    time: int
+    values: str = "normal"
+    seed: int = 0
+    weights: int = 0
+    initial_state: bool = False
+    mask: Mask | None = None
+    kind: str = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    split: tuple[int, ...] = ()
+
+    def mask_array(self) -> np.ndarray | None:
+        """Give the mask as a bool array of shape (B, T), or None."""
+        return None if self.mask is None else np.array(self.mask, dtype=bool)
+
+    def describe(self) -> dict[str, Any]:
+        """Give the example as plain data for reports; what is at its default is left out."""
+        data = {key: value for key, value in asdict(self).items() if value not in (None, (), {})}
+        if self.mask is not None:
+            data["mask"] = ["".join("01"[bit] for bit in row) for row in self.mask]
+        if self.split:
+            data["split"] = list(self.split)
+        return data
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the examples of one property may vary.
+
+    Attributes:
+        shapes: The (batch, time) pairs.
+        masks: Kinds of masks.
+        initial_states: Whether a random initial state is passed.
+        options: Sets of layer options.
+        splits: Ways to cut the sequence; each must sum to the time of every shape.
+        values: Kinds of values.
+        weight_sets: How many sets of random weights.
+    """
+
+    shapes: Sequence[tuple[int, int]] = ((3, 5),)
+    masks: Sequence[str] = ("none",)
+    initial_states: Sequence[bool] = (False, True)
+    options: Sequence[Mapping[str, Any]] = ({},)
+    splits: Sequence[tuple[int, ...]] = ((),)
+    values: Sequence[str] = VALUES
+    weight_sets: int = 3
+
+
+@st.composite
+def masks(draw: st.DrawFn, kind: str, batch: int, time: int) -> Mask | None:
+    """Draw a mask of one kind.
+
+    Args:
+        draw: Given by Hypothesis.
+        kind: One of `MASKS`.
+        batch: B.
+        time: T.
+
+    Returns:
+        Rows of bools, or None for the kind "none".
+    """
+    if kind == "none":
+        return None
+    rows = np.ones((batch, time), dtype=bool)
+    if kind == "all_masked":
+        rows[:] = False
+    elif kind == "alternating":
+        first = draw(st.integers(0, 1))
+        rows[:] = (np.arange(time)[None] + np.arange(batch)[:, None] + first) % 2 == 0
+    elif kind == "one_row_masked":
+        rows[draw(st.integers(0, batch - 1))] = False
+    elif kind == "any":
+        bits = draw(st.lists(st.booleans(), min_size=batch * time, max_size=batch * time))
+        rows = np.array(bits, dtype=bool).reshape(batch, time)
+    elif kind != "all_true":
+        for row in rows:
+            _pad(draw, row, kind)
+    return tuple(tuple(bool(bit) for bit in row) for row in rows)
+
+
+def _pad(draw: st.DrawFn, row: np.ndarray, kind: str) -> None:
+    """Mask one row in place: its end, its beginning, or something with valid steps around it."""
+    time = len(row)
+    if kind == "interior":
+        if time >= 3:
+            start = draw(st.integers(1, time - 2))
+            row[start : draw(st.integers(start + 1, time - 1))] = False
+        return
+    padding = draw(st.integers(min(1, time), max(0, time - 1)))
+    if kind == "right":
+        row[time - padding :] = False
+    else:
+        row[:padding] = False
+
+
+@st.composite
+def examples(draw: st.DrawFn, space: Space) -> Example:
+    """Draw an example of a space.
+
+    Args:
+        draw: Given by Hypothesis.
+        space: What may vary.
+
+    Returns:
+        The example; Hypothesis shrinks towards the first entry of everything.
+    """
+    batch, time = draw(st.sampled_from(list(space.shapes)))
+    kind = draw(st.sampled_from(list(space.masks)))
+    return Example(
+        batch=batch,
+        time=time,
+        values=draw(st.sampled_from(list(space.values))),
+        seed=draw(st.integers(0, 2**16 - 1)),
+        weights=draw(st.integers(0, space.weight_sets - 1)),
+        initial_state=draw(st.sampled_from(list(space.initial_states))),
+        mask=draw(masks(kind, batch, time)),
+        kind=kind,
+        options=draw(st.sampled_from(list(space.options))),
+        split=draw(st.sampled_from(list(space.splits))),
+    )
+
+
+def edges(space: Space, seed: int = 0) -> list[Example]:
+    """List examples that reach every entry of every dimension of a space at least once.
+
+    Drawing at random may miss a kind of mask in a short run, so these run first, always.
+
+    Args:
+        space: What may vary.
+        seed: Of the values and of the masks.
+
+    Returns:
+        As many examples as the longest dimension has entries.
+    """
+    rng = np.random.default_rng([seed, 7])
+    count = max(
+        len(entries) for entries in (space.shapes, space.masks, space.initial_states, space.options)
+    )
+    count = max(count, len(space.splits), space.weight_sets)
+    # Where every dimension has the same number of entries they would run in step, and a mask would
+    # meet one set of options only; a shuffle per dimension mixes them and stays deterministic.
+    dims = [
+        list(islice(cycle(_shuffled(entries, rng)), count))
+        for entries in (
+            space.shapes,
+            space.masks,
+            space.initial_states,
+            space.options,
+            space.splits,
+            space.values,
+        )
+    ]
+    found = []
+    for i, (shape, kind, states, options, split, values) in enumerate(zip(*dims, strict=True)):
+        mask = _edge_mask(kind, *shape, rng)
+        weights = i % space.weight_sets
+        found.append(Example(*shape, values, seed + i, weights, states, mask, kind, options, split))
+    return found
+
+
+def _shuffled(entries: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    return [entries[int(i)] for i in rng.permutation(len(entries))]
+
+
+def _edge_mask(kind: str, batch: int, time: int, rng: np.random.Generator) -> Mask | None:
+    """Make a mask of one kind by the same rules as the strategy, with NumPy drawing."""
+    rows = np.ones((batch, time), dtype=bool)
+    if kind == "none":
+        return None
+    if kind == "all_masked":
+        rows[:] = False
+    elif kind == "alternating":
+        rows = (np.arange(time)[None] + np.arange(batch)[:, None]) % 2 == 1
+    elif kind == "one_row_masked":
+        rows[int(rng.integers(batch))] = False
+    elif kind == "any":
+        rows = rng.random((batch, time)) < 0.5
+    elif kind == "interior" and time >= 3:
+        for row in rows:
+            start = int(rng.integers(1, time - 1))
+            row[start : int(rng.integers(start + 1, time))] = False
+    elif kind in {"left", "right"}:
+        for row in rows:
+            padding = int(rng.integers(min(1, time), max(1, time)))
+            row[slice(time - padding, time) if kind == "right" else slice(0, padding)] = False
+    return tuple(tuple(bool(bit) for bit in row) for row in rows)
+
+
+def draw_values(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Make float32 values of one kind; float32, so that the reference sees the same numbers.
+
+    Args:
+        kind: One of `VALUES`.
+        shape: Of the array.
+        rng: Where the values come from.
+
+    Returns:
+        The array.
+    """
+    values = rng.standard_normal(shape)
+    if kind == "small":
+        values = values * 1e-3
+    elif kind == "sparse":
+        values = values * (rng.random(shape) < 0.3)
+    elif kind == "signs":
+        values = np.sign(values)
+    return values.astype(np.float32)
