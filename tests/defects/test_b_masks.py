@@ -325,11 +325,16 @@ def test_b7_unrolled_bidirectional_with_a_mask(sequences):
 
 
 def both_directions(layer, sequences, merge="concat"):
-    """What a Bidirectional of LSTM cells gives for the masked data, and its four states."""
-    x = data(3, 5, 3)
-    forward, last, states = loop(lstm_step(layer.forward_layer.cell), x, [ZERO, ZERO], MASK)
+    """What a Bidirectional of LSTM cells gives for the masked data, and its four states.
+
+    Bidirectional layers set `zero_output_for_mask` when they return sequences, in Keras too.
+    """
+    x, zeros = data(3, 5, 3), [ZERO, ZERO]
+    forward, last, states = loop(
+        lstm_step(layer.forward_layer.cell), x, zeros, MASK, zero_output=sequences
+    )
     backward, first, more = loop(
-        lstm_step(layer.backward_layer.cell), x, [ZERO, ZERO], MASK, go_backwards=True
+        lstm_step(layer.backward_layer.cell), x, zeros, MASK, True, zero_output=sequences
     )
     outputs = [forward, backward[:, ::-1]] if sequences else [last, first]
     return [np.concatenate(outputs, -1)] if merge == "concat" else outputs, [*states, *more]
@@ -337,7 +342,7 @@ def both_directions(layer, sequences, merge="concat"):
 
 @pytest.mark.parametrize(
     ("stateful", "state", "sequences", "merge"),
-    itertools.product([False, True], [False, True], [False, True], ["concat", None]),
+    list(itertools.product([False, True], [False, True], [False, True], ["concat", None])),
 )
 def test_b8_bidirectional_stateful_with_a_mask(stateful, state, sequences, merge):
     """All backends: 4 of the 16 crash in compute_mask."""
