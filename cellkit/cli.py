@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["list"] and len(words) <= 2 and not words[-1].startswith("-"):
             # The usual form. Parsing it with typer takes longer than all the rest together.
-            list_command(*words[1:])
+            list_command(words[1] if words[1:] else "*")
             return 0
         _add_commands(words)
         code = typer.main.get_command(app).main(words, prog_name="cellkit", standalone_mode=False)

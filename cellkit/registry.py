@@ -252,13 +252,12 @@ def list_cells(
     if traits is None:
         return names
     wanted = {check_trait(trait) for trait in _texts("traits", traits, "'masking'")}
-    return [
-        name
-        for name in names
-        if (cell := _usable(known[name])) is not None
-        and cell.spec is not None
-        and wanted <= cell.spec.traits
-    ]
+    fitting = []
+    for name in names:
+        cell = _usable(known[name])
+        if cell is not None and cell.spec is not None and wanted <= cell.spec.traits:
+            fitting.append(name)
+    return fitting
 
 
 def get(name: str) -> RegisteredCell:
@@ -510,6 +509,7 @@ def _usable(found: tuple[Declaration, ...]) -> RegisteredCell | None:
             new = key not in _warned
             _warned.add(key)
         if new:
+            # Level 3 is the caller of `list_cells`.
             warnings.warn(f"The cell is left out. {error}", PluginWarning, stacklevel=3)
         return None
 

@@ -750,8 +750,7 @@ def _missing(kind: str, name: str, given: Mapping[str, Any]) -> ValueError:
         f"The {kind} {name!r} is missing.",
         received=_listed(given) or f"no {kind}s",
         expected=f"{name!r} among them",
-        fix=did_you_mean(name, given)
-        + (
+        fix=(
             f"pass {name!r} as well; zeros stand for a bias that the other side does not have"
             if kind == "symbol"
             else f"pass all weights of the cell, or make {name!r} optional in its weight map"

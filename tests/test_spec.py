@@ -1,0 +1,582 @@
+"""The spec of a cell: what it refuses, and the map between a paper's symbols and weights."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from three_parts import parts, raised
+
+from cellkit import registry
+from cellkit.spec import (
+    TRAITS,
+    CellSpec,
+    Paper,
+    WeightMap,
+    blocks,
+    cell_weights,
+    check_trait,
+    custom,
+    export_weights,
+    gate_blocks,
+    import_weights,
+    rename,
+    set_cell_weights,
+)
+
+GATES = ["i", "f", "g", "o"]
+PAPER = Paper("Cho et al.", 2014, "Learning phrase representations", "arXiv:1406.1078")
+GOOD = {
+    "reference": lambda w, inputs, states, config: (inputs, states),
+    "inputs": ("features",),
+    "cases": {"default": {"units": 4}, "relu": {"units": 3, "activation": "relu"}},
+    "paper": PAPER,
+    "symbols": rename({"kernel": "W"}),
+}
+
+
+def random(*shape):
+    return np.random.default_rng(shape).normal(size=shape)
+
+
+# --- Paper -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("identifier", "url"),
+    [
+        ("arXiv:1406.1078", "https://arxiv.org/abs/1406.1078"),
+        ("doi:10.1162/neco.1997", "https://doi.org/10.1162/neco.1997"),
+        ("https://example.org/a.pdf", "https://example.org/a.pdf"),
+        ("isbn:978-3-16-148410-0", None),
+    ],
+)
+def test_a_paper_knows_its_address(identifier, url):
+    assert Paper("A", 2000, "T", identifier).url == url
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"authors": " "}, "authors"),
+        ({"title": None}, "title"),
+        ({"year": "2014"}, "year"),
+        ({"year": 14}, "year"),
+        ({"year": True}, "year"),
+        ({"identifier": "1406.1078"}, "identifier"),
+        ({"identifier": 1406.1078}, "identifier"),
+    ],
+)
+def test_a_paper_must_be_complete(change, said):
+    what, received, expected, fix = raised(dataclasses.replace, PAPER, **change)
+    assert said in what and repr(change[said]) in received and expected and fix
+
+
+# --- CellSpec --------------------------------------------------------------------------------
+
+
+def test_a_good_spec_keeps_what_it_is_given_and_no_hold_on_it():
+    cases = {"default": {"units": 4}, "relu": {"units": 3}}
+    spec = CellSpec(**{**GOOD, "cases": cases, "traits": ["masking", "equiv:LSTM"]})
+    cases["default"]["units"] = 99
+    cases["new"] = {}
+    assert spec.cases == {"default": {"units": 4}, "relu": {"units": 3}}
+    assert spec.traits == frozenset({"masking", "equiv:LSTM"})
+    assert CellSpec(**GOOD).traits == frozenset({"masking"})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.tolerance = 2.0
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ("features",),
+        (),
+        (3, "h", "w"),
+        [("a",), ("b", "c")],
+        (("a",), ("b",)),
+        {"video": ("h", "w", 3), "audio": ("f",)},
+        {"a": [("x",), {"b": ("y", 2)}]},
+    ],
+)
+def test_inputs_may_be_any_structure_of_shapes(inputs):
+    assert CellSpec(**{**GOOD, "inputs": inputs}).inputs == inputs
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("reference", "numpy", "reference"),
+        ("initial_state", 0, "initial_state"),
+        ("paper", "Cho 2014", "Paper"),
+        ("symbols", {"kernel": "W"}, "weight map"),
+        ("tolerance", 0, "tolerance"),
+        ("tolerance", -1.0, "tolerance"),
+        ("tolerance", float("nan"), "tolerance"),
+        ("tolerance", float("inf"), "tolerance"),
+        ("tolerance", True, "tolerance"),
+        ("cases", {"only": {"units": 4}}, "two cases"),
+        ("cases", {}, "two cases"),
+        ("cases", [{"units": 4}, {"units": 3}], "cases"),
+        ("cases", {"a": {"units": 4}, "b": {"units": 4}}, "same"),
+        ("cases", {"a": {"units": 4}, "b": 3}, "cases"),
+        ("cases", {"a": {"units": 4}, 2: {"units": 3}}, "cases"),
+        ("cases", {"a": {"units": 4}, "b": {3: 3}}, "cases"),
+        ("inputs", "features", "inputs"),
+        ("inputs", 3, "inputs"),
+        ("inputs", None, "inputs"),
+        ("inputs", [], "inputs"),
+        ("inputs", {}, "inputs"),
+        ("inputs", ["features"], "inputs"),
+        ("inputs", ("a", ("b",)), "inputs"),
+        ("inputs", (0,), "inputs"),
+        ("inputs", (-1, "a"), "inputs"),
+        ("inputs", (None, "a"), "inputs"),
+        ("inputs", (True,), "inputs"),
+        ("inputs", ("not a name",), "inputs"),
+        ("traits", "masking", "traits"),
+        ("traits", None, "traits"),
+        ("traits", {"maskin"}, "trait"),
+        ("traits", {3}, "trait"),
+        ("deviations", "One sentence.", "deviations"),
+        ("deviations", (3,), "deviation"),
+        ("aliases", ["gru"], "aliases"),
+        ("aliases", {"gru": None}, "aliases"),
+        ("dims", {"width": 3}, "dims"),
+        ("dims", {"features": 0}, "dims"),
+        ("dims", {"features": ()}, "dims"),
+        ("dims", {"features": (3, "a")}, "dims"),
+        ("dims", 3, "dims"),
+    ],
+)
+def test_a_wrong_field_is_refused(field, value, said):
+    what, received, expected, fix = raised(CellSpec, **{**GOOD, field: value})
+    assert said in what and received and expected and fix
+
+
+def test_dims_hold_or_restrict_named_sizes():
+    spec = CellSpec(**{**GOOD, "dims": {"features": (3, 5)}})
+    assert spec.dims == {"features": (3, 5)}
+    assert CellSpec(**{**GOOD, "inputs": [("a",), ("b",)], "dims": {"b": 2}}).dims == {"b": 2}
+
+
+def test_traits_are_known_or_have_a_colon():
+    for trait in (*TRAITS, "equiv:LSTM", "rank:4", "my_lab:sparse", "export.onnx:17"):
+        assert check_trait(trait) == trait
+    for trait in ("Masking", "equiv:", ":LSTM", "", "a b:c", "equiv: LSTM"):
+        raised(check_trait, trait)
+    _, _, _, fix = raised(check_trait, "recurent_dropout")
+    assert "did you mean 'recurrent_dropout'" in fix
+
+
+# --- weight maps -----------------------------------------------------------------------------
+
+
+def gated_weights(units=2, features=3):
+    return {
+        "kernel": random(features, 4 * units),
+        "recurrent_kernel": random(units, 4 * units),
+        "bias": random(4 * units),
+    }
+
+
+def both_ways(a_map, weights, config):
+    """Check that the directions are inverse to each other, and return the symbols."""
+    symbols = a_map.to_symbols(weights, config)
+    back = a_map.from_symbols(symbols, config)
+    assert back.keys() == weights.keys()
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back[name], array)
+        assert back[name].dtype == array.dtype
+    again = a_map.to_symbols(back, config)
+    for name, array in symbols.items():
+        np.testing.assert_array_equal(again[name], array)
+    return symbols
+
+
+def test_gates_are_blocks_of_the_last_axis_in_their_order():
+    weights = gated_weights()
+    symbols = both_ways(gate_blocks(GATES), weights, {})
+    assert sorted(symbols) == sorted(f"{letter}_{gate}" for letter in "WUb" for gate in GATES)
+    np.testing.assert_array_equal(symbols["W_f"], weights["kernel"][:, 2:4])
+    np.testing.assert_array_equal(symbols["U_o"], weights["recurrent_kernel"][:, 6:])
+    np.testing.assert_array_equal(symbols["b_g"], weights["bias"][4:6])
+
+
+def test_gates_of_a_convolution_and_of_float32():
+    weights = {
+        "kernel": random(3, 3, 2, 8).astype("float32"),
+        "recurrent_kernel": random(3, 3, 2, 8).astype("float32"),
+        "bias": random(8).astype("float32"),
+    }
+    assert both_ways(gate_blocks(GATES), weights, {})["W_i"].shape == (3, 3, 2, 2)
+
+
+def test_gate_blocks_with_other_letters_and_without_some():
+    weights = {"kernel": random(3, 4)}
+    a_map = gate_blocks(["z", "n"], kernel="A", recurrent_kernel=None, bias=None)
+    assert sorted(both_ways(a_map, weights, {})) == ["A_n", "A_z"]
+
+
+def test_an_absent_bias_is_zeros_one_way_and_nothing_the_other_way():
+    weights = gated_weights()
+    del weights["bias"]
+    config = {"use_bias": False}
+    symbols = both_ways(gate_blocks(GATES), weights, config)
+    for gate in GATES:
+        np.testing.assert_array_equal(symbols[f"b_{gate}"], np.zeros(2))
+        del symbols[f"b_{gate}"]
+    assert gate_blocks(GATES).from_symbols(symbols, config).keys() == weights.keys()
+
+
+def test_an_absent_bias_of_a_plain_cell_is_zeros_too():
+    weights = {"kernel": random(3, 2), "recurrent_kernel": random(2, 2)}
+    a_map = rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"})
+    symbols = both_ways(a_map, weights, {"use_bias": False})
+    np.testing.assert_array_equal(symbols["b"], np.zeros(2))
+
+
+def test_a_bias_for_a_cell_without_one_is_an_error():
+    symbols = gate_blocks(GATES).to_symbols(gated_weights(), {})
+    what, received, expected, fix = raised(
+        gate_blocks(GATES).from_symbols, symbols, {"use_bias": False}
+    )
+    assert "'b_i' is a bias" in what and "use_bias=False" in received
+    assert "zeros" in expected and "use_bias=True" in fix
+
+
+def test_a_bias_that_is_merely_forgotten_is_an_error():
+    weights = gated_weights()
+    del weights["bias"]
+    what, received, _, _ = raised(gate_blocks(GATES).to_symbols, weights, {"use_bias": True})
+    assert "weight 'bias' is missing" in what and "'kernel'" in received
+
+
+def test_a_missing_symbol_is_named():
+    symbols = gate_blocks(GATES).to_symbols(gated_weights(), {})
+    symbols["U_x"] = symbols.pop("U_o")
+    what, received, expected, fix = raised(gate_blocks(GATES).from_symbols, symbols, {})
+    assert "symbol 'U_o' is missing" in what and "'U_x'" in received
+    assert "'U_o'" in expected and "pass 'U_o'" in fix
+
+
+def test_an_unknown_symbol_and_an_unknown_weight_are_named():
+    symbols = gate_blocks(GATES).to_symbols(gated_weights(), {})
+    symbols["p_i"] = random(2)
+    what, received, expected, fix = raised(gate_blocks(GATES).from_symbols, symbols, {})
+    assert "does not know a symbol" in what and received == "'p_i'"
+    assert "'W_i'" in expected and "leave out" in fix
+    weights = {**gated_weights(), "recurent_kernel": random(2)}
+    what, received, expected, fix = raised(gate_blocks(GATES).to_symbols, weights, {})
+    assert "does not know a weight" in what and received == "'recurent_kernel'"
+    assert "'bias'" in expected and "did you mean 'recurrent_kernel'" in fix
+
+
+def test_blocks_of_different_shape_are_an_error():
+    symbols = gate_blocks(GATES).to_symbols(gated_weights(), {})
+    symbols["W_g"] = symbols["W_g"].T
+    what, received, expected, fix = raised(gate_blocks(GATES).from_symbols, symbols, {})
+    assert "'kernel' differ in shape" in what and "W_g: (2, 3)" in received
+    assert "W_i: (3, 2)" in received and "one shape" in expected and "(in, out)" in fix
+
+
+def test_a_weight_that_cannot_be_divided_is_an_error():
+    for bad in (random(3, 7), np.float64(3.0)):
+        what, received, expected, fix = raised(
+            gate_blocks(GATES).to_symbols, {**gated_weights(), "kernel": bad}, {}
+        )
+        assert "'kernel' can't be divided" in what and str(bad.shape) in received
+        assert "4 blocks" in expected and "cell_weights" in fix
+
+
+def test_rename_maps_any_shape():
+    weights = {"alpha": np.float64(0.5), "norm/gamma": random(4), "cube": random(2, 3, 4)}
+    a_map = rename({"alpha": "alpha", "norm/gamma": "g", "cube": "C"})
+    assert sorted(both_ways(a_map, weights, {})) == ["C", "alpha", "g"]
+
+
+def test_optional_weights_may_be_absent_altogether():
+    a_map = rename({"kernel": "W"}) | blocks("peephole", ["p_i", "p_f"], optional=True)
+    assert sorted(both_ways(a_map, {"kernel": random(2, 2)}, {})) == ["W"]
+    weights = {"kernel": random(2, 2), "peephole": random(4)}
+    assert sorted(both_ways(a_map, weights, {})) == ["W", "p_f", "p_i"]
+    what, _, _, _ = raised(a_map.from_symbols, {"W": random(2, 2), "p_i": random(2)}, {})
+    assert "'p_f' is missing" in what
+
+
+def test_blocks_along_another_axis():
+    weights = {"kernel": random(6, 2)}
+    symbols = both_ways(blocks("kernel", ["A", "B", "C"], axis=0), weights, {})
+    np.testing.assert_array_equal(symbols["B"], weights["kernel"][2:4])
+
+
+def reset_after():
+    """The map of a GRU with two biases in one weight, as its author writes it."""
+
+    def to_symbols(weights, config):
+        z, r, n = np.split(weights["kernel"], 3, axis=-1)
+        (b_z, b_r, b_n), (c_z, c_r, b_hn) = (np.split(b, 3) for b in weights["bias"])
+        return {"W_z": z, "W_r": r, "W_n": n, "b_z": b_z + c_z, "b_r": b_r + c_r} | {
+            "b_n": b_n,
+            "b_hn": b_hn,
+        }
+
+    def from_symbols(symbols, config):
+        first = [symbols["b_z"], symbols["b_r"], symbols["b_n"]]
+        second = [np.zeros_like(first[0]), np.zeros_like(first[0]), symbols["b_hn"]]
+        return {
+            "kernel": np.concatenate([symbols[f"W_{gate}"] for gate in "zrn"], axis=-1),
+            "bias": np.stack([np.concatenate(first), np.concatenate(second)]),
+        }
+
+    return custom(to_symbols=to_symbols, from_symbols=from_symbols)
+
+
+def test_custom_maps_carry_what_blocks_cannot():
+    bias = random(2, 6)
+    bias[1, :4] = 0.0
+    symbols = both_ways(reset_after(), {"kernel": random(3, 6), "bias": bias}, {})
+    np.testing.assert_array_equal(symbols["b_hn"], bias[1, 4:])
+
+
+def test_custom_maps_report_missing_and_unused_entries():
+    weights = {"kernel": random(3, 6), "bias": random(2, 6)}
+    symbols = reset_after().to_symbols(weights, {})
+    what, received, expected, _ = raised(reset_after().to_symbols, {"bias": weights["bias"]}, {})
+    assert "weight 'kernel' is missing" in what and received == "'bias'" and "'kernel'" in expected
+    del symbols["b_hn"]
+    what, received, _, _ = raised(reset_after().from_symbols, symbols, {})
+    assert "symbol 'b_hn' is missing" in what and "'b_n'" in received
+    symbols = {**reset_after().to_symbols(weights, {}), "q": random(2)}
+    what, received, _, _ = raised(reset_after().from_symbols, symbols, {})
+    assert "does not know a symbol" in what and received == "'q'"
+
+
+def test_an_error_inside_a_custom_map_is_not_taken_for_a_missing_entry():
+    a_map = custom(to_symbols=lambda w, c: {"W": w["kernel"] * c["scale"]}, from_symbols=dict)
+    with pytest.raises(KeyError, match="scale"):
+        a_map.to_symbols({"kernel": random(2)}, {})
+
+
+def test_maps_are_joined_with_a_bar():
+    a_map = (
+        gate_blocks(GATES)
+        | rename({"projection": "P"})
+        | custom(
+            to_symbols=lambda w, c: {"t": 2 * w["tau"]},
+            from_symbols=lambda s, c: {"tau": s["t"] / 2},
+        )
+    )
+    weights = {**gated_weights(), "projection": random(2, 1), "tau": random(2)}
+    symbols = both_ways(a_map, weights, {})
+    assert len(symbols) == 14 and {"P", "t", "W_i"} <= symbols.keys()
+    assert isinstance(a_map, WeightMap) and "projection = P" in repr(a_map)
+    with pytest.raises(TypeError):
+        gate_blocks(GATES) | {"projection": "P"}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: rename({"kernel": "W"}) | rename({"kernel": "A"}), "names a weight twice"),
+        (lambda: rename({"kernel": "W", "other": "W"}), "names a symbol twice"),
+        (lambda: gate_blocks(["i", "i"]), "names a symbol twice"),
+        (lambda: gate_blocks("ifgo"), "names in their order"),
+        (lambda: gate_blocks([]), "names in their order"),
+        (lambda: blocks("kernel", [1, 2]), "names in their order"),
+        (lambda: rename(["kernel"]), "dict of names"),
+        (lambda: rename({"kernel": 3}), "dict of names"),
+        (lambda: custom(to_symbols=None, from_symbols=dict), "to_symbols"),
+        (lambda: custom(to_symbols=dict, from_symbols=3), "from_symbols"),
+    ],
+)
+def test_a_malformed_map_is_refused_when_it_is_made(make, said):
+    what, received, expected, fix = raised(make)
+    assert said in what and received and expected and fix
+
+
+def test_arrays_come_by_name():
+    what, received, expected, fix = raised(gate_blocks(GATES).to_symbols, [random(2)], {})
+    assert "by name" in what and "list" in received and "dict" in expected and "W_i" in fix
+
+
+# --- weights of a cell -----------------------------------------------------------------------
+
+
+class Normed(keras.layers.Layer):
+    """A cell with a weight of its own, a sub-layer, a list of layers and a seed."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.state_size = units
+        self.norm = keras.layers.LayerNormalization()
+        self.branches = [keras.layers.Dense(units), keras.layers.Dense(units, use_bias=False)]
+        self.drop = keras.layers.Dropout(0.5, seed=1)
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel")
+        self.gain = self.add_weight(shape=(self.units,))  # no name: Keras makes one up
+        self.norm.build((None, self.units))
+        for branch in self.branches:
+            branch.build((None, self.units))
+
+    def call(self, inputs, states, training=False):
+        h = self.norm(inputs @ self.kernel * self.gain + states[0])
+        return h, [h]
+
+
+def test_paths_do_not_depend_on_what_else_was_made():
+    paths = []
+    for _ in range(2):
+        cell = Normed(2)
+        cell.build((None, 3))
+        paths.append(list(cell_weights(cell)))
+    expected = ["kernel", "gain", "norm/gamma", "norm/beta", "branches/0/kernel", "branches/0/bias"]
+    assert sorted(paths[0]) == sorted([*expected, "branches/1/kernel"])
+    assert paths[0] == paths[1]
+
+
+def test_weights_are_read_and_set_by_path():
+    cell = Normed(2)
+    cell.build((None, 3))
+    new = {path: random(*a.shape).astype("float32") for path, a in cell_weights(cell).items()}
+    set_cell_weights(cell, new)
+    for path, array in cell_weights(cell).items():
+        np.testing.assert_array_equal(array, new[path])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(cell.norm.gamma), new["norm/gamma"])
+
+
+def test_weights_of_keras_own_cells():
+    cell = keras.layers.StackedRNNCells([keras.layers.LSTMCell(2), keras.layers.GRUCell(2)])
+    cell.build((None, 3))
+    assert sorted(cell_weights(cell)) == [
+        f"cells/{i}/{name}" for i in (0, 1) for name in ("bias", "kernel", "recurrent_kernel")
+    ]
+
+
+def test_weights_of_a_plain_object():
+    class Plain:
+        state_size = 2
+
+        def __init__(self):
+            self.dense = keras.layers.Dense(2)
+            self.dense.build((None, 3))
+
+    assert sorted(cell_weights(Plain())) == ["dense/bias", "dense/kernel"]
+
+
+@pytest.mark.parametrize("bad", ["missing", "unknown", "shape"])
+def test_set_cell_weights_changes_all_or_nothing(bad):
+    cell = keras.layers.LSTMCell(2)
+    cell.build((None, 3))
+    before = cell_weights(cell)
+    new = {path: array + 1 for path, array in before.items()}
+    if bad == "missing":
+        del new["bias"]
+    elif bad == "unknown":
+        new["kernal"] = new["kernel"]
+    else:
+        new["bias"] = new["bias"][:-1]
+    what, received, expected, fix = raised(set_cell_weights, cell, new)
+    said = {
+        "missing": ("LSTMCell", "missing: 'bias'", "'recurrent_kernel'", "cell_weights"),
+        "unknown": ("LSTMCell", "unknown: 'kernal'", "'kernel'", "did you mean 'kernel'"),
+        "shape": ("'bias'", "(7,)", "(8,)", "(in, out)"),
+    }[bad]
+    assert all(
+        text in part for text, part in zip(said, (what, received, expected, fix), strict=True)
+    )
+    for path, array in cell_weights(cell).items():
+        np.testing.assert_array_equal(array, before[path])
+
+
+def test_a_cell_that_is_not_built_has_no_weights_yet():
+    for function in (cell_weights, lambda cell: set_cell_weights(cell, {})):
+        what, received, expected, fix = raised(function, keras.layers.LSTMCell(2))
+        assert "LSTMCell" in what and "not built" in received and "built" in expected
+        assert "build((None, features))" in fix
+
+
+def test_two_weights_of_one_path_are_an_error():
+    class Twins(keras.layers.Layer):
+        def build(self, input_shape):
+            self.a = self.add_weight(shape=(2,), name="kernel")
+            self.b = self.add_weight(shape=(2,), name="kernel")
+
+    cell = Twins()
+    cell.build((None, 2))
+    what, received, expected, fix = raised(cell_weights, cell)
+    assert "Twins" in what and "'kernel' twice" in received and "one path" in expected
+    assert "add_weight(name=" in fix
+
+
+def keras_lstm(units=2, features=3, **options):
+    cell = keras.layers.LSTMCell(units, **options)
+    cell.build((None, features))
+    return cell
+
+
+LSTM_SPEC = CellSpec(**{**GOOD, "symbols": gate_blocks(GATES)})
+
+
+def test_weights_travel_by_the_symbols_of_the_paper():
+    source, target = keras_lstm(), keras_lstm()
+    set_cell_weights(source, {p: random(*a.shape) for p, a in cell_weights(source).items()})
+    symbols = export_weights(source, spec=LSTM_SPEC)
+    assert len(symbols) == 12
+    import_weights(target, symbols, spec=LSTM_SPEC)
+    for path, array in cell_weights(source).items():
+        np.testing.assert_array_equal(cell_weights(target)[path], array)
+
+
+def test_importing_uses_the_configuration_of_the_cell():
+    source, target = keras_lstm(use_bias=False), keras_lstm(use_bias=False)
+    import_weights(target, export_weights(source, spec=LSTM_SPEC), spec=LSTM_SPEC)
+    np.testing.assert_array_equal(cell_weights(target)["kernel"], cell_weights(source)["kernel"])
+
+
+def test_importing_finds_the_spec_of_the_class(own_registry):
+    class MyLSTM(keras.layers.LSTMCell):
+        pass
+
+    cell = MyLSTM(2)
+    cell.build((None, 3))
+    what, received, expected, fix = raised(export_weights, cell)
+    assert "MyLSTM" in what and "None" in received and "CellSpec" in expected
+    assert "set_cell_weights" in fix
+    registry.register("my_lstm", MyLSTM, spec=LSTM_SPEC)
+    import_weights(cell, {name: a + 1 for name, a in export_weights(cell).items()})
+
+
+def test_importing_weights_of_another_size_changes_nothing():
+    cell = keras_lstm()
+    before = cell_weights(cell)
+    with pytest.raises(ValueError) as caught:
+        import_weights(cell, export_weights(keras_lstm(units=5), spec=LSTM_SPEC), spec=LSTM_SPEC)
+    what, received, expected, _ = parts(caught.value)
+    assert "'kernel'" in what and "(3, 20)" in received and "(3, 8)" in expected
+    for path, array in cell_weights(cell).items():
+        np.testing.assert_array_equal(array, before[path])
+
+
+def test_importing_a_torch_lstm_gives_its_numbers():
+    """The use that the map is made for, from the other side's layout to this one's."""
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.LSTM(3, 2, batch_first=True)
+    symbols = {}
+    for letter, matrix in (("W", theirs.weight_ih_l0), ("U", theirs.weight_hh_l0)):
+        for gate, block in zip(GATES, matrix.detach().chunk(4), strict=True):
+            symbols[f"{letter}_{gate}"] = block.numpy().T
+    for gate, block in zip(
+        GATES, (theirs.bias_ih_l0 + theirs.bias_hh_l0).detach().chunk(4), strict=True
+    ):
+        symbols[f"b_{gate}"] = block.numpy()
+    cell = keras_lstm()
+    import_weights(cell, symbols, spec=LSTM_SPEC)
+    x = random(4, 3).astype("float32")
+    output, _ = cell(x, [np.zeros((4, 2), "float32")] * 2)
+    expected, _ = theirs(torch.tensor(x)[:, None])
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(output), expected[:, 0].detach().numpy(), atol=1e-6
+    )
