@@ -398,7 +398,21 @@ class GatedCell(Cell):
         width = len(self.gates) * self.units
         self.kernel = self.add_kernel((features, width))
         self.recurrent_kernel = self.add_recurrent_kernel((self.units, width))
-        self.bias = self.add_bias((width,))
+        self.bias = self.add_bias((width,), initializer=self._gate_biases)
+
+    def gate_bias_initializers(self) -> dict[str, Any]:
+        """Return initializers for the biases of single gates; others use `bias_initializer`."""
+        return {}
+
+    def _gate_biases(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        special = self.gate_bias_initializers()
+        parts = [
+            keras.initializers.get(special.get(gate, self.bias_initializer))(
+                (self.units,), dtype=dtype
+            )
+            for gate in self.gates
+        ]
+        return keras.ops.concatenate(parts)
 
     def project(self, inputs: Any) -> Any:
         """Return ``inputs @ kernel + bias`` for all gates at once."""

@@ -1,0 +1,161 @@
+"""The gated recurrent unit, with both conventions of its reset gate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit.cell import Cell, matmul, split, vector_size
+from cellkit.reference import activation
+from cellkit.spec import CellSpec, Paper, custom
+
+
+@keras.saving.register_keras_serializable(package="cellkit_classic")
+class GRUCell(Cell):
+    """The gated recurrent unit.
+
+    Paper: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder for
+    Statistical Machine Translation", arXiv:1406.1078. Version 1 of the paper resets after the
+    product with the recurrent kernel, version 3 before it.
+
+    ```
+    z = s(W_z @ x + U_z @ h + b_z)                     update gate
+    r = s(W_r @ x + U_r @ h + b_r)                     reset gate
+    n = tanh(W_n @ x + b_n + r * (U_n @ h + b_hn))     with reset_after=True
+    n = tanh(W_n @ x + U_n @ (r * h) + b_n)            with reset_after=False
+    h' = z * h + (1 - z) * n
+    ```
+
+    The weights are those of `keras.layers.GRU`, with the gates in the order z, r, n. In some
+    libraries (Haiku, Chainer) z and 1 - z change places.
+
+    Args:
+        units: Number of units H.
+        reset_after: Whether the reset gate is applied after the recurrent product. Default True,
+            the form of the fused kernels on GPUs, with a recurrent bias of its own.
+        **kwargs: Options of `cellkit.Cell`: `activation` for n, `recurrent_activation` for the
+            gates.
+
+    Inputs: `(batch, features)`. States: `[h]` of shape `(batch, units)`. Output: `h'`.
+
+    Example:
+
+    >>> import cellkit
+    >>> layer = cellkit.RNN(GRUCell(8), return_sequences=True)
+    >>> layer.compute_output_shape((None, 10, 3))
+    (None, 10, 8)
+    """
+
+    def __init__(self, units: int, *, reset_after: bool = True, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.reset_after = bool(reset_after)
+
+    def build(self, input_shape: Any) -> None:
+        """Create `kernel`, `recurrent_kernel` and `bias`."""
+        super().build(input_shape)
+        width = 3 * self.units
+        self.kernel = self.add_kernel((vector_size(self, input_shape), width))
+        self.recurrent_kernel = self.add_recurrent_kernel((self.units, width))
+        self.bias = self.add_bias((2, width) if self.reset_after else (width,))
+
+    def project(self, inputs: Any) -> Any:
+        """Return ``inputs @ kernel + bias`` for z, r and n at once."""
+        projected = matmul(inputs, self.kernel)
+        if self.bias is None:
+            return projected
+        return projected + (self.bias[0] if self.reset_after else self.bias)
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one time step."""
+        h, s = states[0], self.recurrent_activation
+        dropped, u = self.drop(h), self.recurrent_kernel
+        x_z, x_r, x_n = split(projected, 3)
+        if self.reset_after:
+            product = matmul(dropped, u)
+            h_z, h_r, h_n = split(product if self.bias is None else product + self.bias[1], 3)
+            z, r = s(x_z + h_z), s(x_r + h_r)
+            n = self.activation(x_n + r * h_n)
+        else:
+            h_z, h_r = split(matmul(dropped, u[:, : 2 * self.units]), 2)
+            z, r = s(x_z + h_z), s(x_r + h_r)
+            n = self.activation(x_n + matmul(r * dropped, u[:, 2 * self.units :]))
+        h = z * h + (1 - z) * n
+        return h, [h]
+
+
+def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
+    """Compute one step from the equations."""
+    (h,) = states
+    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
+    z = s(x @ w["W_z"] + h @ w["U_z"] + w["b_z"])
+    r = s(x @ w["W_r"] + h @ w["U_r"] + w["b_r"])
+    if config["reset_after"]:
+        n = tanh(x @ w["W_n"] + w["b_n"] + r * (h @ w["U_n"] + w["b_hn"]))
+    else:
+        n = tanh(x @ w["W_n"] + (r * h) @ w["U_n"] + w["b_n"])
+    h = z * h + (1 - z) * n
+    return h, [h]
+
+
+_GATES = ("z", "r", "n")
+
+
+def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
+    """Split the weights by gate; the two biases of z and of r are only ever added."""
+    symbols = {}
+    for letter, name in (("W", "kernel"), ("U", "recurrent_kernel")):
+        blocks = np.split(weights[name], 3, axis=-1)
+        symbols.update({f"{letter}_{g}": b for g, b in zip(_GATES, blocks, strict=True)})
+    width = symbols["U_z"].shape[0]
+    zeros = np.zeros((2, 3 * width), symbols["U_z"].dtype)
+    bias = weights["bias"] if config.get("use_bias", True) else zeros
+    after = config.get("reset_after", True)
+    rows = bias if bias.ndim == 2 else np.stack([bias, np.zeros_like(bias)])
+    inputs, recurrent = np.split(rows[0], 3), np.split(rows[1], 3)
+    symbols["b_z"], symbols["b_r"] = inputs[0] + recurrent[0], inputs[1] + recurrent[1]
+    symbols["b_n"] = inputs[2]
+    return {**symbols, "b_hn": recurrent[2]} if after else symbols
+
+
+def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
+    """Join the gates; what the paper gives as one bias goes to the input side."""
+    weights = {
+        name: np.concatenate([symbols[f"{letter}_{g}"] for g in _GATES], axis=-1)
+        for letter, name in (("W", "kernel"), ("U", "recurrent_kernel"))
+    }
+    bias = np.concatenate([symbols[f"b_{g}"] for g in _GATES])
+    if config.get("reset_after", True):
+        rest = np.zeros(2 * len(symbols["b_hn"]), bias.dtype)
+        bias = np.stack([bias, np.concatenate([rest, symbols["b_hn"]])])
+    return {**weights, "bias": bias} if config.get("use_bias", True) else weights
+
+
+GRUCell.spec = CellSpec(
+    reference=reference,
+    inputs=("features",),
+    cases={
+        "default": {"units": 4},
+        "reset_before": {"units": 3, "reset_after": False},
+        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
+        "no_bias": {"units": 2, "use_bias": False},
+        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+    },
+    paper=Paper(
+        "Cho et al.",
+        2014,
+        "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine "
+        "Translation",
+        "arXiv:1406.1078",
+    ),
+    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "equiv:GRU"}),
+    deviations=(
+        "With reset_after=True the candidate has a recurrent bias b_hn, as in the fused kernels.",
+    ),
+    aliases={
+        "gru_reset_after": {"reset_after": True},
+        "gru_reset_before": {"reset_after": False},
+    },
+)

@@ -1,0 +1,111 @@
+"""Long short-term memory."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+
+from cellkit.cell import GatedCell
+from cellkit.reference import activation
+from cellkit.spec import CellSpec, Paper, gate_blocks
+
+
+@keras.saving.register_keras_serializable(package="cellkit_classic")
+class LSTMCell(GatedCell):
+    """The long short-term memory cell with a forget gate.
+
+    Papers: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory",
+    doi:10.1162/neco.1997.9.8.1735; the forget gate from Gers, Schmidhuber and Cummins 2000,
+    "Learning to Forget", doi:10.1162/089976600300015015.
+
+    ```
+    i = s(W_i @ x + U_i @ h + b_i)          input gate
+    f = s(W_f @ x + U_f @ h + b_f)          forget gate
+    g = tanh(W_g @ x + U_g @ h + b_g)       candidate
+    o = s(W_o @ x + U_o @ h + b_o)          output gate
+    c' = f * c + i * g
+    h' = o * tanh(c')
+    ```
+
+    The weights are those of `keras.layers.LSTM`, with the gates in the order i, f, g, o.
+
+    Args:
+        units: Number of units H.
+        unit_forget_bias: Whether the biases of the forget gate start at one. Default True: a new
+            cell then remembers (Jozefowicz et al. 2015).
+        **kwargs: Options of `cellkit.Cell`: `activation` for g and the output,
+            `recurrent_activation` for the gates.
+
+    Inputs: `(batch, features)`. States: `[h, c]`, each `(batch, units)`. Output: `h'`.
+
+    Example:
+
+    >>> import cellkit
+    >>> layer = cellkit.RNN(LSTMCell(8), return_state=True)
+    >>> layer.compute_output_shape((None, 10, 3))
+    ((None, 8), (None, 8), (None, 8))
+    """
+
+    gates: ClassVar[dict[str, str]] = {
+        "i": "recurrent_activation",
+        "f": "recurrent_activation",
+        "g": "activation",
+        "o": "recurrent_activation",
+    }
+
+    def __init__(self, units: int, *, unit_forget_bias: bool = True, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.unit_forget_bias = bool(unit_forget_bias)
+
+    @property
+    def state_size(self) -> list[int]:
+        """Sizes of h and c."""
+        return [self.units, self.units]
+
+    def gate_bias_initializers(self) -> dict[str, Any]:
+        """Start the forget gate open."""
+        return {"f": "ones"} if self.unit_forget_bias else {}
+
+    def combine(self, gates: dict[str, Any], states: Any) -> tuple[Any, Any]:
+        """Update the cell state, and let out what the output gate allows."""
+        c = gates["f"] * states[1] + gates["i"] * gates["g"]
+        h = gates["o"] * self.activation(c)
+        return h, [h, c]
+
+
+def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
+    """Compute one step from the equations."""
+    h, c = states
+    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
+    i = s(x @ w["W_i"] + h @ w["U_i"] + w["b_i"])
+    f = s(x @ w["W_f"] + h @ w["U_f"] + w["b_f"])
+    g = tanh(x @ w["W_g"] + h @ w["U_g"] + w["b_g"])
+    o = s(x @ w["W_o"] + h @ w["U_o"] + w["b_o"])
+    c = f * c + i * g
+    h = o * tanh(c)
+    return h, [h, c]
+
+
+LSTMCell.spec = CellSpec(
+    reference=reference,
+    inputs=("features",),
+    cases={
+        "default": {"units": 4},
+        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
+        "no_bias": {"units": 2, "use_bias": False},
+        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+    },
+    paper=Paper(
+        "Hochreiter and Schmidhuber",
+        1997,
+        "Long Short-Term Memory",
+        "doi:10.1162/neco.1997.9.8.1735",
+    ),
+    symbols=gate_blocks(["i", "f", "g", "o"]),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "equiv:LSTM"}),
+    deviations=(
+        "The cell of 1997 has no forget gate; this is the form of Gers et al. (2000) that the "
+        "name stands for today.",
+    ),
+)

@@ -1,0 +1,69 @@
+"""The simple recurrent cell of Elman."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+
+from cellkit.cell import GatedCell
+from cellkit.reference import activation
+from cellkit.spec import CellSpec, Paper, rename
+
+
+@keras.saving.register_keras_serializable(package="cellkit_classic")
+class SimpleRNNCell(GatedCell):
+    """The simple recurrent cell.
+
+    Paper: Elman 1990, "Finding Structure in Time", doi:10.1207/s15516709cog1402_1, where the
+    activation is the logistic function; tanh has become the custom.
+
+    ```
+    h' = tanh(W @ x + U @ h + b)
+    ```
+
+    The weights are those of `keras.layers.SimpleRNN`.
+
+    Args:
+        units: Number of units H.
+        **kwargs: Options of `cellkit.Cell`; `activation` is the one of the equation.
+
+    Inputs: `(batch, features)`. States: `[h]` of shape `(batch, units)`. Output: `h'`.
+
+    Example:
+
+    >>> import cellkit
+    >>> layer = cellkit.RNN(SimpleRNNCell(8))
+    >>> layer.compute_output_shape((None, 10, 3))
+    (None, 8)
+    """
+
+    gates: ClassVar[dict[str, str]] = {"h": "activation"}
+
+    def combine(self, gates: dict[str, Any], states: Any) -> tuple[Any, Any]:
+        """Return the activated sum as output and state."""
+        return gates["h"], [gates["h"]]
+
+
+def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
+    """Compute one step from the equation."""
+    (h,) = states
+    h = activation(config["activation"])(x @ w["W"] + h @ w["U"] + w["b"])
+    return h, [h]
+
+
+SimpleRNNCell.spec = CellSpec(
+    reference=reference,
+    inputs=("features",),
+    cases={
+        "default": {"units": 4},
+        "relu": {"units": 3, "activation": "relu"},
+        "no_bias": {"units": 2, "use_bias": False, "activation": "sigmoid"},
+        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+    },
+    paper=Paper("Elman", 1990, "Finding Structure in Time", "doi:10.1207/s15516709cog1402_1"),
+    symbols=rename({"kernel": "W", "recurrent_kernel": "U"})
+    | rename({"bias": "b"}, optional=True),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "equiv:SimpleRNN"}),
+    deviations=("The default activation is tanh, as in Keras; the paper's is the logistic one.",),
+)
