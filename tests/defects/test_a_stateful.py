@@ -256,7 +256,7 @@ def test_a6_learned_initial_state_trains_in_a_stateful_layer():
     layer.reset_state()
 
     def loss():
-        return ops.mean(ops.square(twin(ops.convert_to_tensor(x)) - y))
+        return ops.mean(ops.square(twin(ops.convert_to_tensor(x)) - ops.convert_to_tensor(y)))
 
     expected = [
         npy(v.value) - 0.1 * g

@@ -343,7 +343,7 @@ def test_c6_add_loss_trains(unroll):
         for t in range(4):
             h, _ = TanhCell.call(cell, ops.convert_to_tensor(x[:, t]), [h])
             total += ops.mean(ops.square(h))
-        return total + ops.mean(ops.square(h - y))
+        return total + ops.mean(ops.square(h - ops.convert_to_tensor(y)))
 
     before, expected = npy(loss()), gradients(loss, layer.trainable_variables)
     expected = [npy(v) - 0.1 * g for v, g in zip(layer.trainable_variables, expected, strict=True)]
