@@ -119,7 +119,7 @@ class RNN(keras.layers.RNN):
         check_cell(cell)
         # Not Keras' own constructor: it rejects states that are a dict and keeps the stored states
         # out of the layer's variables.
-        super(keras.layers.RNN, self).__init__(**kwargs)
+        keras.layers.Layer.__init__(self, **kwargs)
         compat.take_over_conversion(self)
         self._holder = Holder()
         self.cell = cell
