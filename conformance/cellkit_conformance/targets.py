@@ -56,7 +56,7 @@ def resolve(name: str) -> Target:
     Raises:
         ValueError: There is no such cell, its module does not import, or it is no cell.
     """
-    cls, spec = _load(name) if ":" in name else _registered(name)
+    cls, spec = load(name) if ":" in name else _registered(name)
     return describe(name, cls, spec)
 
 
@@ -111,8 +111,18 @@ def _guess_cases(name: str, cls: Any) -> dict[str, dict[str, Any]]:
     )
 
 
-def _load(name: str) -> tuple[Any, Any]:
-    """Import `module:Class` or `file.py:Class`."""
+def load(name: str) -> tuple[Any, Any]:
+    """Import `module:Class` or `file.py:Class`.
+
+    Args:
+        name: The module or file, a colon, and the class.
+
+    Returns:
+        The class, and its spec or None.
+
+    Raises:
+        ValueError: There is no such module or class, or the module does not import.
+    """
     where, _, attribute = name.rpartition(":")
     try:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)

@@ -1,0 +1,163 @@
+"""A worker process as the parent sees it: ask, wait so long, and learn what became of it."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+START_TIMEOUT = 300.0
+"""Seconds that importing a backend may take, on a slow and busy machine."""
+
+TAIL_LINES = 40
+"""Lines of standard error that are kept for the report of a crash."""
+
+MODULES = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
+
+# Cells under test are tiny, and several workers share the machine: threads only get in the way.
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "PYTHONFAULTHANDLER": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class WorkerGone(Exception):
+    """The worker did not answer; `kind` is "timeout" or "crash"."""
+
+    def __init__(self, kind: str, reason: str, tail: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.tail = tail
+
+
+class Process:
+    """One worker process.
+
+    Args:
+        backend: Set as `KERAS_BACKEND`.
+        options: What the worker is told beside its backend.
+        environment: Further environment variables.
+
+    Raises:
+        WorkerGone: It did not get ready.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        options: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.backend = backend
+        variables = {**QUIET, **os.environ, "KERAS_BACKEND": backend, **(environment or {})}
+        start = time.perf_counter()
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "cellkit_conformance.worker",
+                json.dumps({"backend": backend, **options}),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=variables,
+            start_new_session=True,
+        )
+        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._readers = [
+            threading.Thread(target=self._read_answers, daemon=True),
+            threading.Thread(target=self._read_errors, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        self.hello = self._receive(START_TIMEOUT)
+        self.start_seconds = time.perf_counter() - start
+        if self.hello["event"] != "ready":
+            self.close()
+            raise WorkerGone("crash", self.hello.get("reason", "did not start"), self.tail())
+
+    def ask(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Args:
+            request: See `worker.Server.answer`.
+            timeout: Seconds.
+
+        Returns:
+            The answer.
+
+        Raises:
+            WorkerGone: There was none; the process is dead then.
+        """
+        line = json.dumps({**request, "timeout": timeout}) + "\n"
+        try:
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+        except OSError:
+            return self._receive(0.0)
+        return self._receive(timeout)
+
+    def tail(self) -> str:
+        """Give the last lines that the process wrote to standard error."""
+        return "\n".join(self._tail)
+
+    def close(self) -> None:
+        """End the process and what it started."""
+        if self._process.poll() is None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except (OSError, AttributeError):
+                self._process.kill()
+        self._process.wait()
+        for reader in self._readers:
+            reader.join(timeout=2.0)
+
+    def _receive(self, timeout: float) -> dict[str, Any]:
+        try:
+            line = self._answers.get(timeout=max(timeout, 0.1))
+        except queue.Empty:
+            self.close()
+            reason = f"no answer within {timeout:.0f} s"
+            raise WorkerGone("timeout", reason, self.tail()) from None
+        if line is None:
+            code = self._process.wait()
+            for reader in self._readers:
+                reader.join(timeout=2.0)
+            raise WorkerGone("crash", f"the worker ended with {_exit(code)}", self.tail())
+        return json.loads(line)
+
+    def _read_answers(self) -> None:
+        for line in self._process.stdout:
+            self._answers.put(line.decode("utf-8", "replace"))
+        self._answers.put(None)
+
+    def _read_errors(self) -> None:
+        # Read in blocks, because a line may be endless.
+        while block := self._process.stderr.read1(65536):
+            text = block.decode("utf-8", "replace")
+            self._tail.extend(line[:500] for line in text.splitlines())
+
+
+def _exit(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

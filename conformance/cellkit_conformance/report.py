@@ -1,0 +1,190 @@
+"""What a run found, as data: counts, the exit code, JSON and JUnit."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cellkit_conformance.edition import edition_name, requirements
+from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.runner import Backend, Plan, Unit, all_results
+
+SCHEMA = 1
+"""Version of the JSON report. A field that is there keeps its meaning; new ones may come."""
+
+EXIT_CONFORMANT = 0
+EXIT_FAILED = 1
+EXIT_INCOMPLETE = 3
+EXIT_USAGE = 64
+EXIT_SUITE_ERROR = 70
+
+EXIT_CODES = {
+    EXIT_CONFORMANT: "conformant: every check that applies ran and passed",
+    EXIT_FAILED: "at least one must-requirement failed, raised, timed out or crashed",
+    EXIT_INCOMPLETE: "nothing failed, but fewer checks ran than apply",
+    EXIT_USAGE: "wrong use: an unknown cell, backend or requirement, or a bad option",
+    EXIT_SUITE_ERROR: "a defect of the suite itself",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished run.
+
+    Attributes:
+        plan: What was to run.
+        units: What ran, per cell and backend.
+        backends: What is known about each backend.
+        missing: Backends that were asked for by "all" and are not installed.
+        seconds: Wall time of the run.
+    """
+
+    plan: Plan
+    units: Sequence[Unit]
+    backends: dict[str, Backend]
+    missing: Sequence[str]
+    seconds: float
+
+    @property
+    def results(self) -> list[Result]:
+        """All results."""
+        return all_results(self.units)
+
+    @property
+    def bad(self) -> list[Result]:
+        """The results that are failures, errors, timeouts or crashes, musts first."""
+        bad = [result for result in self.results if result.outcome.is_bad]
+        return sorted(bad, key=lambda result: not _is_must(result))
+
+    def counts(self, unit: Unit | None = None) -> Counter[Outcome]:
+        """Count outcomes, of one unit or of all.
+
+        Args:
+            unit: A unit, or None for all.
+        """
+        results = self.results if unit is None else unit.results
+        return Counter(result.outcome for result in results)
+
+    @property
+    def exit_code(self) -> int:
+        """One of `EXIT_CODES`."""
+        if any(_is_must(result) for result in self.bad):
+            return EXIT_FAILED
+        if self.counts()[Outcome.NOT_RUN] or not self.counts()[Outcome.PASS]:
+            return EXIT_INCOMPLETE
+        return EXIT_CONFORMANT
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that says how the run ended."""
+        counts = self.counts()
+        ran = sum(n for o, n in counts.items() if o not in {Outcome.NOT_RUN, o.NOT_APPLICABLE})
+        tail = f"{ran} checks ran, {counts[Outcome.NOT_APPLICABLE]} do not apply"
+        if counts[Outcome.NOT_RUN]:
+            tail += f", {counts[Outcome.NOT_RUN]} were not run"
+        if self.exit_code == EXIT_FAILED:
+            return f"NOT conformant: {len(self.bad)} broken; {tail}."
+        if self.exit_code == EXIT_INCOMPLETE:
+            return f"Incomplete: nothing broken, but {tail}."
+        extra = f" {len(self.bad)} should-requirement(s) broken;" if self.bad else ""
+        return f"Conformant:{extra} {tail}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as plain data."""
+        return {
+            "schema": SCHEMA,
+            "edition": edition_name(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "profile": self.plan.profile,
+            "seed": self.plan.seed,
+            "layer": self.plan.layer,
+            "seconds": round(self.seconds, 2),
+            "exit_code": self.exit_code,
+            "verdict": self.verdict,
+            "counts": {str(outcome): n for outcome, n in self.counts().items()},
+            "backends": {
+                name: {
+                    "installed": backend.installed,
+                    "versions": backend.versions,
+                    "start_seconds": round(backend.start_seconds, 2),
+                    "problem": backend.problem,
+                }
+                for name, backend in self.backends.items()
+            },
+            "missing_backends": list(self.missing),
+            "requirements": {
+                id: {"level": r.level, "sentence": r.sentence, "hint": r.hint}
+                for id, r in requirements().items()
+                if id in self.plan.ids
+            },
+            "units": [
+                {
+                    "cell": unit.cell,
+                    "backend": unit.backend,
+                    "traits": unit.traits,
+                    "notes": unit.notes,
+                    "problem": unit.problem,
+                    "seconds": round(unit.seconds, 2),
+                }
+                for unit in self.units
+            ],
+            "results": [result.to_json() for result in self.results],
+        }
+
+    def write_json(self, path: Path) -> None:
+        """Write the JSON report.
+
+        Args:
+            path: The file; its folder is made.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+    def write_junit(self, path: Path) -> None:
+        """Write a JUnit report: a suite per cell and backend, a case per requirement.
+
+        Args:
+            path: The file; its folder is made.
+        """
+        root = ET.Element("testsuites", name="cellkit conform")
+        for unit in self.units:
+            suite = ET.SubElement(root, "testsuite", name=f"{unit.cell} on {unit.backend}")
+            suite.set("tests", str(len(unit.results)))
+            suite.set("failures", str(sum(r.outcome is Outcome.FAIL for r in unit.results)))
+            for result in unit.results:
+                _junit_case(suite, result)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _junit_case(suite: ET.Element, result: Result) -> None:
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname=f"{result.backend}.{_xml(result.cell)}",
+        name=result.requirement,
+        time=f"{result.seconds:.3f}",
+    )
+    text = f"{result.detail}\n{result.reproduce}".strip()
+    if result.outcome is Outcome.FAIL:
+        ET.SubElement(case, "failure", message=_xml(result.message)).text = _xml(text)
+    elif result.outcome.is_bad:
+        message = _xml(f"{result.outcome}: {result.message}")
+        ET.SubElement(case, "error", message=message).text = _xml(text)
+    elif result.outcome is not Outcome.PASS:
+        ET.SubElement(case, "skipped", message=_xml(f"{result.outcome}: {result.message}"))
+
+
+def _xml(text: str) -> str:
+    """Leave out the control characters that XML cannot hold."""
+    return "".join(c for c in text if c in "\t\n\r" or ord(c) >= 32)
+
+
+def _is_must(result: Result) -> bool:
+    return requirements()[result.requirement].level == "must"

@@ -1,0 +1,292 @@
+"""The parent process: hands checks to workers, survives what they do, and collects results.
+
+It imports no backend and no plugin. One slot is one thread with at most one worker process; a slot
+takes a cell and a backend, prefers the backend whose worker it has, and asks for check after check.
+A worker that crashes or hangs is a result, and another worker takes over the remaining checks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cellkit_conformance.edition import requirements
+from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
+from cellkit_conformance.process import MODULES, Process, WorkerGone
+from cellkit_conformance.profiles import PROFILES
+
+GIVE_UP_AFTER = 3
+"""Timeouts or crashes in a row after which the rest of a cell is not run any more."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        cells: As named on the command line.
+        backends: Keras backends.
+        ids: Requirements.
+        profile: The name of a profile.
+        seed: Of all that is drawn.
+        layer: The layer under test: "cellkit", "keras" or `module:Class`.
+        workers: How many processes at a time.
+        timeout: Seconds per check, or None for the profile's.
+    """
+
+    cells: Sequence[str]
+    backends: Sequence[str]
+    ids: Sequence[str]
+    profile: str = "quick"
+    seed: int = 0
+    layer: str = "cellkit"
+    workers: int = 1
+    timeout: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that one check may take."""
+        return PROFILES[self.profile].timeout if self.timeout is None else self.timeout
+
+    def command(self, cell: str, backend: str, identifier: str) -> str:
+        """Write the command that runs one check alone.
+
+        Args:
+            cell: The cell.
+            backend: The backend.
+            identifier: The requirement.
+        """
+        words = ["cellkit", "conform", cell, "--backend", backend, "--select", identifier]
+        words += ["--profile", self.profile, "--seed", str(self.seed)]
+        if self.layer != "cellkit":
+            words += ["--layer", self.layer]
+        return shlex.join(words)
+
+
+@dataclass
+class Unit:
+    """All checks of one cell on one backend.
+
+    Attributes:
+        cell: The cell.
+        backend: The backend.
+        results: By id, in the order of the edition.
+        traits: What the cell claims, once a worker has said so.
+        notes: What was assumed about the cell.
+        problem: Why the cell could not be checked at all, or "".
+        seconds: Wall time, without the start of the worker.
+    """
+
+    cell: str
+    backend: str
+    results: list[Result] = field(default_factory=list)
+    traits: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problem: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Backend:
+    """What is known about a backend in this run.
+
+    Attributes:
+        name: The Keras backend.
+        installed: Whether its package is there.
+        versions: Of the packages, once a worker has said so.
+        start_seconds: How long its first worker took to start.
+        problem: Why it could not be used, or "".
+    """
+
+    name: str
+    installed: bool
+    versions: dict[str, str] = field(default_factory=dict)
+    start_seconds: float = 0.0
+    problem: str = ""
+
+
+def installed_backends() -> dict[str, bool]:
+    """Say which backends are installed, without importing one."""
+    return {name: importlib.util.find_spec(module) is not None for name, module in MODULES.items()}
+
+
+class Runner:
+    """Runs a plan.
+
+    Args:
+        plan: What to run.
+        on_result: Called with every result as it comes, from one thread at a time.
+    """
+
+    def __init__(self, plan: Plan, on_result: Callable[[Result], None] | None = None) -> None:
+        self.plan = plan
+        self.units = [Unit(cell, backend) for backend in plan.backends for cell in plan.cells]
+        there = installed_backends()
+        self.backends = {name: Backend(name, there[name]) for name in plan.backends}
+        self._waiting = list(self.units)
+        self._on_result = on_result
+        self._lock = threading.Lock()
+        self._failure: BaseException | None = None
+
+    def run(self) -> list[Unit]:
+        """Run everything.
+
+        Returns:
+            The units with their results.
+        """
+        count = max(1, min(self.plan.workers, len(self.units)))
+        slots = [threading.Thread(target=self._slot, daemon=True) for _ in range(count)]
+        for slot in slots:
+            slot.start()
+        for slot in slots:
+            while slot.is_alive():  # in steps, so that Ctrl-C is heard
+                slot.join(timeout=0.2)
+        if self._failure is not None:
+            raise self._failure
+        return self.units
+
+    def _slot(self) -> None:
+        process: Process | None = None
+        try:
+            while unit := self._next(process.backend if process else None):
+                if process is not None and process.backend != unit.backend:
+                    process.close()
+                    process = None
+                process = self._run_unit(unit, process)
+        except BaseException as error:  # noqa: BLE001 (raised again by `run`)
+            self._failure = error
+        finally:
+            if process is not None:
+                process.close()
+
+    def _next(self, backend: str | None) -> Unit | None:
+        """Take a unit of the backend at hand, else of the backend that has most left."""
+        with self._lock:
+            if not self._waiting or self._failure is not None:
+                return None
+            names = [unit.backend for unit in self._waiting]
+            chosen = backend if backend in names else max(names, key=names.count)
+            return self._waiting.pop(names.index(chosen))
+
+    def _run_unit(self, unit: Unit, process: Process | None) -> Process | None:
+        """Run all checks of a unit and return the worker, if it lives."""
+        start, lost = time.perf_counter(), 0
+        for number, identifier in enumerate(self.plan.ids):
+            if lost >= GIVE_UP_AFTER:
+                self._give_up(unit, number, f"{lost} checks in a row ended in a timeout or crash")
+                break
+            try:
+                if process is None:
+                    process = self._start(unit.backend)
+                    start = time.perf_counter() if number == 0 else start
+                if number == 0:
+                    self._describe(unit, process)
+                if unit.problem:
+                    self._record(unit, self._unusable(unit, identifier))
+                    self._give_up(unit, number + 1, unit.problem)
+                    break
+                self._record(unit, self._check(unit, process, identifier))
+                lost = 0
+            except WorkerGone as gone:
+                started, process = process is not None, None
+                if not started:
+                    unit.problem = f"the backend {unit.backend} does not start: {gone.reason}"
+                    self.backends[unit.backend].problem = shorten(f"{gone.reason}\n{gone.tail}")
+                    self._give_up(unit, number, unit.problem)
+                    break
+                lost += 1
+                self._record(unit, self._lost(unit, identifier, gone))
+        unit.seconds = time.perf_counter() - start
+        return process
+
+    def _start(self, name: str) -> Process:
+        process = Process(
+            name,
+            {"profile": self.plan.profile, "seed": self.plan.seed, "layer": self.plan.layer},
+        )
+        backend = self.backends[name]
+        backend.versions = process.hello["versions"]
+        backend.start_seconds = backend.start_seconds or process.start_seconds
+        return process
+
+    def _describe(self, unit: Unit, process: Process) -> None:
+        request = {"op": "describe", "target": unit.cell}
+        answer = process.ask(request, self.plan.seconds)
+        if answer["event"] == "described":
+            unit.traits, unit.notes = answer["traits"], answer["notes"]
+        else:
+            unit.problem = answer["reason"]
+
+    def _check(self, unit: Unit, process: Process, identifier: str) -> Result:
+        request = {"op": "check", "target": unit.cell, "id": identifier}
+        answer = process.ask(request, self.plan.seconds)
+        if answer["event"] == "result":
+            return Result.from_json(answer["result"])
+        return Result(
+            unit.cell,
+            unit.backend,
+            identifier,
+            Outcome.ERROR,
+            message=one_line(answer["reason"]),
+            detail=answer.get("trace", ""),
+        )
+
+    def _unusable(self, unit: Unit, identifier: str) -> Result:
+        """Make the one error that stands for a cell which cannot even be made."""
+        text = unit.problem
+        return Result(
+            unit.cell, unit.backend, identifier, Outcome.ERROR, one_line(text), shorten(text)
+        )
+
+    def _lost(self, unit: Unit, identifier: str, gone: WorkerGone) -> Result:
+        return Result(
+            unit.cell,
+            unit.backend,
+            identifier,
+            Outcome(gone.kind),
+            message=gone.reason,
+            detail=shorten(gone.tail),
+            seconds=self.plan.seconds if gone.kind == "timeout" else 0.0,
+        )
+
+    def _give_up(self, unit: Unit, first: int, reason: str) -> None:
+        """Say of the remaining checks that they were not run, and why."""
+        for identifier in self.plan.ids[first:]:
+            denied = requirements()[identifier].denied_by(unit.traits) if unit.traits else None
+            outcome = Outcome.NOT_APPLICABLE if denied else Outcome.NOT_RUN
+            text = one_line(reason)
+            self._record(unit, Result(unit.cell, unit.backend, identifier, outcome, text, reason))
+
+    def _record(self, unit: Unit, result: Result) -> None:
+        result.seed = self.plan.seed
+        if result.outcome.is_bad or result.outcome is Outcome.NOT_RUN:
+            result.reproduce = self.plan.command(unit.cell, unit.backend, result.requirement)
+        with self._lock:
+            unit.results.append(result)
+            if self._on_result is not None:
+                self._on_result(result)
+
+
+def total(plan: Plan) -> int:
+    """Count the checks of a plan.
+
+    Args:
+        plan: What to run.
+    """
+    return len(plan.cells) * len(plan.backends) * len(plan.ids)
+
+
+def all_results(units: Iterable[Unit]) -> list[Result]:
+    """List the results of all units.
+
+    Args:
+        units: What `Runner.run` returned.
+    """
+    return [result for unit in units for result in unit.results]
+
+
+__all__ = ["Backend", "Plan", "Runner", "Unit", "all_results", "installed_backends", "total"]

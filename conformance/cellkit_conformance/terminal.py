@@ -1,0 +1,145 @@
+"""How a run looks in a terminal: progress while it runs, then the matrix and what is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cellkit_conformance.edition import requirements
+from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.report import Report
+from cellkit_conformance.runner import Unit
+
+SHOWN = 40
+"""Failures that the terminal lists; the report files have all."""
+
+
+@contextmanager
+def progress(console: Console, total: int) -> Iterator[Any]:
+    """Show progress and failures as they come.
+
+    Args:
+        console: Where to show them.
+        total: How many checks are planned.
+
+    Yields:
+        A function to be called with every result.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task("starting the workers", total=total)
+
+    def show(result: Result) -> None:
+        bar.update(
+            task,
+            advance=1,
+            description=f"{result.cell} on {result.backend} {result.requirement}",
+        )
+        if result.outcome.is_bad:
+            bar.console.print(
+                f"[red]{result.outcome:>7}[/] {result.requirement} {escape(result.cell)} on "
+                f"{result.backend}: {escape(result.message)}",
+                highlight=False,
+            )
+
+    with bar:
+        yield show
+
+
+def show_report(console: Console, report: Report, durations: bool = False) -> None:
+    """Print the matrix, the failures and the verdict.
+
+    Args:
+        console: Where to print.
+        report: The finished run.
+        durations: Whether to print where the time went.
+    """
+    console.print(_matrix(report))
+    _print_notes(console, report)
+    for result in report.bad[:SHOWN]:
+        _print_failure(console, result)
+    if len(report.bad) > SHOWN:
+        console.print(f"... and {len(report.bad) - SHOWN} more; see the report files.\n")
+    if durations:
+        _print_durations(console, report)
+    colour = "green" if report.exit_code == 0 else "red" if report.exit_code == 1 else "yellow"
+    console.print(f"[bold {colour}]{escape(report.verdict)}[/]", highlight=False)
+
+
+def _matrix(report: Report) -> Table:
+    table = Table(title="Conformance", title_justify="left", pad_edge=False)
+    table.add_column("cell", overflow="fold")
+    for name in report.plan.backends:
+        versions = report.backends[name].versions
+        table.add_column(f"{name}\n[dim]{versions.get(name, '')}[/]", justify="right")
+    by_key = {(unit.cell, unit.backend): unit for unit in report.units}
+    for cell in report.plan.cells:
+        row = [_tally(report, by_key[cell, backend]) for backend in report.plan.backends]
+        table.add_row(escape(cell), *row)
+    return table
+
+
+def _tally(report: Report, unit: Unit) -> str:
+    counts = report.counts(unit)
+    bad = sum(n for outcome, n in counts.items() if outcome.is_bad)
+    parts = [f"[green]{counts[Outcome.PASS]} pass[/]"]
+    if bad:
+        parts.append(f"[bold red]{bad} broken[/]")
+    if counts[Outcome.NOT_RUN]:
+        parts.append(f"[yellow]{counts[Outcome.NOT_RUN]} not run[/]")
+    if counts[Outcome.NOT_APPLICABLE]:
+        parts.append(f"[dim]{counts[Outcome.NOT_APPLICABLE]} n/a[/]")
+    return " ".join(parts) + f"\n[dim]{unit.seconds:.0f} s[/]"
+
+
+def _print_notes(console: Console, report: Report) -> None:
+    for name in report.missing:
+        console.print(f"[yellow]{name} is not installed: nothing ran on it.[/]", highlight=False)
+    for backend in report.backends.values():
+        if backend.problem:
+            console.print(f"[red]{backend.name} does not start:[/] {escape(backend.problem)}")
+    for note in dict.fromkeys(f"{u.cell}: {n}" for u in report.units for n in u.notes):
+        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+
+
+def _print_failure(console: Console, result: Result) -> None:
+    requirement = requirements()[result.requirement]
+    lines = [
+        f"[bold red]{result.requirement}[/] {escape(result.cell)} on {result.backend}: "
+        f"{escape(result.message)}",
+        f"  [dim]must hold:[/] {escape(requirement.sentence)}",
+        f"  [dim]look for: [/] {escape(requirement.hint)}",
+    ]
+    if result.example:
+        lines.append(f"  [dim]example:  [/] {escape(str(result.example))}")
+    lines.append(f"  [dim]run again:[/] {escape(result.reproduce)}\n")
+    console.print("\n".join(lines), highlight=False)
+
+
+def _print_durations(console: Console, report: Report) -> None:
+    table = Table(title="Where the time went", title_justify="left", pad_edge=False)
+    for heading in ("requirement", "seconds", "examples"):
+        table.add_column(heading, justify="left" if heading == "requirement" else "right")
+    seconds: dict[str, float] = {}
+    examples: dict[str, int] = {}
+    for result in report.results:
+        key = f"{result.requirement} {result.backend}"
+        seconds[key] = seconds.get(key, 0.0) + result.seconds
+        examples[key] = examples.get(key, 0) + result.examples
+    for key in sorted(seconds, key=seconds.__getitem__, reverse=True)[:15]:
+        table.add_row(key, f"{seconds[key]:.1f}", str(examples[key]))
+    console.print(table)
+    starts = ", ".join(f"{b.name} {b.start_seconds:.1f} s" for b in report.backends.values())
+    console.print(f"Start of a worker: {starts}; the whole run: {report.seconds:.0f} s.")

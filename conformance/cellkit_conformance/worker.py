@@ -1,0 +1,152 @@
+"""The worker: one process with one backend, which answers requests line by line.
+
+A request is a JSON object on standard input, an answer a JSON object on what was standard output
+when the process started. Everything that a cell or a library prints goes to standard error, so
+that no print can break the protocol. The parent reads both, and kills a worker that is silent for
+too long.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import traceback
+from typing import Any, TextIO
+
+from cellkit_conformance.outcome import shorten
+
+
+def main() -> int:
+    """Serve requests until the input ends.
+
+    Returns:
+        The exit code of the process.
+    """
+    channel = _take_standard_output()
+    options = json.loads(sys.argv[1])
+    faulthandler.enable(sys.stderr)
+    try:
+        server = Server(options)
+    except BaseException as error:  # noqa: BLE001 (the parent has to learn of it, whatever it is)
+        _send(channel, {"event": "failed", "reason": shorten(f"{type(error).__name__}: {error}")})
+        traceback.print_exc()
+        return 1
+    _send(channel, {"event": "ready", **server.versions()})
+    for line in sys.stdin:
+        request = json.loads(line)
+        # A little before the parent gives up, say where the process hangs.
+        faulthandler.dump_traceback_later(max(1.0, request["timeout"] * 0.9), exit=False)
+        _send(channel, server.answer(request))
+        faulthandler.cancel_dump_traceback_later()
+    return 0
+
+
+def _take_standard_output() -> TextIO:
+    """Keep standard output for answers, and send what anybody prints to standard error."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    return channel
+
+
+def _send(channel: TextIO, answer: dict[str, Any]) -> None:
+    channel.write(json.dumps(answer) + "\n")
+    channel.flush()
+
+
+class Server:
+    """Answers requests about cells; imports the backend when it is made.
+
+    Args:
+        options: "backend", "profile", "seed" and "layer" (see `find_layer`).
+
+    Raises:
+        ImportError: The backend is not installed.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        import keras
+
+        from cellkit_conformance.profiles import PROFILES
+
+        self.backend = options["backend"]
+        if keras.backend.backend() != self.backend:
+            raise RuntimeError(f"Keras runs on {keras.backend.backend()}, not on {self.backend}")
+        self.profile = PROFILES[options["profile"]]
+        self.seed = options["seed"]
+        self.layer = find_layer(options["layer"])
+        self.judges: dict[str, Any] = {}
+
+    def versions(self) -> dict[str, Any]:
+        """Say what runs here, for the report."""
+        import keras
+        import numpy
+
+        module = __import__(self.backend)
+        return {
+            "versions": {
+                "keras": keras.__version__,
+                self.backend: module.__version__,
+                "numpy": numpy.__version__,
+                "python": sys.version.split()[0],
+            }
+        }
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request.
+
+        Args:
+            request: "op" is "describe" or "check"; "target" names the cell; "id" the requirement.
+        """
+        try:
+            judge = self._judge(request["target"])
+            if request["op"] == "describe":
+                return {
+                    "event": "described",
+                    "traits": sorted(judge.target.traits),
+                    "cases": list(judge.target.cases),
+                    "notes": list(judge.target.notes),
+                }
+            return {"event": "result", "result": judge.run(request["id"]).to_json()}
+        except Exception as error:  # noqa: BLE001 (an answer is owed, whatever happened)
+            traceback.print_exc()
+            return {
+                "event": "error",
+                "reason": shorten(f"{type(error).__name__}: {error}"),
+                "trace": shorten(traceback.format_exc()),
+            }
+
+    def _judge(self, name: str) -> Any:
+        from cellkit_conformance.judge import Judge
+        from cellkit_conformance.targets import resolve
+
+        if name not in self.judges:
+            self.judges.clear()  # cells come one after another: what the last one compiled can go
+            self.judges[name] = Judge(
+                resolve(name), self.backend, self.profile, self.seed, self.layer
+            )
+        return self.judges[name]
+
+
+def find_layer(name: str) -> Any:
+    """Find the layer under test.
+
+    Args:
+        name: "cellkit", "keras", or `module:Class`.
+    """
+    if name == "cellkit":
+        import cellkit
+
+        return cellkit.RNN
+    if name == "keras":
+        import keras
+
+        return keras.layers.RNN
+    from cellkit_conformance.targets import load
+
+    return load(name)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
