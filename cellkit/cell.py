@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import keras
 
+from cellkit import _keras_compat as compat
 from cellkit import _sequence
 from cellkit._errors import problem
-from cellkit._math import matmul
+from cellkit._math import matmul, to_tensor
 from cellkit.structure import TensorSpec, declared_output, declared_state
 
 __all__ = ["Cell", "GatedCell", "matmul"]
@@ -68,7 +69,6 @@ class Cell(keras.layers.Layer):
         ValueError: If an argument is out of its range.
 
     Example:
-
     >>> import keras
     >>> class LeakyCell(Cell):
     ...     def build(self, input_shape):
@@ -106,6 +106,7 @@ class Cell(keras.layers.Layer):
     ) -> None:
         _check_keywords(type(self), kwargs)
         super().__init__(**kwargs)
+        compat.take_over_conversion(self)
         self.units = None if units is None else positive_int(type(self), "units", units)
         self.activation = keras.activations.get(activation)
         self.recurrent_activation = keras.activations.get(recurrent_activation)
@@ -147,7 +148,9 @@ class Cell(keras.layers.Layer):
     def state_spec(self) -> Any:
         """Return the structure of the states with `TensorSpec` leaves and resolved dtypes."""
         return keras.tree.map_structure(
-            lambda s: TensorSpec(s.shape, s.dtype or self.compute_dtype, s.initializer, s.trainable),
+            lambda s: TensorSpec(
+                s.shape, s.dtype or self.compute_dtype, s.initializer, s.trainable
+            ),
             declared_state(self.state_size),
         )
 
@@ -201,6 +204,20 @@ class Cell(keras.layers.Layer):
 
     # The step -----------------------------------------------------------------------------------
 
+    def __call__(self, inputs: Any, states: Any, *args: Any, **kwargs: Any) -> Any:
+        """Convert inputs and states, each to its own dtype, and advance one time step."""
+        inputs = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), inputs)
+        # A state keeps its declared dtype: Keras would round a float32 accumulator to the compute
+        # dtype of a mixed policy.
+        dtypes = [s.dtype for s in keras.tree.flatten(self.state_spec())]
+        leaves = keras.tree.flatten(states)
+        if len(leaves) == len(dtypes):
+            leaves = [
+                to_tensor(x, self.compute_dtype, d) for x, d in zip(leaves, dtypes, strict=True)
+            ]
+            states = keras.tree.pack_sequence_as(states, leaves)
+        return super().__call__(inputs, states, *args, **kwargs)
+
     def project(self, inputs: Any) -> Any:
         """Compute the part of a step that depends on the inputs alone, row by row.
 
@@ -243,9 +260,7 @@ class Cell(keras.layers.Layer):
             inputs = keras.tree.map_structure(self._cast_input, inputs)
             if training and self.dropout:
                 leaves = keras.tree.flatten(inputs)
-                dropped = [
-                    self._drop(x, self.dropout, ("inputs", i)) for i, x in enumerate(leaves)
-                ]
+                dropped = [self._drop(x, self.dropout, ("inputs", i)) for i, x in enumerate(leaves)]
                 inputs = keras.tree.pack_sequence_as(inputs, dropped)
             output, new_states = self.step(self.project(inputs), states)
             if self.zoneout:
@@ -376,7 +391,6 @@ class GatedCell(Cell):
     shape `(gates * units,)`.
 
     Example:
-
     >>> class UpdateCell(GatedCell):
     ...     gates = {"z": "recurrent_activation", "n": "activation"}
     ...
