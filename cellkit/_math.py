@@ -1,10 +1,11 @@
-"""Products that keep their dtype on every backend."""
+"""Conversions and products that keep to their dtype on every backend."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def value_of(x: Any) -> Any:
@@ -26,3 +27,20 @@ def matmul(x: Any, kernel: Any) -> Any:
         Tensor of shape `(..., m)`.
     """
     return value_of(x) @ value_of(kernel)
+
+
+def to_tensor(x: Any, compute_dtype: str, dtype: str | None = None) -> Any:
+    """Convert `x` as Keras does for a layer's inputs: floats take the compute dtype.
+
+    Args:
+        x: Tensor, array, nested numbers or `KerasTensor`.
+        compute_dtype: What floating values are cast to.
+        dtype: A certain dtype instead.
+    """
+    if x is None or isinstance(x, keras.KerasTensor):
+        return x
+    if not keras.ops.is_tensor(x):
+        x = keras.ops.convert_to_tensor(np.asarray(x) if isinstance(x, (list, tuple)) else x)
+    have = keras.backend.standardize_dtype(x.dtype)
+    want = dtype or (compute_dtype if keras.backend.is_float_dtype(have) else have)
+    return x if have == want else keras.ops.cast(x, want)

@@ -12,23 +12,6 @@ from cellkit.running import flatten_shapes, map_shapes
 from cellkit.structure import describe
 
 
-def to_tensor(x: Any, compute_dtype: str, dtype: str | None = None) -> Any:
-    """Convert `x` as Keras does for a layer's inputs: floats take the compute dtype.
-
-    Args:
-        x: Tensor, array, nested numbers or `KerasTensor`.
-        compute_dtype: What floating values are cast to.
-        dtype: A certain dtype instead.
-    """
-    if x is None or isinstance(x, keras.KerasTensor):
-        return x
-    if not keras.ops.is_tensor(x):
-        x = keras.ops.convert_to_tensor(np.asarray(x) if isinstance(x, (list, tuple)) else x)
-    have = keras.backend.standardize_dtype(x.dtype)
-    want = dtype or (compute_dtype if keras.backend.is_float_dtype(have) else have)
-    return x if have == want else keras.ops.cast(x, want)
-
-
 def shape_text(shape: Any) -> str:
     """Write a shape, or a structure of shapes, for an error text."""
     if shape is None:
@@ -128,7 +111,9 @@ def _structure(shapes: Any) -> Any:
     """Return what must agree between two structures of inputs: keys, counts and nesting."""
     if isinstance(shapes, dict):
         return {k: _structure(v) for k, v in shapes.items()}
-    if isinstance(shapes, (list, tuple)) and not all(d is None or isinstance(d, int) for d in shapes):
+    if isinstance(shapes, (list, tuple)) and not all(
+        d is None or isinstance(d, int) for d in shapes
+    ):
         return [_structure(v) for v in shapes]
     return None
 

@@ -11,8 +11,9 @@ import keras
 from cellkit import _keras_compat as compat
 from cellkit import loops
 from cellkit._errors import problem
+from cellkit._math import to_tensor
 from cellkit._sequence import SequenceScope, current_scope, sequence_scope
-from cellkit.checks import check_inputs, merge_masks, shape_text, to_tensor, validate_mask
+from cellkit.checks import check_inputs, merge_masks, shape_text, validate_mask
 from cellkit.running import (
     CellRunner,
     Holder,
@@ -95,7 +96,6 @@ class RNN(keras.layers.RNN):
             fix it. The layer still works afterwards.
 
     Example:
-
     >>> import numpy as np
     >>> layer = RNN(keras.layers.LSTMCell(4), return_sequences=True)
     >>> tuple(layer(np.zeros((2, 5, 3)), lengths=[5, 3]).shape)
@@ -246,6 +246,8 @@ class RNN(keras.layers.RNN):
         one_step: bool = False,
     ) -> Any:
         """Run the cell over time; see the class for the arguments."""
+        # `stateless_call` comes here directly, with whatever it was given.
+        sequences = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), sequences)
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         extra = {} if constants is None else {"constants": constants}
         with sequence_scope(self.cell, SequenceScope(batch, extra, one_step)):
@@ -324,7 +326,6 @@ class RNN(keras.layers.RNN):
             ValueError: If the inputs or the states do not fit.
 
         Example:
-
         >>> import numpy as np
         >>> layer, states = RNN(keras.layers.GRUCell(4)), None
         >>> for x in np.zeros((3, 2, 5)):  # three steps of two rows
@@ -401,7 +402,10 @@ class RNN(keras.layers.RNN):
     def _initial_states(self, given: Any, batch: Any) -> Any:
         layout = self.runner.layout
         if given is not None:
-            leaves = layout.match(given, "initial states")
+            leaves = [
+                to_tensor(x, self.compute_dtype, spec.dtype)
+                for x, spec in zip(layout.match(given, "initial states"), layout.specs, strict=True)
+            ]
         else:
             leaves = self.runner.initial(batch)
             if self.state_store is not None:

@@ -166,7 +166,8 @@ class CellRunner:
         # a counter shows its dtype only here.
         sample = cell.get_initial_state(batch_size=1)
         leaves = [
-            TensorSpec(tuple(x.shape[1:]), _state_dtype(x, dtype)) for x in keras.tree.flatten(sample)
+            TensorSpec(tuple(x.shape[1:]), _state_dtype(x, dtype))
+            for x in keras.tree.flatten(sample)
         ]
         declared = declared_state(cell.state_size)
         if len(keras.tree.flatten(declared)) != len(leaves):

@@ -7,7 +7,14 @@ from typing import Any
 import keras
 
 from cellkit._errors import problem
-from cellkit.running import CellRunner, Holder, build_cell, check_cell, flatten_shapes, pack_like_shapes
+from cellkit.running import (
+    CellRunner,
+    Holder,
+    build_cell,
+    check_cell,
+    flatten_shapes,
+    pack_like_shapes,
+)
 
 __all__ = ["StackedCells"]
 
@@ -29,7 +36,6 @@ class StackedCells(keras.layers.StackedRNNCells):
         ValueError: If `cells` is empty or holds something that is no cell.
 
     Example:
-
     >>> stack = StackedCells([keras.layers.GRUCell(4), keras.layers.LSTMCell(3)])
     >>> stack.state_size
     [4, [3, 3]]

@@ -37,7 +37,8 @@ class StateStore(keras.layers.Layer):
         def initializer(shape: Any, dtype: Any = None) -> Any:
             if isinstance(value, bool):
                 return keras.ops.full(shape, value, dtype=dtype)
-            return keras.ops.cast(value, dtype)
+            # A copy: an initial state may be one row shown many times, or a weight itself.
+            return keras.ops.copy(keras.ops.cast(value, dtype))
 
         return self.add_weight(
             shape=shape,

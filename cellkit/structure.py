@@ -33,7 +33,6 @@ class TensorSpec:
         trainable: Whether the initial value of a state is a variable that is learned.
 
     Example:
-
     >>> TensorSpec(4).shape
     (4,)
     >>> TensorSpec((2, 3), dtype="int32").dtype
@@ -159,8 +158,7 @@ def describe(structure: Any, leaf: Callable[[Any], str]) -> str:
         return "{" + ", ".join(f"{k!r}: {describe(v, leaf)}" for k, v in structure.items()) + "}"
     if is_namedtuple(structure):
         inner = ", ".join(
-            f"{k}={describe(v, leaf)}"
-            for k, v in zip(structure._fields, structure, strict=True)
+            f"{k}={describe(v, leaf)}" for k, v in zip(structure._fields, structure, strict=True)
         )
         return f"{type(structure).__name__}({inner})"
     if isinstance(structure, (list, tuple)):

@@ -60,6 +60,5 @@ def trace_empty(loop: Loop, inputs: Leaves, states: Leaves) -> Leaves:
         [as_spec(s, s.shape) for s in states],
     )
     return [
-        torch.empty(s.shape, dtype=getattr(torch, s.dtype), device=inputs[0].device)
-        for s in specs
+        torch.empty(s.shape, dtype=getattr(torch, s.dtype), device=inputs[0].device) for s in specs
     ]

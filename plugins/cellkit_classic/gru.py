@@ -41,7 +41,6 @@ class GRUCell(Cell):
     Inputs: `(batch, features)`. States: `[h]` of shape `(batch, units)`. Output: `h'`.
 
     Example:
-
     >>> import cellkit
     >>> layer = cellkit.RNN(GRUCell(8), return_sequences=True)
     >>> layer.compute_output_shape((None, 10, 3))

@@ -40,7 +40,6 @@ class LSTMCell(GatedCell):
     Inputs: `(batch, features)`. States: `[h, c]`, each `(batch, units)`. Output: `h'`.
 
     Example:
-
     >>> import cellkit
     >>> layer = cellkit.RNN(LSTMCell(8), return_state=True)
     >>> layer.compute_output_shape((None, 10, 3))

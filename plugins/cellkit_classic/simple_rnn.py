@@ -31,7 +31,6 @@ class SimpleRNNCell(GatedCell):
     Inputs: `(batch, features)`. States: `[h]` of shape `(batch, units)`. Output: `h'`.
 
     Example:
-
     >>> import cellkit
     >>> layer = cellkit.RNN(SimpleRNNCell(8))
     >>> layer.compute_output_shape((None, 10, 3))
@@ -62,8 +61,7 @@ SimpleRNNCell.spec = CellSpec(
         "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
     paper=Paper("Elman", 1990, "Finding Structure in Time", "doi:10.1207/s15516709cog1402_1"),
-    symbols=rename({"kernel": "W", "recurrent_kernel": "U"})
-    | rename({"bias": "b"}, optional=True),
+    symbols=rename({"kernel": "W", "recurrent_kernel": "U"}) | rename({"bias": "b"}, optional=True),
     traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "equiv:SimpleRNN"}),
     deviations=("The default activation is tanh, as in Keras; the paper's is the logistic one.",),
 )
