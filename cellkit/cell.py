@@ -258,16 +258,30 @@ class Cell(keras.layers.Layer):
         token = _training.set(bool(training))
         try:
             inputs = keras.tree.map_structure(self._cast_input, inputs)
-            if training and self.dropout:
-                leaves = keras.tree.flatten(inputs)
-                dropped = [self._drop(x, self.dropout, ("inputs", i)) for i, x in enumerate(leaves)]
-                inputs = keras.tree.pack_sequence_as(inputs, dropped)
-            output, new_states = self.step(self.project(inputs), states)
+            output, new_states = self.step(self.project(self.drop_inputs(inputs)), states)
             if self.zoneout:
                 output, new_states = self._zone_out(output, states, new_states, training)
         finally:
             _training.reset(token)
         return output, new_states
+
+    def drop_inputs(self, inputs: Any) -> Any:
+        """Apply dropout to the inputs of one step.
+
+        A cell overrides this when not all of its inputs are data: times, time gaps and masks must
+        come through whole.
+
+        Args:
+            inputs: The inputs of one step; leaves of shape `(batch, ...)`.
+
+        Returns:
+            The same structure; in training with elements of every leaf dropped.
+        """
+        if not (self.dropout and _training.get()):
+            return inputs
+        leaves = keras.tree.flatten(inputs)
+        dropped = [self._drop(x, self.dropout, ("inputs", i)) for i, x in enumerate(leaves)]
+        return keras.tree.pack_sequence_as(inputs, dropped)
 
     def drop(self, state: Any, name: str = "h") -> Any:
         """Apply recurrent dropout to a state on its way into the recurrent product.
