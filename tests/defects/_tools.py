@@ -273,3 +273,46 @@ class LearnedCell(TanhCell):
 
     def get_initial_state(self, batch_size=None):
         return [ops.broadcast_to(ops.convert_to_tensor(self.h0), (batch_size, self.units))]
+
+
+FORMS = {
+    "tuple": (lambda a, b: (a, b), lambda x: (x[0], x[1])),
+    "list": (lambda a, b: [a, b], lambda x: (x[0], x[1])),
+    "dict": (lambda a, b: {"a": a, "b": b}, lambda x: (x["a"], x["b"])),
+    "nested": (lambda a, b: [a, {"b": [b]}], lambda x: (x[0], x[1]["b"][0])),
+}
+"""How two inputs are put into a structure, and how they are taken out again."""
+
+
+@serializable
+class NestedInputs(layers.Layer):
+    """Adds its two inputs, which come in a structure."""
+
+    def __init__(self, form, **kwargs):
+        super().__init__(**kwargs)
+        self.form = form
+        self.state_size = 4
+        self.output_size = 4
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(3, 4), name="w")
+        self.v = self.add_weight(shape=(2, 6, 4), name="v")
+        self.built = True
+
+    def call(self, inputs, states):
+        a, b = FORMS[self.form][1](inputs)
+        h = ops.matmul(a, self.w) + ops.einsum("bij,ijk->bk", b, self.v)
+        h = ops.tanh(h + 0.5 * states[0])
+        return h, [h]
+
+
+def nested_step(cell):
+    """A step for `loop`: `NestedInputs` in float64 NumPy."""
+    w, v = npy(cell.w).astype("float64"), npy(cell.v).astype("float64")
+
+    def step(x, states):
+        a, b = FORMS[cell.form][1](x)
+        h = np.tanh(a @ w + np.einsum("bij,ijk->bk", b, v) + 0.5 * states[0])
+        return h, [h]
+
+    return step

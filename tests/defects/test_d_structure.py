@@ -8,8 +8,10 @@ import pytest
 from defects._classes import RNN, Bidirectional, gru, gru_cell, lstm, lstm_cell
 from defects._tools import (
     BACKEND,
+    FORMS,
     MASK,
     LearnedCell,
+    NestedInputs,
     TanhCell,
     WideCell,
     built,
@@ -21,6 +23,7 @@ from defects._tools import (
     loop,
     lstm_step,
     model_of,
+    nested_step,
     npy,
     randomise,
     serializable,
@@ -549,31 +552,37 @@ class Unregistered(TanhCell):
     """Known to no registry."""
 
 
-class NoConfig(layers.Layer):
-    """Takes an argument that no config holds."""
+class NoGetConfig(layers.Layer):
+    """Leaves `get_config` to Keras."""
 
-    def __init__(self, units, function, **kwargs):
+    def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
         self.units = units
         self.state_size = units
         self.output_size = units
-        self.function = function
 
     def build(self, input_shape):
         self.w = self.add_weight(shape=(input_shape[-1], self.units), name="w")
         self.built = True
 
     def call(self, inputs, states):
-        h = self.function(ops.matmul(inputs, self.w) + states[0])
+        h = ops.tanh(ops.matmul(inputs, self.w) + states[0])
         return h, [h]
 
 
-@pytest.mark.parametrize("name", ["unregistered", "no config"])
-def test_d12_bidirectional_needs_no_registered_cell(name):
-    """All backends: crash, the cell is copied by serialising it."""
-    cell = Unregistered(4) if name == "unregistered" else NoConfig(4, lambda z: ops.tanh(z) * 0.5)
-    layer = built(Bidirectional(RNN(cell)), 3, 5, 3)
-    x = data(3, 5, 3)
+class WithFunction(NoGetConfig):
+    """Takes an argument that no config can hold."""
+
+    def __init__(self, units, function, **kwargs):
+        super().__init__(units, **kwargs)
+        self.function = function
+
+    def call(self, inputs, states):
+        h, new = super().call(inputs, states)
+        return self.function(h), new
+
+
+def assert_directions(layer, x):
     forward, backward = layer.forward_layer.cell, layer.backward_layer.cell
     assert forward is not backward
     assert len(layer.trainable_variables) == 2 * len(forward.trainable_variables)
@@ -581,6 +590,24 @@ def test_d12_bidirectional_needs_no_registered_cell(name):
     _, last, _ = loop(cell_step(forward), x, [ZERO.astype("float32")], MASK)
     _, first, _ = loop(cell_step(backward), x, [ZERO.astype("float32")], MASK, True)
     close(layer(x, mask=MASK), np.concatenate([last, first], -1))
+
+
+@pytest.mark.parametrize("cell", [Unregistered, NoGetConfig])
+def test_d12_bidirectional_needs_no_registered_cell(cell):
+    """All backends: crash, the cell is copied by way of its serialised form."""
+    assert_directions(built(Bidirectional(RNN(cell(4))), 3, 5, 3), data(3, 5, 3))
+
+
+def test_d12_bidirectional_of_a_cell_that_cannot_be_copied():
+    """All backends: crash; given both directions, no copy is needed."""
+    half = ops.sigmoid
+    with pytest.raises(ValueError, match=PARTS + ".*backward_layer"):
+        Bidirectional(RNN(WithFunction(4, half)))
+    layer = Bidirectional(
+        RNN(WithFunction(4, half)),
+        backward_layer=RNN(WithFunction(4, half), go_backwards=True),
+    )
+    assert_directions(built(layer, 3, 5, 3), data(3, 5, 3))
 
 
 def test_d12_bidirectional_of_a_learned_initial_state():
@@ -594,49 +621,11 @@ def test_d12_bidirectional_of_a_learned_initial_state():
     close(layer(x), np.concatenate(expected, -1))
 
 
-@serializable
-class NestedInputs(layers.Layer):
-    """Adds its two inputs, which come in a structure."""
-
-    def __init__(self, form, **kwargs):
-        super().__init__(**kwargs)
-        self.form = form
-        self.state_size = 4
-        self.output_size = 4
-
-    def build(self, input_shape):
-        self.w = self.add_weight(shape=(3, 4), name="w")
-        self.v = self.add_weight(shape=(2, 6, 4), name="v")
-        self.built = True
-
-    def call(self, inputs, states):
-        a, b = FORMS[self.form][1](inputs)
-        h = ops.matmul(a, self.w) + ops.einsum("bij,ijk->bk", b, self.v)
-        h = ops.tanh(h + 0.5 * states[0])
-        return h, [h]
-
-
-FORMS = {
-    "list": (lambda a, b: [a, b], lambda x: (x[0], x[1])),
-    "dict": (lambda a, b: {"a": a, "b": b}, lambda x: (x["a"], x["b"])),
-    "nested": (lambda a, b: [a, {"b": [b]}], lambda x: (x[0], x[1]["b"][0])),
-}
-
-
-def nested_step(cell):
-    w, v = npy(cell.w).astype("float64"), npy(cell.v).astype("float64")
-
-    def step(x, states):
-        a, b = FORMS[cell.form][1](x)
-        h = np.tanh(a @ w + np.einsum("bij,ijk->bk", b, v) + 0.5 * states[0])
-        return h, [h]
-
-    return step
-
-
 @pytest.mark.parametrize(
     ("form", "unroll", "masked", "backwards"),
-    list(itertools.product(FORMS, [False, True], [False, True], [False, True])),
+    list(
+        itertools.product(["list", "dict", "nested"], [False, True], [False, True], [False, True])
+    ),
 )
 def test_d13_nested_inputs(form, unroll, masked, backwards):
     """All backends: the layer crashes while building; of 24 loops below it, 8 or 9 crash."""
