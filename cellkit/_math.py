@@ -29,6 +29,46 @@ def matmul(x: Any, kernel: Any) -> Any:
     return value_of(x) @ value_of(kernel)
 
 
+def normalize(x: Any, epsilon: float) -> Any:
+    """Shift and scale the last axis of `x` to mean zero and variance one.
+
+    Written out with sums, because Keras' own `mean` and `var` of float64 round to float32 on Torch
+    and JAX. Narrower floats are summed in float32.
+
+    Args:
+        x: Tensor of shape `(..., n)`.
+        epsilon: Added to the variance (the biased one).
+
+    Returns:
+        Tensor of the same shape and dtype.
+    """
+    dtype, size = keras.backend.standardize_dtype(x.dtype), x.shape[-1]
+    wide = keras.ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
+    centred = wide - keras.ops.sum(wide, axis=-1, keepdims=True) / size
+    variance = keras.ops.sum(centred * centred, axis=-1, keepdims=True) / size
+    return keras.ops.cast(centred * keras.ops.rsqrt(variance + epsilon), dtype)
+
+
+def precise(activation: Any) -> Any:
+    """Return an activation that keeps to float64: Keras' `tanh` rounds to float32 on JAX.
+
+    Args:
+        activation: A Keras activation.
+
+    Returns:
+        The same function of the same name, for serialisation.
+    """
+    on_jax = keras.backend.backend() == "jax"
+    return tanh if on_jax and activation is keras.activations.tanh else activation
+
+
+def tanh(x: Any) -> Any:
+    """Return the hyperbolic tangent on JAX, in the dtype of `x`."""
+    import jax.numpy
+
+    return jax.numpy.tanh(x)
+
+
 def to_tensor(x: Any, compute_dtype: str, dtype: str | None = None) -> Any:
     """Convert `x` as Keras does for a layer's inputs: floats take the compute dtype.
 

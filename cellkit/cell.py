@@ -12,10 +12,10 @@ import keras
 from cellkit import _keras_compat as compat
 from cellkit import _sequence
 from cellkit._errors import problem
-from cellkit._math import matmul, to_tensor
+from cellkit._math import matmul, normalize, precise, to_tensor
 from cellkit.structure import TensorSpec, declared_output, declared_state
 
-__all__ = ["Cell", "GatedCell", "matmul"]
+__all__ = ["Cell", "GatedCell", "matmul", "normalize"]
 
 # The training flag of the running step, for `Cell.drop`, which a step calls without arguments.
 _training: contextvars.ContextVar[bool] = contextvars.ContextVar("cellkit_training", default=False)
@@ -108,8 +108,8 @@ class Cell(keras.layers.Layer):
         super().__init__(**kwargs)
         compat.take_over_conversion(self)
         self.units = None if units is None else positive_int(type(self), "units", units)
-        self.activation = keras.activations.get(activation)
-        self.recurrent_activation = keras.activations.get(recurrent_activation)
+        self.activation = precise(keras.activations.get(activation))
+        self.recurrent_activation = precise(keras.activations.get(recurrent_activation))
         self.use_bias = bool(use_bias)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
@@ -144,6 +144,12 @@ class Cell(keras.layers.Layer):
     def output_size(self) -> Any:
         """Structure of the output. The default is that of the first state."""
         return keras.tree.flatten(declared_state(self.state_size))[0]
+
+    @property
+    def accumulator_dtype(self) -> str:
+        """Dtype of states that sum over many steps: float32 where the compute dtype is narrower."""
+        narrow = self.compute_dtype in ("float16", "bfloat16")
+        return "float32" if narrow else str(self.compute_dtype)
 
     def state_spec(self) -> Any:
         """Return the structure of the states with `TensorSpec` leaves and resolved dtypes."""
@@ -200,7 +206,13 @@ class Cell(keras.layers.Layer):
             "regularizer": getattr(self, f"{kind}_regularizer"),
             "constraint": getattr(self, f"{kind}_constraint"),
         }
-        return self.add_weight(shape=shape, name=name, **{**options, **kwargs})
+        options.update(kwargs)
+        initializer = keras.initializers.get(options["initializer"])
+        if isinstance(initializer, keras.initializers.Initializer):
+            # An initializer without a seed draws the same numbers at every call: two kernels of
+            # one shape would start as the same matrix.
+            options["initializer"] = initializer.clone()
+        return self.add_weight(shape=shape, name=name, **options)
 
     # The step -----------------------------------------------------------------------------------
 
@@ -306,6 +318,18 @@ class Cell(keras.layers.Layer):
 
         scope = _sequence.current_scope() or _sequence.SequenceScope(keras.ops.shape(x)[0])
         return x * scope.mask((id(self), *key), recipe)
+
+    def zone(self, old: Any, new: Any, rate: float) -> Any:
+        """Keep elements of an old state with probability `rate`, drawn anew at every step.
+
+        For cells whose states have rates of their own; `zoneout` treats all states alike.
+
+        Args:
+            old: The state before the step.
+            new: The state after it, in the same shape.
+            rate: Probability in `[0, 1)`. At inference the expectation is returned.
+        """
+        return self._zone(old, new, rate, _training.get()) if rate else new
 
     def _zone_out(self, output: Any, old: Any, new: Any, training: bool) -> tuple[Any, Any]:
         """Keep elements of the old states with probability `zoneout`."""
