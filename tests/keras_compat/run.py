@@ -198,9 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-k", "--keyword", help="run some tests only; the bars are not checked")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds per backend")
     parser.add_argument("-v", "--verbose", action="store_true", help="print what pytest printed")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the outcome of every test"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcome of every test")
     arguments = parser.parse_args(argv)
 
     table = tomllib.loads((HERE / "expected.toml").read_text(encoding="utf-8"))
