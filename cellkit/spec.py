@@ -182,6 +182,13 @@ class CellSpec:
         aliases: Names under which frozen outputs know a form of the cell, with the constructor
             arguments of that form: ``{"gru_reset_before": {"reset_after": False}}``.
         dims: Sizes that named sizes of `inputs` are held at (an int) or drawn from (a tuple).
+        states: The paper's names of the states, one per leaf in their order, such as
+            ``("h", "c")``: a frozen file may hold them in another order. Empty: by position.
+        configure: ``(hyper, arrays) -> constructor arguments`` of a frozen file, from its
+            hyper-parameters and its arrays (``"w.U_i"``, ``"state0.h"``, ``"y"``, ...), beyond
+            those of its alias. None where the number of units says it all.
+        draw_states: ``states -> states`` in NumPy, which brings random states into the range that
+            the states of this cell have. None: any number is one.
 
     Example:
     >>> spec = CellSpec(
@@ -206,6 +213,9 @@ class CellSpec:
     deviations: tuple[str, ...] = ()
     aliases: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     dims: Mapping[str, int | tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    states: tuple[str, ...] = ()
+    configure: Callable[..., Any] | None = None
+    draw_states: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         """Check every field, and keep copies that the caller can't change.
@@ -213,7 +223,7 @@ class CellSpec:
         Raises:
             ValueError: When a field is not what it should be.
         """
-        for field in ("reference", "initial_state"):
+        for field in ("reference", "initial_state", "configure", "draw_states"):
             value = getattr(self, field)
             if value is not None and not callable(value):
                 raise problem(
@@ -251,6 +261,7 @@ class CellSpec:
         object.__setattr__(self, "dims", _checked_dims(self.dims, sizes))
         object.__setattr__(self, "traits", frozenset(map(check_trait, _several(self, "traits"))))
         object.__setattr__(self, "deviations", tuple(_several(self, "deviations")))
+        object.__setattr__(self, "states", _checked_states(self.states))
         for deviation in self.deviations:
             if not isinstance(deviation, str):
                 raise problem(
@@ -315,6 +326,20 @@ def _checked_cases(value: object) -> dict[str, dict[str, Any]]:
                     fix=f"change an argument of {name!r}, or remove it",
                 )
     return cases
+
+
+def _checked_states(value: object) -> tuple[str, ...]:
+    """Return the names of states, checked: distinct texts."""
+    names = tuple(value) if isinstance(value, (tuple, list)) else ()
+    if isinstance(value, (tuple, list)) and all(map(_is_text, names)):
+        if len(set(names)) == len(names):
+            return names
+    raise problem(
+        "The states of a spec must be named apart.",
+        received=f"states={value!r}",
+        expected="a tuple of different texts, one per state",
+        fix="write states=('h', 'c')",
+    )
 
 
 def _checked_dims(value: object, sizes: frozenset[str]) -> dict[str, int | tuple[int, ...]]:
