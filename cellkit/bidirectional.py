@@ -9,7 +9,8 @@ import keras
 
 from cellkit import _keras_compat as compat
 from cellkit._errors import problem
-from cellkit.checks import merge_masks, to_tensor, validate_mask
+from cellkit._math import to_tensor
+from cellkit.checks import merge_masks, validate_mask
 from cellkit.copying import copy_layer
 from cellkit.rnn import RNN
 from cellkit.running import Holder, flatten_shapes, map_shapes, pack_like_shapes
