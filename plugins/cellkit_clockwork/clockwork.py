@@ -1,0 +1,165 @@
+"""The clockwork RNN: blocks of units that tick at their own periods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit._errors import problem
+from cellkit.cell import Cell, matmul, vector_size
+from cellkit.reference import activation
+from cellkit.spec import CellSpec, Paper, rename
+from cellkit.structure import TensorSpec
+
+
+@keras.saving.register_keras_serializable(package="cellkit_clockwork")
+class ClockworkCell(Cell):
+    """The clockwork cell: a simple recurrent cell in blocks, each of which ticks at its own period.
+
+    Paper: Koutnik, Greff, Gomez and Schmidhuber 2014, "A Clockwork RNN", arXiv:1402.3511.
+
+    Block k has units / len(periods) units and the period T_k. It listens to blocks of its own
+    period or a longer one, and holds its value between its ticks; t counts the steps from 0.
+
+    ```
+    h_k' = tanh(W_k @ x + sum over j with T_j >= T_k of U_jk @ h_j + b_k)   if t mod T_k = 0
+    h_k' = h_k                                                              otherwise
+    t' = t + 1
+    ```
+
+    All blocks tick at the first step. A masked step does not count. Theanets computes the same
+    with the slowest block first; rnn_jax applies tanh to the blocks that should hold.
+
+    Args:
+        units: Number of units H of all blocks together; a multiple of the number of periods.
+        periods: The period of each block in the order of the units, ints of 1 or more. Default
+            `(1, 2, 4, 8)`: powers of two, as in the paper.
+        **kwargs: Options of `cellkit.Cell`; `activation` is the one of the equation.
+
+    Inputs: `(batch, features)`. States: `[h, t]` of shapes `(batch, units)` and `(batch,)`, t an
+    int32 counter. Output: `h'`.
+
+    Example:
+    >>> import cellkit
+    >>> layer = cellkit.RNN(ClockworkCell(8, periods=(4, 1)), return_state=True)
+    >>> layer.compute_output_shape((None, 10, 3))
+    ((None, 8), (None, 8), (None,))
+    """
+
+    def __init__(self, units: int, *, periods: Sequence[int] = (1, 2, 4, 8), **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.periods = _checked(periods, self.units)
+
+    @property
+    def state_size(self) -> list[TensorSpec]:
+        """Shapes of h and of the counter t."""
+        return [TensorSpec((self.units,)), TensorSpec((), dtype="int32")]
+
+    def build(self, input_shape: Any) -> None:
+        """Create `kernel`, `recurrent_kernel` and `bias`."""
+        super().build(input_shape)
+        self.kernel = self.add_kernel((vector_size(self, input_shape), self.units))
+        self.recurrent_kernel = self.add_recurrent_kernel((self.units, self.units))
+        self.bias = self.add_bias((self.units,))
+        self._period_of_unit = _period_of_unit(self.periods, self.units)
+        self._listens = _listens(self._period_of_unit).astype("float32")
+
+    def project(self, inputs: Any) -> Any:
+        """Return ``inputs @ kernel + bias``."""
+        projected = matmul(inputs, self.kernel)
+        return projected if self.bias is None else projected + self.bias
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one time step."""
+        h, t = states
+        u = self.recurrent_kernel * keras.ops.convert_to_tensor(self._listens, projected.dtype)
+        new = self.activation(projected + matmul(self.drop(h), u))
+        ticks = keras.ops.mod(keras.ops.expand_dims(t, -1), self._period_of_unit) == 0
+        h = keras.ops.where(ticks, new, h)
+        return h, [h, t + 1]
+
+
+def _period_of_unit(periods: Sequence[int], units: int) -> Any:
+    return np.repeat(np.array(periods, "int32"), units // len(periods))
+
+
+def _listens(period: Any) -> Any:
+    """Return which unit (row) reaches which (column): those as slow, or slower."""
+    return period[:, None] >= period[None, :]
+
+
+def _checked(periods: Any, units: int) -> list[int]:
+    whole = isinstance(periods, (list, tuple)) and len(periods) > 0
+    whole = whole and all(hasattr(p, "__index__") and not isinstance(p, bool) for p in periods)
+    if not whole or min(periods) < 1:
+        raise problem(
+            "The periods of ClockworkCell are not positive integers.",
+            received=f"periods={periods!r}",
+            expected="a tuple or list of ints of 1 or more, one per block",
+            fix="pass e.g. periods=(1, 2, 4, 8)",
+        )
+    if units % len(periods):
+        raise problem(
+            "The units of ClockworkCell cannot be divided among its blocks.",
+            received=f"units={units}, and {len(periods)} periods {tuple(periods)}",
+            expected=f"a multiple of {len(periods)}: every block has the same number of units",
+            fix=f"pass units={max(1, round(units / len(periods))) * len(periods)}, or another "
+            "number of periods",
+        )
+    return [int(p) for p in periods]
+
+
+def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
+    """Compute one step from the equations, block by block."""
+    h, t = states
+    tanh, periods = activation(config["activation"]), config["periods"]
+    size = h.shape[-1] // len(periods)
+    blocks = [slice(k * size, (k + 1) * size) for k in range(len(periods))]
+    new = h.copy()
+    for k, period in enumerate(periods):
+        total = x @ w["W"][:, blocks[k]] + w["b"][blocks[k]]
+        for j, other in enumerate(periods):
+            if other >= period:
+                total = total + h[:, blocks[j]] @ w["U"][blocks[j], blocks[k]]
+        ticks = (t % period == 0)[:, None]
+        new[:, blocks[k]] = np.where(ticks, tanh(total), h[:, blocks[k]])
+    return new, [new, t + 1]
+
+
+def initial_state(w: Any, batch: int, config: Any) -> list[Any]:
+    """Return zeros; the counter is an integer."""
+    return [np.zeros((batch, config["units"])), np.zeros((batch,), "int32")]
+
+
+def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
+    """Return the options that a frozen file implies."""
+    return {"units": arrays["w.U"].shape[0], "periods": list(hyper["periods"])}
+
+
+ClockworkCell.spec = CellSpec(
+    reference=reference,
+    inputs=("features",),
+    cases={
+        "default": {"units": 8},
+        "slowest_first": {"units": 6, "periods": (4, 2, 1)},
+        "unordered": {"units": 6, "periods": (3, 1, 2), "activation": "sigmoid"},
+        "no_bias": {"units": 4, "periods": (1, 3), "use_bias": False},
+        "dropout": {"units": 4, "periods": (1, 2), "dropout": 0.4, "recurrent_dropout": 0.3},
+    },
+    paper=Paper(
+        "Koutnik, Greff, Gomez and Schmidhuber", 2014, "A Clockwork RNN", "arXiv:1402.3511"
+    ),
+    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
+    initial_state=initial_state,
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    deviations=(
+        "Blocks stand in the order of `periods`; theanets sorts them, the slowest first.",
+        "rnn_jax applies tanh to the blocks that should hold.",
+    ),
+    aliases={"clockwork": {}},
+    states=("h", "t"),
+    configure=configure,
+)

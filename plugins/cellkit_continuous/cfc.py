@@ -1,0 +1,299 @@
+"""The closed-form continuous-time cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit._errors import problem
+from cellkit._math import precise
+from cellkit.cell import Cell, matmul, positive_int, split, vector_size
+from cellkit.reference import activation
+from cellkit.spec import CellSpec, Paper, custom
+
+_HEADS = {
+    "default": ("1", "2", "a", "b"),
+    "no_gate": ("1", "2", "a", "b"),
+    "pure": ("1",),
+}
+
+
+@keras.saving.register_keras_serializable(package="cellkit_continuous")
+def lecun_tanh(x: Any) -> Any:
+    """Return ``1.7159 * tanh(0.666 * x)``, which keeps the variance of its inputs near one."""
+    return 1.7159 * precise(keras.activations.tanh)(0.666 * x)
+
+
+@keras.saving.register_keras_serializable(package="cellkit_continuous")
+class CfCCell(Cell):
+    """The closed-form continuous-time cell: an ODE's solution, approximated without a solver.
+
+    Paper: Hasani et al. 2021, "Closed-form Continuous-time Neural Models", arXiv:2106.13898, and
+    2022 as "Closed-form continuous-time neural networks", doi:10.1038/s42256-022-00556-7.
+
+    ```
+    u = act(W_bb @ [x; h] + b_bb)                       backbone, one such layer or several
+    f1 = tanh(A_1 @ u + b_1);  f2 = tanh(A_2 @ u + b_2)
+    g = s((A_a @ u + b_a) * dt + A_b @ u + b_b)         where on the way from f1 to f2 after dt
+
+    mode="default":  h' = (1 - g) * f1 + g * f2
+    mode="no_gate":  h' = f1 + g * f2
+    mode="pure":     f = A_1 @ u + b_1
+                     h' = A - A * exp(-dt * (|w_tau| + |f|)) * f
+    ```
+
+    This is the form of the authors' package (ncps). In the paper the gate is `s(-f * dt)` with f a
+    network of its own; the package, and this cell, write the sign into the weights and add A_b.
+
+    Args:
+        units: Number of units H.
+        mode: `"default"`, `"no_gate"` or `"pure"` (the solution itself, with a decay and a target
+            per unit). Default: the gated form, with which the paper reports its results.
+        backbone_units: Width of the backbone. Default 128, as in the authors' package.
+        backbone_layers: Number of its layers; 0 leaves it out, and u = [x; h]. Default 1.
+        backbone_activation: Its activation. Default `"lecun_tanh"`, 1.7159 * tanh(0.666 * v).
+        dt: A number: the time gap of every step; the inputs are then x alone. Default None: gaps
+            are inputs.
+        **kwargs: Options of `cellkit.Cell`: `activation` for f1 and f2, `recurrent_activation` for
+            g. One product serves x and h, with the `kernel_*` options. `dropout` drops elements
+            of x; time gaps come through whole.
+
+    Inputs: `(x, dt)` of shapes `(batch, features)` and `(batch, 1)`, the gap being the time that
+    the step covers; with `dt=1.0` in the constructor x alone. Gaps should not be negative: time
+    would run backwards.
+    States: `[h]` of shape `(batch, units)`. Output: `h'`.
+
+    Example:
+    >>> import cellkit
+    >>> layer = cellkit.RNN(CfCCell(8, backbone_units=16), return_sequences=True)
+    >>> layer.compute_output_shape(((None, 10, 3), (None, 10, 1)))
+    (None, 10, 8)
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        mode: str = "default",
+        backbone_units: int = 128,
+        backbone_layers: int = 1,
+        backbone_activation: Any = "lecun_tanh",
+        dt: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(units, **kwargs)
+        if mode not in _HEADS:
+            raise problem(
+                "CfCCell has no such mode.",
+                received=f"mode={mode!r}",
+                expected="one of " + ", ".join(map(repr, _HEADS)),
+                fix="leave it out for the gated form",
+            )
+        self.mode = mode
+        self.backbone_units = positive_int(type(self), "backbone_units", backbone_units)
+        self.backbone_layers = _layers(backbone_layers)
+        own = backbone_activation == "lecun_tanh"
+        function = keras.activations.get(lecun_tanh if own else backbone_activation)
+        self.backbone_activation = precise(function)
+        self.dt = _gap(dt)
+
+    def build(self, input_shape: Any) -> None:
+        """Create the backbone and the heads that the mode has."""
+        super().build(input_shape)
+        width = _features(self, input_shape) + self.units
+        self.backbone = []
+        for i in range(self.backbone_layers):
+            kernel = self.add_kernel((width, self.backbone_units), f"backbone_kernel_{i}")
+            bias = self.add_bias((self.backbone_units,), f"backbone_bias_{i}")
+            self.backbone.append((kernel, bias))
+            width = self.backbone_units
+        heads = len(_HEADS[self.mode]) * self.units
+        self.kernel = self.add_kernel((width, heads))
+        self.bias = self.add_bias((heads,))
+        if self.mode == "pure":
+            self.w_tau = self.add_weight(shape=(self.units,), name="w_tau", initializer="zeros")
+            self.target = self.add_weight(shape=(self.units,), name="target", initializer="ones")
+
+    def drop_inputs(self, inputs: Any) -> Any:
+        """Drop elements of x alone."""
+        if self.dt is not None:
+            return super().drop_inputs(inputs)
+        return super().drop_inputs(inputs[0]), inputs[1]
+
+    def step(self, inputs: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one time step."""
+        x, dt = inputs if self.dt is None else (inputs, self.dt)
+        u = keras.ops.concatenate([x, self.drop(states[0])], axis=-1)
+        for kernel, bias in self.backbone:
+            u = self.backbone_activation(_affine(u, kernel, bias))
+        heads = split(_affine(u, self.kernel, self.bias), len(_HEADS[self.mode]))
+        if self.mode == "pure":
+            (f,), a = heads, self.target
+            h = a - a * keras.ops.exp(-dt * (keras.ops.abs(self.w_tau) + keras.ops.abs(f))) * f
+        else:
+            f1, f2 = self.activation(heads[0]), self.activation(heads[1])
+            g = self.recurrent_activation(heads[2] * dt + heads[3])
+            h = f1 + g * f2 if self.mode == "no_gate" else (1 - g) * f1 + g * f2
+        return h, [h]
+
+
+def _affine(x: Any, kernel: Any, bias: Any) -> Any:
+    y = matmul(x, kernel)
+    return y if bias is None else y + bias
+
+
+def _layers(count: Any) -> int:
+    return (
+        0 if count == 0 and count is not False else positive_int(CfCCell, "backbone_layers", count)
+    )
+
+
+def _gap(dt: Any) -> float | None:
+    if dt is None:
+        return None
+    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 <= dt < float("inf"):
+        raise problem(
+            "The time gap of CfCCell is not a time.",
+            received=f"dt={dt!r}",
+            expected="a number of at least 0, or None for gaps that are inputs",
+            fix="pass e.g. dt=1.0 for regular steps",
+        )
+    return float(dt)
+
+
+def _features(cell: CfCCell, shape: Any) -> int:
+    """Return the number of features of x, after checking that the time gaps are there."""
+    if cell.dt is not None:
+        return vector_size(cell, shape)
+    pair = isinstance(shape, (list, tuple)) and len(shape) == 2
+    pair = pair and all(isinstance(s, (list, tuple)) for s in shape)
+    if not pair or len(shape[1]) != 2 or shape[1][1] != 1:
+        raise problem(
+            f"{type(cell).__name__} needs the time gap of every step.",
+            received=f"inputs of one step with shape {shape}",
+            expected="a pair (x, dt) of shapes (batch, features) and (batch, 1)",
+            fix="pass `(x, dt)` to the layer, dt of shape (batch, time, 1), or make the cell with "
+            "dt=1.0 for regular steps",
+        )
+    return vector_size(cell, shape[0])
+
+
+def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
+    """Compute one step from the equations."""
+    (h,) = states
+    x, dt = inputs if config["dt"] is None else (inputs, config["dt"])
+    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
+    u = np.concatenate([x, h], axis=-1)
+    for i in _suffixes(config["backbone_layers"]):
+        u = _numpy_activation(config["backbone_activation"])(u @ w[f"W_bb{i}"] + w[f"b_bb{i}"])
+    f = u @ w["A_1"] + w["b_1"]
+    if config["mode"] == "pure":
+        h = w["A"] - w["A"] * np.exp(-dt * (np.abs(w["w_tau"]) + np.abs(f))) * f
+        return h, [h]
+    f1, f2 = tanh(f), tanh(u @ w["A_2"] + w["b_2"])
+    g = s((u @ w["A_a"] + w["b_a"]) * dt + u @ w["A_b"] + w["b_b"])
+    h = f1 + g * f2 if config["mode"] == "no_gate" else (1 - g) * f1 + g * f2
+    return h, [h]
+
+
+def _numpy_activation(name: Any) -> Any:
+    if "lecun_tanh" in str(name):  # a name, or what Keras serialises the function to
+        return lambda x: 1.7159 * np.tanh(0.666 * x)
+    return activation(name)
+
+
+def _suffixes(layers: int) -> list[str]:
+    """Return the suffixes of the backbone's symbols: none for the first layer, then 2, 3, ..."""
+    return ["" if i == 0 else str(i + 1) for i in range(layers)]
+
+
+def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
+    """Name the backbone's layers and split the heads."""
+    bias = config.get("use_bias", True)
+
+    def bias_of(name: str, kernel: Any) -> Any:
+        return weights[name] if bias else np.zeros(kernel.shape[-1:], kernel.dtype)
+
+    symbols = {}
+    for i, suffix in enumerate(_suffixes(config.get("backbone_layers", 1))):
+        kernel = symbols[f"W_bb{suffix}"] = weights[f"backbone_kernel_{i}"]
+        symbols[f"b_bb{suffix}"] = bias_of(f"backbone_bias_{i}", kernel)
+    heads = _HEADS[config.get("mode", "default")]
+    for letter, array in (("A", weights["kernel"]), ("b", bias_of("bias", weights["kernel"]))):
+        blocks = np.split(array, len(heads), axis=-1)
+        symbols.update({f"{letter}_{head}": b for head, b in zip(heads, blocks, strict=True)})
+    if config.get("mode") == "pure":
+        symbols.update({"w_tau": weights["w_tau"], "A": weights["target"]})
+    return symbols
+
+
+def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
+    """Join the heads; biases of a cell that has none must be zero."""
+    weights = {}
+    for i, suffix in enumerate(_suffixes(config.get("backbone_layers", 1))):
+        weights[f"backbone_kernel_{i}"] = symbols[f"W_bb{suffix}"]
+        weights[f"backbone_bias_{i}"] = symbols[f"b_bb{suffix}"]
+    heads = _HEADS[config.get("mode", "default")]
+    weights["kernel"] = np.concatenate([symbols[f"A_{head}"] for head in heads], axis=-1)
+    weights["bias"] = np.concatenate([symbols[f"b_{head}"] for head in heads])
+    if config.get("mode") == "pure":
+        weights.update({"w_tau": symbols["w_tau"], "target": symbols["A"]})
+    if config.get("use_bias", True):
+        return weights
+    biases = [name for name in weights if "bias" in name]
+    if any(weights[name].any() for name in biases):
+        raise problem(
+            "The symbols have biases, and the cell has none.",
+            received="biases with values other than zero, and use_bias=False",
+            expected="zeros",
+            fix="make the cell with use_bias=True",
+        )
+    return {name: array for name, array in weights.items() if name not in biases}
+
+
+def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
+    """Return the options that a frozen file implies."""
+    layers = sum(key.startswith("w.W_bb") for key in arrays)
+    return {
+        "units": arrays["w.A_1"].shape[-1],
+        "mode": hyper.get("mode", "default"),
+        "backbone_layers": layers,
+        **({"backbone_units": arrays["w.W_bb"].shape[-1]} if layers else {}),
+    }
+
+
+CfCCell.spec = CellSpec(
+    reference=reference,
+    inputs=(("features",), (1,)),
+    cases={
+        "default": {"units": 4, "backbone_units": 7},
+        "no_gate": {"units": 3, "backbone_units": 5, "mode": "no_gate"},
+        "pure": {"units": 3, "backbone_units": 5, "mode": "pure"},
+        "deep": {"units": 3, "backbone_units": 5, "backbone_layers": 2, "use_bias": False},
+        "no_backbone": {"units": 3, "backbone_layers": 0, "activation": "relu"},
+        "dropout": {
+            "units": 4,
+            "backbone_units": 6,
+            "backbone_activation": "silu",
+            "dropout": 0.4,
+            "recurrent_dropout": 0.3,
+            "seed": 1,
+        },
+    },
+    paper=Paper(
+        "Hasani et al.",
+        2021,
+        "Closed-form Continuous-time Neural Models",
+        "arXiv:2106.13898",
+    ),
+    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    deviations=(
+        "The gate is s(A_a u dt + A_b u), as in the authors' package; the paper's is s(-f dt).",
+    ),
+    aliases={"cfc": {}},
+    states=("h",),
+    configure=configure,
+)

@@ -1,0 +1,133 @@
+"""The minimal gated unit: a GRU with one gate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from cellkit._errors import problem
+from cellkit.cell import Cell, matmul, split, vector_size
+from cellkit.reference import activation
+from cellkit.spec import CellSpec, Paper, gate_blocks, rename
+
+
+@keras.saving.register_keras_serializable(package="cellkit_gru")
+class MGUCell(Cell):
+    """The minimal gated unit: one gate both resets and updates.
+
+    Paper: Zhou, Wu, Zhang and Zhou 2016, "Minimal Gated Unit for Recurrent Neural Networks",
+    arXiv:1603.09420.
+
+    ```
+    f = s(W_f @ x + U_f @ h + b_f)                     the gate
+
+    variant="paper":
+    n = tanh(W_n @ x + U_n @ (f * h) + b_n)            candidate
+    h' = (1 - f) * h + f * n
+
+    variant="flax":
+    n = tanh(W_n @ x + b_n + f * (U_n @ h + b_hn))
+    h' = (1 - f) * n + f * h
+    ```
+
+    The two variants are different functions: no choice of weights turns one into the other. Flax
+    (`flax.linen.MGUCell`) resets after the recurrent product, where the candidate has a bias of
+    its own, and its gate keeps the old state where the paper's replaces it. Chainer
+    (`chainer.links.StatefulMGU`) computes the paper's form.
+
+    Args:
+        units: Number of units H.
+        variant: `"paper"` (default) or `"flax"`, for weights that come from there.
+        **kwargs: Options of `cellkit.Cell`: `activation` for n, `recurrent_activation` for f. The
+            bias of f starts at zero as the others do: half of a new state is old.
+
+    Inputs: `(batch, features)`. States: `[h]` of shape `(batch, units)`. Output: `h'`.
+
+    Example:
+    >>> import cellkit
+    >>> layer = cellkit.RNN(MGUCell(8), return_sequences=True)
+    >>> layer.compute_output_shape((None, 10, 3))
+    (None, 10, 8)
+    """
+
+    def __init__(self, units: int, *, variant: str = "paper", **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        if variant not in ("paper", "flax"):
+            raise problem(
+                "MGUCell has no such variant.",
+                received=f"variant={variant!r}",
+                expected="'paper' or 'flax'",
+                fix="leave it out for the cell of the paper",
+            )
+        self.variant = variant
+
+    def build(self, input_shape: Any) -> None:
+        """Create `kernel`, `recurrent_kernel` and `bias`, and flax's `recurrent_bias`."""
+        super().build(input_shape)
+        width = 2 * self.units
+        self.kernel = self.add_kernel((vector_size(self, input_shape), width))
+        self.recurrent_kernel = self.add_recurrent_kernel((self.units, width))
+        self.bias = self.add_bias((width,))
+        flax = self.variant == "flax"
+        self.recurrent_bias = self.add_bias((self.units,), "recurrent_bias") if flax else None
+
+    def project(self, inputs: Any) -> Any:
+        """Return ``inputs @ kernel + bias`` for f and n at once."""
+        projected = matmul(inputs, self.kernel)
+        return projected if self.bias is None else projected + self.bias
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one time step."""
+        h, dropped = states[0], self.drop(states[0])
+        x_f, x_n = split(projected, 2)
+        if self.variant == "flax":
+            h_f, h_n = split(matmul(dropped, self.recurrent_kernel), 2)
+            f = self.recurrent_activation(x_f + h_f)
+            h_n = h_n if self.recurrent_bias is None else h_n + self.recurrent_bias
+            h = (1 - f) * self.activation(x_n + f * h_n) + f * h
+        else:
+            u_f, u_n = split(self.recurrent_kernel, 2)
+            f = self.recurrent_activation(x_f + matmul(dropped, u_f))
+            h = (1 - f) * h + f * self.activation(x_n + matmul(f * dropped, u_n))
+        return h, [h]
+
+
+def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
+    """Compute one step from the equations."""
+    (h,) = states
+    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
+    f = s(x @ w["W_f"] + h @ w["U_f"] + w["b_f"])
+    if config["variant"] == "flax":
+        n = tanh(x @ w["W_n"] + w["b_n"] + f * (h @ w["U_n"] + w.get("b_hn", 0)))
+        h = (1 - f) * n + f * h
+    else:
+        n = tanh(x @ w["W_n"] + (f * h) @ w["U_n"] + w["b_n"])
+        h = (1 - f) * h + f * n
+    return h, [h]
+
+
+MGUCell.spec = CellSpec(
+    reference=reference,
+    inputs=("features",),
+    cases={
+        "default": {"units": 4},
+        "flax": {"units": 3, "variant": "flax"},
+        "flax_no_bias": {"units": 3, "variant": "flax", "use_bias": False},
+        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
+        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+    },
+    paper=Paper(
+        "Zhou, Wu, Zhang and Zhou",
+        2016,
+        "Minimal Gated Unit for Recurrent Neural Networks",
+        "arXiv:1603.09420",
+    ),
+    symbols=gate_blocks(["f", "n"]) | rename({"recurrent_bias": "b_hn"}, optional=True),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    deviations=(
+        "flax.linen.MGUCell is another function, offered as variant='flax': it resets after the "
+        "recurrent product, and its gate keeps the old state instead of replacing it.",
+    ),
+    aliases={"mgu": {}, "mgu_flax": {"variant": "flax"}},
+)
