@@ -61,24 +61,37 @@ class SequenceScope:
 
 
 @contextlib.contextmanager
-def sequence_scope(cell: Any, scope: SequenceScope) -> Iterator[SequenceScope]:
+def sequence_scope(
+    cell: Any, scope: SequenceScope, training: bool = False
+) -> Iterator[SequenceScope]:
     """Open `scope` for one call of a layer with `cell`; what is drawn in it is gone afterwards.
 
-    Keras' own cells cache their masks on themselves; those are cleared before and after.
+    Keras' own cells cache their masks on themselves; those are cleared before and after. One of
+    them draws its masks also at inference and then ignores them: it is kept from drawing.
     """
     scope.stock = list(compat.dropout_caches(cell))
     _reset_stock(scope.stock)
+    silent = [] if training else [c for c in scope.stock if type(c) is keras.layers.SimpleRNNCell]
+    for c in silent:
+        vars(c).update(get_dropout_mask=_no_mask, get_recurrent_dropout_mask=_no_mask)
     token = _scope.set(scope)
     try:
         yield scope
     finally:
         _scope.reset(token)
+        for c in silent:
+            vars(c).pop("get_dropout_mask")
+            vars(c).pop("get_recurrent_dropout_mask")
         _reset_stock(scope.stock)
 
 
 def current_scope() -> SequenceScope | None:
     """Return the scope of the running call, or None when a cell is called by itself."""
     return _scope.get()
+
+
+def _no_mask(step_input: Any) -> None:
+    """Stand in for a draw whose result would be ignored."""
 
 
 def _reset_stock(cells: list[Any]) -> None:

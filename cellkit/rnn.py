@@ -250,7 +250,7 @@ class RNN(keras.layers.RNN):
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), sequences)
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         extra = {} if constants is None else {"constants": constants}
-        with sequence_scope(self.cell, SequenceScope(batch, extra, one_step)):
+        with sequence_scope(self.cell, SequenceScope(batch, extra, one_step), bool(training)):
             last, outputs, states = self.inner_loop(
                 sequences=sequences,
                 initial_state=self._initial_states(initial_state, batch),
@@ -570,12 +570,27 @@ class RNN(keras.layers.RNN):
                 fix="derive the cell from `cellkit.Cell` or `keras.layers.Layer` and register it "
                 "with `keras.saving.register_keras_serializable`",
             )
-        return super().get_config()
+        config = super().get_config()
+        config["cell"] = _without_build(config["cell"])
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Make a layer from what `get_config` returned."""
         return super().from_config(dict(config), custom_objects)
+
+
+def _without_build(config: Any) -> Any:
+    """Take the build configurations out of a serialised cell.
+
+    The layer builds its cell itself, by tracing where the cell has no `build`; Keras would call
+    that missing `build` when it loads the cell.
+    """
+    if isinstance(config, dict):
+        return {k: _without_build(v) for k, v in config.items() if k != "build_config"}
+    if isinstance(config, list):
+        return [_without_build(v) for v in config]
+    return config
 
 
 class _OutputForm:
