@@ -120,9 +120,9 @@ class Cell(keras.layers.Layer):
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.recurrent_constraint = keras.constraints.get(recurrent_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.dropout = _rate(type(self), "dropout", dropout)
-        self.recurrent_dropout = _rate(type(self), "recurrent_dropout", recurrent_dropout)
-        self.zoneout = _rate(type(self), "zoneout", zoneout)
+        self.dropout = probability(type(self), "dropout", dropout)
+        self.recurrent_dropout = probability(type(self), "recurrent_dropout", recurrent_dropout)
+        self.zoneout = probability(type(self), "zoneout", zoneout)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -449,8 +449,13 @@ class GatedCell(Cell):
         features = vector_size(self, input_shape)
         width = len(self.gates) * self.units
         self.kernel = self.add_kernel((features, width))
-        self.recurrent_kernel = self.add_recurrent_kernel((self.units, width))
+        self.recurrent_kernel = self.add_recurrent_kernel(self.recurrent_shape)
         self.bias = self.add_bias((width,), initializer=self._gate_biases)
+
+    @property
+    def recurrent_shape(self) -> tuple[int, int]:
+        """Shape of the recurrent kernel, for cells whose first state is not `units` wide."""
+        return self.units, len(self.gates) * self.units
 
     def gate_bias_initializers(self) -> dict[str, Any]:
         """Return initializers for the biases of single gates; others use `bias_initializer`."""
@@ -532,7 +537,8 @@ def positive_int(owner: type, name: str, value: Any) -> int:
     return int(value)
 
 
-def _rate(owner: type, name: str, value: Any) -> float:
+def probability(owner: type, name: str, value: Any) -> float:
+    """Return `value` if it is a rate in `[0, 1)`, else raise a three-part `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise problem(
             f"`{name}` of {owner.__name__} is not a rate.",
