@@ -7,14 +7,16 @@ layer = cellkit.RNN(cellkit.create("lstm", units=32), return_sequences=True)
 ```
 
 Importing cellkit imports neither Keras nor a backend: a backend is chosen once per process, and
-listing cells should not choose it. The names that need Keras are found when they are first used.
+listing cells should not choose it. The names that need Keras are found when they are first used,
+and saved models find cellkit's layers as soon as both cellkit and Keras are imported.
 """
 
 from __future__ import annotations
 
-import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
+from cellkit import _with_keras
 from cellkit.registry import PluginWarning, RegisteredCell, create, get, list_cells, register
 from cellkit.spec import CellSpec, Paper, WeightMap, export_weights, import_weights
 
@@ -48,25 +50,20 @@ __all__ = [
     "register",
 ]
 
-_LAZY = {
-    "RNN": "cellkit.rnn",
-    "Bidirectional": "cellkit.bidirectional",
-    "StackedCells": "cellkit.stacked",
-    "Cell": "cellkit.cell",
-    "GatedCell": "cellkit.cell",
-    "TensorSpec": "cellkit.structure",
-}
-
 
 def __getattr__(name: str) -> Any:
-    """Import a name that needs Keras when it is first used."""
-    if name not in _LAZY:
+    """Import the names that need Keras when the first of them is used."""
+    if name not in _with_keras.NAMES:
         raise AttributeError(f"module 'cellkit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+    _with_keras.import_all()
+    for public, module in _with_keras.NAMES.items():
+        globals()[public] = getattr(sys.modules[module], public)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:
     """Return all public names, found already or not."""
     return sorted({*globals(), *__all__})
+
+
+_with_keras.import_with_keras()

@@ -53,6 +53,12 @@ def command(*words, path=None, code=None, **environment):
     )
 
 
+@pytest.fixture(autouse=True)
+def own_app(monkeypatch):
+    """Let no test leave commands to the next one, which might then run what it means to replace."""
+    monkeypatch.setattr(cli.app, "registered_commands", list(cli.app.registered_commands))
+
+
 @pytest.fixture
 def site(tmp_path, monkeypatch, own_registry):
     monkeypatch.syspath_prepend(tmp_path)
@@ -239,10 +245,11 @@ def test_a_defect_shows_its_traceback_and_has_exit_code_70(monkeypatch, capsys):
     assert "Traceback (most recent call last)" in printed and "an unexpected one" in printed
 
 
-def test_no_words_show_the_help(capsys):
+def test_no_words_show_the_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert cli.main([]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("list", "show", "doctor", "Exit codes"))
+    assert all(said in out for said in ("list", "show", "doctor", "64 wrong use"))
 
 
 def test_the_version(capsys):
@@ -260,12 +267,6 @@ def test_the_installed_command_and_python_dash_m():
 
 
 # --- the commands of the conformance suite ---------------------------------------------------
-
-
-@pytest.fixture
-def own_app(monkeypatch):
-    """Let a test add commands without leaving them to the next one."""
-    monkeypatch.setattr(cli.app, "registered_commands", list(cli.app.registered_commands))
 
 
 def suite_module(calls):
@@ -288,7 +289,7 @@ def suite_module(calls):
     return module
 
 
-def test_the_suite_adds_its_commands_only_when_asked_for(monkeypatch, capsys, own_app):
+def test_the_suite_adds_its_commands_only_when_asked_for(monkeypatch, capsys):
     calls = []
     monkeypatch.setitem(sys.modules, "cellkit_conformance.cli", suite_module(calls))
     for words in (["list"], ["list", "--json"], ["show", "--help"], ["--version"]):
@@ -301,7 +302,7 @@ def test_the_suite_adds_its_commands_only_when_asked_for(monkeypatch, capsys, ow
     assert calls == [cli.app]  # once, however many commands were run
 
 
-def test_without_the_suite_its_commands_say_how_to_get_it(monkeypatch, capsys, own_app):
+def test_without_the_suite_its_commands_say_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cellkit_conformance.cli", None)
     for word in ("conform", "golden", "selftest", "explain"):
         assert cli.main([word, "lstm"]) == 64

@@ -1,0 +1,79 @@
+"""Lets Keras find cellkit's layers in saved models, without cellkit importing Keras.
+
+Keras finds a saved class by the name that the class was registered under, so its module has to be
+imported before a model is loaded. ``import cellkit`` must not do that, since it would import a
+backend; but once Keras is there, with its backend, nothing is lost. So the modules are imported
+together with Keras, whichever of the two comes first::
+
+    import cellkit
+    import keras
+
+    model = keras.saving.load_model("model.keras")  # finds cellkit.RNN
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+NAMES = {
+    "RNN": "cellkit.rnn",
+    "Bidirectional": "cellkit.bidirectional",
+    "StackedCells": "cellkit.stacked",
+    "Cell": "cellkit.cell",
+    "GatedCell": "cellkit.cell",
+    "TensorSpec": "cellkit.structure",
+}
+"""The public names of cellkit that need Keras, with their modules."""
+
+
+def import_with_keras() -> None:
+    """Import the modules of `NAMES` now if Keras is imported already, otherwise when it is."""
+    if "keras" in sys.modules:
+        import_all()
+    else:
+        sys.meta_path.insert(0, _KerasFinder())
+
+
+def import_all() -> None:
+    """Import the modules of `NAMES`."""
+    for module in dict.fromkeys(NAMES.values()):
+        importlib.import_module(module)
+
+
+class _KerasFinder(importlib.abc.MetaPathFinder):
+    """Waits for the import of Keras, once."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find Keras as the other finders do, and have cellkit's modules imported after it."""
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = _KerasLoader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _KerasLoader(importlib.machinery.SourceFileLoader):
+    """Loads Keras from its source as usual, then imports cellkit's modules."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run Keras' code, then import cellkit's."""
+        super().exec_module(module)
+        # If one of cellkit's modules is what imports Keras, the others can't use it yet. It
+        # registers its own classes; the rest follows with the first name taken from `cellkit`.
+        if not any(map(_is_being_imported, list(sys.modules))):
+            import_all()
+
+
+def _is_being_imported(name: str) -> bool:
+    spec = getattr(sys.modules[name], "__spec__", None)
+    return name.startswith("cellkit.") and getattr(spec, "_initializing", False)
