@@ -285,7 +285,7 @@ FORMS = {
 
 
 @serializable
-class NestedInputs(layers.Layer):
+class NestedInputs(keras.layers.Layer):
     """Adds its two inputs, which come in a structure."""
 
     def __init__(self, form, **kwargs):

@@ -66,7 +66,7 @@ def test_known_nested_inputs_with_one_mask_each():
 
 @serializable
 class GuideCell(layers.Layer):
-    """The nested cell of Keras' own guide: two inputs, two states, two outputs, no non-linearity."""
+    """The nested cell of Keras' own guide: two inputs, two states, two outputs."""
 
     def __init__(self, unit_1, unit_2, unit_3, **kwargs):
         super().__init__(**kwargs)
