@@ -14,6 +14,7 @@ from cellkit._errors import problem
 from cellkit._math import to_tensor
 from cellkit._sequence import SequenceScope, current_scope, sequence_scope
 from cellkit.checks import check_inputs, merge_masks, shape_text, validate_mask
+from cellkit.registry import import_plugins
 from cellkit.running import (
     CellRunner,
     Holder,
@@ -577,6 +578,7 @@ class RNN(keras.layers.RNN):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Make a layer from what `get_config` returned."""
+        import_plugins(config)
         return super().from_config(dict(config), custom_objects)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from cellkit._errors import problem
+from cellkit.registry import import_plugins
 from cellkit.running import (
     CellRunner,
     Holder,
@@ -102,6 +103,12 @@ class StackedCells(keras.layers.StackedRNNCells):
             inputs, new = runner.step(inputs, runner.layout.match(state), training, extra)
             new_states.append(_entry(runner, new))
         return inputs, new_states
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Make a stack from what `get_config` returned."""
+        import_plugins(config)
+        return super().from_config(dict(config), custom_objects)
 
 
 def _entry(runner: CellRunner, leaves: list[Any]) -> Any:
