@@ -30,13 +30,15 @@ from defects._tools import (
 )
 from keras import layers, ops
 
+from cellkit import TensorSpec
+
 ZERO = np.zeros((3, 4))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_known_nested_inputs_in_a_model(form):
     """All backends: crash while building."""
-    inputs = FORMS[form][0](keras.Input((None, 3)), keras.Input((None, 2, 6)))
+    inputs = FORMS[form][0](keras.Input((None, 3), name="a"), keras.Input((None, 2, 6), name="b"))
     layer = RNN(NestedInputs(form), return_sequences=True)
     outputs = layer(inputs)
     assert shapes(outputs) == (None, None, 4)
@@ -204,10 +206,13 @@ def test_known_reset_state_restores_the_cells_own_start(wrapped):
 
 @serializable
 class StepCounter(layers.Layer):
-    """Counts steps in an int32 state, and adds small numbers in a float32 state."""
+    """Counts steps in an int32 state, and adds small numbers in a state declared as float32."""
 
-    state_size = [1, 1]
     output_size = 1
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.state_size = [1, TensorSpec((1,), dtype="float32")]
 
     def get_initial_state(self, batch_size=None):
         return [
@@ -232,6 +237,33 @@ def test_known_counters_and_sums_keep_their_precision(policy, how):
     assert dtypes == [layer.compute_dtype, "int32", "float32"]
     assert (npy(count) == 2051).all()
     close(total, np.full((3, 1), 2052.25), 1e-7)
+
+
+@serializable
+class IntegerCounter(layers.Layer):
+    """Counts steps in an int32 state, and says so only by its initial state."""
+
+    state_size = 1
+    output_size = 1
+
+    def get_initial_state(self, batch_size=None):
+        return [ops.full((batch_size, 1), 2046, dtype="int32")]
+
+    def call(self, inputs, states):
+        return inputs, [states[0] + 1]
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_known_a_counter_passes_2048_in_half_precision(stateful):
+    """All backends: a float16 counter stops at 2048."""
+    layer = RNN(
+        IntegerCounter(dtype="float16"), return_state=True, dtype="float16", stateful=stateful
+    )
+    _, count = layer(ops.cast(data(3, 5, 1), "float16"))
+    assert keras.backend.standardize_dtype(count.dtype) == "int32"
+    assert (npy(count) == 2051).all()
+    _, count = layer(ops.cast(data(3, 5, 1), "float16"))
+    assert (npy(count) == (2056 if stateful else 2051)).all()
 
 
 EMPTY = {
