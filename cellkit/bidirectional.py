@@ -10,7 +10,7 @@ import keras
 from cellkit import _keras_compat as compat
 from cellkit._errors import problem
 from cellkit._math import to_tensor
-from cellkit.checks import merge_masks, validate_mask
+from cellkit.checks import check_inputs, merge_masks, validate_mask
 from cellkit.copying import copy_layer
 from cellkit.rnn import RNN
 from cellkit.running import Holder, flatten_shapes, map_shapes, pack_like_shapes
@@ -193,6 +193,8 @@ class Bidirectional(keras.layers.Bidirectional):
         implicit = [compat.keras_mask(x) for x in keras.tree.flatten(sequences)]
         dtype = self.forward_layer.compute_dtype
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, dtype), sequences)
+        if isinstance(self.forward_layer, RNN):
+            check_inputs(self.forward_layer, sequences, self._holder.get("input_shapes"))
         if not self.built:
             leaves = keras.tree.flatten(sequences)
             dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
@@ -225,6 +227,9 @@ class Bidirectional(keras.layers.Bidirectional):
         constants: Any = None,
     ) -> Any:
         """Run both layers and merge their outputs; see the class for the arguments."""
+        # `stateless_call` comes here directly, with whatever it was given.
+        dtype = self.forward_layer.compute_dtype
+        sequences = keras.tree.map_structure(lambda x: to_tensor(x, dtype), sequences)
         mask = merge_masks(sequences, mask, [], lengths)
         before = [(v, keras.ops.copy(v.value)) for v in _stored(self.forward_layer)]
         try:
