@@ -230,6 +230,11 @@ class Cell(keras.layers.Layer):
             states = keras.tree.pack_sequence_as(states, leaves)
         return super().__call__(inputs, states, *args, **kwargs)
 
+    @property
+    def in_training(self) -> bool:
+        """Whether the running step is one of training, for cells whose equation differs then."""
+        return _training.get()
+
     def project(self, inputs: Any) -> Any:
         """Compute the part of a step that depends on the inputs alone, row by row.
 
