@@ -1,0 +1,33 @@
+"""Variants of the LSTM.
+
+With peepholes, coupled gates, a projection, layer normalisation or zoneout: `PeepholeLSTMCell`,
+`CIFGLSTMCell`, `LSTMPCell`, `LayerNormLSTMCell`, `ZoneoutLSTMCell`. With one gate, cells within
+cells, or a clock: `JANETCell`, `NestedLSTMCell`, `PhasedLSTMCell`. Found by a search: `NASCell`.
+With exponential gates: `SLSTMCell`, and `MLSTMCell`, whose memory is a matrix.
+"""
+
+from cellkit_lstm.cifg_lstm import CIFGLSTMCell
+from cellkit_lstm.janet import JANETCell
+from cellkit_lstm.layer_norm_lstm import LayerNormLSTMCell
+from cellkit_lstm.lstmp import LSTMPCell
+from cellkit_lstm.mlstm import MLSTMCell
+from cellkit_lstm.nas import NASCell
+from cellkit_lstm.nested_lstm import NestedLSTMCell
+from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
+from cellkit_lstm.phased_lstm import PhasedLSTMCell
+from cellkit_lstm.slstm import SLSTMCell
+from cellkit_lstm.zoneout_lstm import ZoneoutLSTMCell
+
+__all__ = [
+    "CIFGLSTMCell",
+    "JANETCell",
+    "LSTMPCell",
+    "LayerNormLSTMCell",
+    "MLSTMCell",
+    "NASCell",
+    "NestedLSTMCell",
+    "PeepholeLSTMCell",
+    "PhasedLSTMCell",
+    "SLSTMCell",
+    "ZoneoutLSTMCell",
+]

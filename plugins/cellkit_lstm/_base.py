@@ -1,0 +1,82 @@
+"""What the variants of the LSTM share: two states, and biases that start by remembering."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+
+from cellkit._errors import problem
+from cellkit.cell import GatedCell
+from cellkit.initializers import ChronoInitializer
+
+
+class LSTMBase(GatedCell):
+    """Gates i, f, g, o; states h and c; the update of the LSTM.
+
+    Args:
+        units: Number of units H.
+        unit_forget_bias: Whether the biases of the forget gate start at one. Default True: a new
+            cell then remembers (Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent
+            Network Architectures").
+        max_time: Longest dependency in steps, for chrono initialisation of the biases of the
+            forget and input gates (`cellkit.initializers.ChronoInitializer`), which then replaces
+            the ones. Default None, because it is a property of the data.
+        **kwargs: Options of `cellkit.Cell`.
+    """
+
+    gates: ClassVar[dict[str, str]] = {
+        "i": "recurrent_activation",
+        "f": "recurrent_activation",
+        "g": "activation",
+        "o": "recurrent_activation",
+    }
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        unit_forget_bias: bool = True,
+        max_time: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(units, **kwargs)
+        self.unit_forget_bias = bool(unit_forget_bias)
+        self.max_time = max_time
+        if max_time is not None:
+            ChronoInitializer(max_time)  # which refuses what is no number of steps
+
+    @property
+    def state_size(self) -> list[int]:
+        """Sizes of h and c."""
+        return [self.units, self.units]
+
+    def gate_bias_initializers(self) -> dict[str, Any]:
+        """Start the forget gate open, for one step or for up to `max_time`."""
+        if self.max_time is None:
+            return {"f": "ones"} if self.unit_forget_bias else {}
+        forget = ChronoInitializer(self.max_time, seed=self.seed)
+        return {"f": forget, "i": ChronoInitializer(self.max_time, negate=True, seed=forget.seed)}
+
+    def combine(self, gates: dict[str, Any], states: Any) -> tuple[Any, Any]:
+        """Update the cell state, and let out what the output gate allows."""
+        c = gates["f"] * states[1] + gates["i"] * gates["g"]
+        h = gates["o"] * self.activation(c)
+        return h, [h, c]
+
+
+def units_of(arrays: Any) -> int:
+    """Return the number of units that the recurrent weights of a frozen file stand for."""
+    return int(next(a for name, a in arrays.items() if name.startswith("w.U")).shape[-1])
+
+
+def choice(cell: keras.layers.Layer, name: str, value: Any, options: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `options`, else raise a three-part `ValueError`."""
+    if value in options:
+        return str(value)
+    raise problem(
+        f"{type(cell).__name__} has no such `{name}`.",
+        received=f"{name}={value!r}",
+        expected=" or ".join(repr(option) for option in options),
+        fix=f"leave it out for {options[0]!r}",
+    )

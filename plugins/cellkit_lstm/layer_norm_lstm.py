@@ -1,0 +1,155 @@
+"""The layer-normalised LSTM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit._errors import problem
+from cellkit.cell import matmul, normalize, split
+from cellkit.reference import activation
+from cellkit.spec import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit_lstm._base import LSTMBase, choice, units_of
+
+FORMS = ("paper", "tfa")
+
+
+@keras.saving.register_keras_serializable(package="cellkit_lstm")
+class LayerNormLSTMCell(LSTMBase):
+    """The LSTM with layer normalisation.
+
+    Paper: Ba, Kiros and Hinton 2016, "Layer Normalization", arXiv:1607.06450, section on recurrent
+    networks and equations in the supplement.
+
+    ```
+    norm(v) = (v - mean(v)) / sqrt(var(v) + epsilon)
+    i, f, g, o = gamma_x * norm(W @ x) + gamma_h * norm(U @ h) + b     the norms are over all 4 H
+    c' = s(f) * c + s(i) * tanh(g)
+    h' = s(o) * tanh(gamma_c * norm(c') + beta_c)                      form="paper"
+
+    c' = gamma_c * norm(s(f) * c + s(i) * tanh(g)) + beta_c            form="tfa"
+    h' = s(o) * tanh(c')
+    ```
+
+    The two inner normalisations need no shift of their own: b plays it. Three functions go by this
+    name elsewhere: haste has the paper's; TensorFlow Addons stores the normalised cell state (the
+    form `"tfa"`, with an epsilon of 1e-3 and two shifts whose sum with its bias is b); labml
+    normalises each gate's sum of both products apart.
+
+    Args:
+        units: Number of units H.
+        form: `"paper"` (default) or `"tfa"`: whether the cell state is normalised only on its way
+            out, or also in what is kept.
+        epsilon: Added to the variances. Default 1e-5; the paper gives none.
+        **kwargs: `unit_forget_bias` and `max_time` as in `LSTMBase`, and options of `cellkit.Cell`:
+            `activation` for g and the output, `recurrent_activation` for the gates.
+
+    Inputs: `(batch, features)`. States: `[h, c]`, each `(batch, units)`. Output: `h'`.
+
+    Example:
+    >>> import cellkit
+    >>> layer = cellkit.RNN(LayerNormLSTMCell(8))
+    >>> layer.compute_output_shape((None, 10, 3))
+    (None, 8)
+    """
+
+    def __init__(
+        self, units: int, *, form: str = "paper", epsilon: float = 1e-5, **kwargs: Any
+    ) -> None:
+        super().__init__(units, **kwargs)
+        self.form = choice(self, "form", form, FORMS)
+        self.epsilon = positive(type(self), "epsilon", epsilon)
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights of the LSTM, and the scales and the shift of the norms."""
+        super().build(input_shape)
+        for name, start in (("gamma_x", "ones"), ("gamma_h", "ones"), ("gamma_c", "ones")):
+            size = self.units if name == "gamma_c" else 4 * self.units
+            setattr(self, name, self.add_weight(shape=(size,), initializer=start, name=name))
+        self.beta_c = self.add_weight(shape=(self.units,), initializer="zeros", name="beta_c")
+
+    def project(self, inputs: Any) -> Any:
+        """Return the normalised product with the inputs, plus the bias."""
+        projected = self.gamma_x * normalize(matmul(inputs, self.kernel), self.epsilon)
+        return projected if self.bias is None else projected + self.bias
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one time step."""
+        h, c = states
+        s, tanh = self.recurrent_activation, self.activation
+        product = matmul(self.drop(h), self.recurrent_kernel)
+        i, f, g, o = split(projected + self.gamma_h * normalize(product, self.epsilon), 4)
+        c = s(f) * c + s(i) * tanh(g)
+        normed = self.gamma_c * normalize(c, self.epsilon) + self.beta_c
+        h = s(o) * tanh(normed)
+        return h, [h, c if self.form == "paper" else normed]
+
+
+def positive(owner: type, name: str, value: Any) -> float:
+    """Return `value` if it is a positive number, else raise a three-part `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value:
+        raise problem(
+            f"`{name}` of {owner.__name__} is not a positive number.",
+            received=f"{name}={value!r}",
+            expected="a number above 0",
+            fix=f"pass e.g. {name}=1e-5, or leave it out",
+        )
+    return float(value)
+
+
+def norm(v: Any, epsilon: float) -> Any:
+    """Return `v` with mean zero and variance one over the last axis."""
+    return (v - v.mean(axis=-1, keepdims=True)) / np.sqrt(v.var(axis=-1, keepdims=True) + epsilon)
+
+
+def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
+    """Compute one step from the equations."""
+    h, c = states
+    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
+
+    def joined(letter: str) -> Any:
+        return np.concatenate([w[f"{letter}_{gate}"] for gate in "ifgo"], axis=-1)
+
+    a = joined("gamma_x") * norm(x @ joined("W"), config["epsilon"])
+    a = a + joined("gamma_h") * norm(h @ joined("U"), config["epsilon"]) + joined("b")
+    i, f, g, o = np.split(a, 4, axis=-1)
+    new_c = s(f) * c + s(i) * tanh(g)
+    normed = w["gamma_c"] * norm(new_c, config["epsilon"]) + w["beta_c"]
+    new_h = s(o) * tanh(normed)
+    return new_h, [new_h, new_c if config["form"] == "paper" else normed]
+
+
+def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
+    """Read the options of a frozen file."""
+    epsilon = {"epsilon": hyper["epsilon"]} if "epsilon" in hyper else {}
+    return {"units": units_of(arrays), **epsilon}
+
+
+_GATES = ("i", "f", "g", "o")
+
+LayerNormLSTMCell.spec = CellSpec(
+    reference=reference,
+    inputs=("features",),
+    cases={
+        "default": {"units": 4},
+        "tfa": {"units": 4, "form": "tfa", "epsilon": 1e-3},
+        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
+        "no_bias": {"units": 3, "use_bias": False},
+        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+    },
+    paper=Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
+    symbols=gate_blocks(_GATES)
+    | blocks("gamma_x", [f"gamma_x_{gate}" for gate in _GATES])
+    | blocks("gamma_h", [f"gamma_h_{gate}" for gate in _GATES])
+    | rename({"gamma_c": "gamma_c", "beta_c": "beta_c"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    deviations=(
+        "TensorFlow Addons stores the normalised cell state: the option form='tfa'.",
+        "labml normalises the sum of both products, each gate apart: another function.",
+    ),
+    aliases={"layer_norm_lstm_tfa": {"form": "tfa", "epsilon": 1e-3}},
+    states=("h", "c"),
+    configure=configure,
+)
