@@ -147,6 +147,11 @@ def test_inputs_may_be_any_structure_of_shapes(inputs):
         ("dims", {"features": ()}, "dims"),
         ("dims", {"features": (3, "a")}, "dims"),
         ("dims", 3, "dims"),
+        ("states", ("h", "h"), "states"),
+        ("states", "hc", "states"),
+        ("states", (1, 2), "states"),
+        ("configure", {"units": 4}, "configure"),
+        ("draw_states", 1.0, "draw_states"),
     ],
 )
 def test_a_wrong_field_is_refused(field, value, said):
