@@ -91,11 +91,7 @@ def is_plain_cell(value: Any) -> bool:
     """Tell whether `value` is an object with the two members of a cell that is no Keras layer."""
     if isinstance(value, (type, keras.layers.Layer)):
         return False
-    try:
-        inspect.getattr_static(value, "call")
-    except AttributeError:
-        return False
-    return hasattr(value, "state_size")
+    return callable(getattr(type(value), "call", None)) and hasattr(value, "state_size")
 
 
 def takes(function: Any, name: str) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit._errors import problem
+
 
 def value_of(x: Any) -> Any:
     """Return the tensor behind `x`, which may be a Keras variable."""
@@ -80,7 +82,15 @@ def to_tensor(x: Any, compute_dtype: str, dtype: str | None = None) -> Any:
     if x is None or isinstance(x, keras.KerasTensor):
         return x
     if not keras.ops.is_tensor(x):
-        x = keras.ops.convert_to_tensor(np.asarray(x) if isinstance(x, (list, tuple)) else x)
+        array = x if hasattr(x, "dtype") else np.asarray(x)
+        if getattr(array.dtype, "kind", "f") not in "biufcV":  # V: bfloat16
+            raise problem(
+                "An input is not made of numbers.",
+                received=f"a {type(x).__name__} that becomes an array of dtype {array.dtype}",
+                expected="a tensor, an array, or nested lists of numbers of one length",
+                fix="convert it to an array of numbers first",
+            )
+        x = keras.ops.convert_to_tensor(array)
     have = keras.backend.standardize_dtype(x.dtype)
     want = dtype or (compute_dtype if keras.backend.is_float_dtype(have) else have)
     return x if have == want else keras.ops.cast(x, want)

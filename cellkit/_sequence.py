@@ -62,14 +62,14 @@ class SequenceScope:
 
 @contextlib.contextmanager
 def sequence_scope(
-    cell: Any, scope: SequenceScope, training: bool = False
+    scope: SequenceScope, stock: list[Any], training: bool = False
 ) -> Iterator[SequenceScope]:
-    """Open `scope` for one call of a layer with `cell`; what is drawn in it is gone afterwards.
+    """Open `scope` for one call of a layer; what is drawn in it is gone afterwards.
 
-    Keras' own cells cache their masks on themselves; those are cleared before and after. One of
+    Keras' own cells, `stock`, cache their masks on themselves; those are cleared before and after. One of
     them draws its masks also at inference and then ignores them: it is kept from drawing.
     """
-    scope.stock = list(compat.dropout_caches(cell))
+    scope.stock = stock
     _reset_stock(scope.stock)
     silent = [] if training else [c for c in scope.stock if type(c) is keras.layers.SimpleRNNCell]
     for c in silent:

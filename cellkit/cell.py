@@ -211,7 +211,7 @@ class Cell(keras.layers.Layer):
         if isinstance(initializer, keras.initializers.Initializer):
             # An initializer without a seed draws the same numbers at every call: two kernels of
             # one shape would start as the same matrix.
-            options["initializer"] = initializer.clone()
+            options["initializer"] = _in_float32(initializer.clone())
         return self.add_weight(shape=shape, name=name, **options)
 
     # The step -----------------------------------------------------------------------------------
@@ -502,6 +502,17 @@ class GatedCell(Cell):
             The output and the new states.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `combine(gates, states)`.")
+
+
+def _in_float32(initializer: Any) -> Any:
+    """Draw in float32 what is stored in half precision, for which few decompositions exist."""
+
+    def draw(shape: Any, dtype: Any = None) -> Any:
+        if dtype not in ("float16", "bfloat16"):
+            return initializer(shape, dtype=dtype)
+        return keras.ops.cast(initializer(shape, dtype="float32"), dtype)
+
+    return draw
 
 
 def split(x: Any, count: int) -> list[Any]:

@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 import keras
+import numpy as np
 
 from cellkit import _keras_compat as compat
 from cellkit import loops
@@ -26,7 +27,7 @@ from cellkit.running import (
 )
 from cellkit.stacked import StackedCells
 from cellkit.states import StateStore
-from cellkit.structure import declared_output, declared_state, describe_shapes
+from cellkit.structure import declared_output, declared_state, describe_shapes, is_numbers
 
 __all__ = ["RNN"]
 
@@ -202,6 +203,7 @@ class RNN(keras.layers.RNN):
         **kwargs: Any,
     ) -> Any:
         """Check and convert the arguments, then run the layer; see the class for them."""
+        sequences = np.asarray(sequences) if is_numbers(sequences) else sequences
         given = keras.tree.flatten((sequences, initial_state, mask, lengths, constants))
         symbolic = any(isinstance(x, keras.KerasTensor) for x in given)
         implicit = [compat.keras_mask(x) for x in keras.tree.flatten(sequences)]
@@ -251,7 +253,9 @@ class RNN(keras.layers.RNN):
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), sequences)
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         extra = {} if constants is None else {"constants": constants}
-        with sequence_scope(self.cell, SequenceScope(batch, extra, one_step), bool(training)):
+        # Found once: the walk through a cell's parts would stop `torch.compile` at every call.
+        stock = self._holder.make("stock", lambda: list(compat.dropout_caches(self.cell)))
+        with sequence_scope(SequenceScope(batch, extra, one_step), stock, bool(training)):
             last, outputs, states = self.inner_loop(
                 sequences=sequences,
                 initial_state=self._initial_states(initial_state, batch),
@@ -666,7 +670,7 @@ def _check_options(cls: type, unroll: Any, kwargs: dict[str, Any]) -> None:
             expected="one of " + ", ".join(known),
             fix=f"did you mean `{near[0]}`?" if near else "remove it",
         )
-    if not isinstance(unroll, (bool, int)) or unroll < 0:
+    if not isinstance(unroll, int) or (not isinstance(unroll, bool) and unroll < 1):
         raise problem(
             "`unroll` is neither a flag nor a factor.",
             received=f"unroll={unroll!r}",

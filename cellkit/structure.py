@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from cellkit._errors import problem
 
@@ -200,11 +201,11 @@ def match(layout: Any, given: Any) -> Any:
         Mismatch: If `given` does not fit.
     """
     if isinstance(layout, TensorSpec):
-        if isinstance(given, (list, tuple)) and len(given) == 1 and not _is_numbers(given):
+        if isinstance(given, (list, tuple)) and len(given) == 1 and not is_numbers(given):
             given = given[0]
         if given is None or isinstance(given, Mapping) or _holds_tensors(given):
             raise Mismatch
-        return given
+        return np.asarray(given) if is_numbers(given) else given
     if isinstance(layout, Mapping):
         if not isinstance(given, Mapping) or set(given) != set(layout):
             raise Mismatch
@@ -213,7 +214,7 @@ def match(layout: Any, given: Any) -> Any:
         if set(given) != set(layout._fields):
             raise Mismatch
         given = [given[k] for k in layout._fields]
-    if not isinstance(given, (list, tuple)) or _is_numbers(given):
+    if not isinstance(given, (list, tuple)) or is_numbers(given):
         given = [given]
     given = list(given)
     if len(given) == len(layout):
@@ -229,13 +230,13 @@ def match(layout: Any, given: Any) -> Any:
 
 
 def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and not _is_numbers(value)
+    return isinstance(value, (list, tuple)) and not is_numbers(value)
 
 
-def _is_numbers(value: Any) -> bool:
+def is_numbers(value: Any) -> bool:
     """Tell whether `value` is a plain (nested) sequence of numbers, i.e. an array written out."""
     if isinstance(value, (list, tuple)):
-        return len(value) > 0 and all(_is_numbers(v) for v in value)
+        return len(value) > 0 and all(is_numbers(v) for v in value)
     return isinstance(value, (bool, int, float, complex))
 
 
