@@ -45,10 +45,7 @@ def modalities(cell: keras.layers.Layer, input_shape: Any) -> list[Modality]:
     Raises:
         ValueError: If a modality has no axis beside the batch, or one of unknown size.
     """
-    found = [
-        Modality(tuple(path), leaf.shape[1:])
-        for path, leaf in keras.tree.flatten_with_path(_with_leaves(input_shape))
-    ]
+    found = [leaf.modality for leaf in keras.tree.flatten(_with_leaves(input_shape, ()))]
     for m in found:
         if not m.shape or None in m.shape:
             raise problem(
@@ -90,15 +87,17 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 
 class _Leaf:
-    """A shape as one leaf: `keras.tree` would descend into a tuple."""
+    """A modality as one leaf: `keras.tree` would descend into its shape."""
 
-    def __init__(self, shape: Any) -> None:
-        self.shape = tuple(shape)
+    def __init__(self, modality: Modality) -> None:
+        self.modality = modality
 
 
-def _with_leaves(shapes: Any) -> Any:
+def _with_leaves(shapes: Any, path: tuple[Any, ...]) -> Any:
+    # Paths are made here: `keras.tree.flatten_with_path` mixes up those of namedtuples and ordered
+    # dicts on Torch (Keras 3.15.1).
     if isinstance(shapes, Mapping):
-        return type(shapes)((key, _with_leaves(value)) for key, value in shapes.items())
+        return type(shapes)((key, _with_leaves(v, (*path, key))) for key, v in shapes.items())
     if all(size is None or isinstance(size, int) for size in shapes):
-        return _Leaf(shapes)
-    return [_with_leaves(value) for value in shapes]
+        return _Leaf(Modality(path, tuple(shapes[1:])))
+    return [_with_leaves(v, (*path, i)) for i, v in enumerate(shapes)]

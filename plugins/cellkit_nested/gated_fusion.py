@@ -106,10 +106,17 @@ class GatedFusionCell(Cell):
         *parts, h_n = split(recurrent, 3 + count)
         z, r, *a = [x + u for x, u in zip(split(gates, 2 + count), parts, strict=True)]
         z, r = self.recurrent_activation(z), self.recurrent_activation(r)
-        a = keras.ops.softmax(keras.ops.stack(a, axis=1), axis=1)
+        a = _shares(keras.ops.stack(a, axis=1))
         n = self.activation(keras.ops.sum(a * e, axis=1) + r * h_n)
         h = z * h + (1 - z) * n
         return ({"gates": a, "output": h} if self.return_gates else h), [h]
+
+
+def _shares(scores: Any) -> Any:
+    """Return the softmax over the modalities, of which there may be one."""
+    if scores.shape[1] == 1:  # Keras warns of a softmax over one value
+        return keras.ops.ones_like(scores)
+    return keras.ops.softmax(scores, axis=1)
 
 
 def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:

@@ -1,0 +1,54 @@
+"""The command line that the examples share. Imports no Keras: it chooses the backend for it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+BACKENDS = ("jax", "torch", "tensorflow")
+REPORTS = Path(__file__).parents[1] / "reports"
+
+
+def parse(doc: str, plot: str | None = None) -> argparse.Namespace:
+    """Read the options and choose Keras' backend, so call this before importing Keras.
+
+    Args:
+        doc: The docstring of the example, shown by `--help`.
+        plot: Name of the file of its plot, if it draws one.
+
+    Returns:
+        `backend`, `quick` and, with a plot, `plot`: the path to write to.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=os.environ.get("KERAS_BACKEND") or _installed(),
+        help="what Keras runs on (default: KERAS_BACKEND, else the first that is installed)",
+    )
+    parser.add_argument("--quick", action="store_true", help="less training, for a first look")
+    if plot is not None:
+        parser.add_argument(
+            "--plot",
+            type=Path,
+            default=REPORTS / plot,
+            metavar="FILE",
+            help="where to write the plot (default: %(default)s)",
+        )
+    options = parser.parse_args()
+    os.environ["KERAS_BACKEND"] = options.backend
+    if options.backend == "tensorflow":
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return options
+
+
+def _installed() -> str:
+    for name in BACKENDS:
+        if importlib.util.find_spec(name):
+            return name
+    sys.exit("Keras needs a backend. Install one of them, e.g. `pip install jax`.")
