@@ -136,7 +136,11 @@ def initial_state(w: Any, batch: int, config: Any) -> list[Any]:
 
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Return the options that a frozen file implies."""
-    return {"units": arrays["w.U"].shape[0], "periods": list(hyper["periods"])}
+    return {
+        "units": arrays["w.U"].shape[0],
+        "periods": list(hyper["periods"]),
+        "activation": hyper.get("activation", "tanh"),
+    }
 
 
 ClockworkCell.spec = CellSpec(

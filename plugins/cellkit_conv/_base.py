@@ -112,15 +112,20 @@ class ConvCell(Cell):
         named = [keras.initializers.get(special.get(g, self.bias_initializer)) for g in self.gates]
         return keras.ops.concatenate([make((self.filters,), dtype=dtype) for make in named])
 
-    def convolve(self, image: Any, kernel: Any, bias: Any = None, **options: Any) -> Any:
+    def convolve(self, image: Any, kernel: Any, **options: Any) -> Any:
         """Convolve an image in the cell's data format, keeping its size unless told otherwise."""
         first = self.data_format == "channels_first"
         # TensorFlow has no channels-first convolutions on CPUs; channels last work everywhere.
         image = keras.ops.moveaxis(image, 1, -1) if first else image
         options = {"padding": "same", **options}
         y = keras.ops.conv(image, kernel, data_format="channels_last", **options)
-        y = y if bias is None else y + bias
         return keras.ops.moveaxis(y, -1, 1) if first else y
+
+    def shift(self, image: Any, bias: Any) -> Any:
+        """Add a bias per channel, if there is one."""
+        if bias is None or self.data_format == "channels_last":
+            return image if bias is None else image + bias
+        return image + keras.ops.reshape(bias, (-1, *(1,) * self.rank))
 
     def split(self, image: Any, count: int) -> list[Any]:
         """Split the channels of an image into `count` equal blocks."""
@@ -132,14 +137,14 @@ class ConvCell(Cell):
 
     def project(self, inputs: Any) -> Any:
         """Return the convolution of the inputs, for all gates at once."""
-        return self.convolve(
+        product = self.convolve(
             inputs,
             self.kernel,
-            self.bias,
             strides=tuple(self.strides),
             padding=self.padding,
             dilation_rate=tuple(self.dilation_rate),
         )
+        return self.shift(product, self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Add the convolution of the state, apply each gate's activation, and `combine`."""
@@ -270,7 +275,14 @@ def along_channels(bias: Any, config: Any) -> Any:
     return bias.reshape(-1, *(1,) * config["rank"])
 
 
-def sizes_of(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Return the sizes that the kernels of a frozen file have."""
+def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
+    """Return the options that a frozen file implies, whose images are channels last."""
     recurrent = next(a for key, a in arrays.items() if key.startswith("w.U"))
-    return {"filters": recurrent.shape[-1], "kernel_size": list(recurrent.shape[:-2])}
+    return {
+        "filters": recurrent.shape[-1],
+        "kernel_size": list(recurrent.shape[:-2]),
+        "strides": hyper.get("strides", 1),
+        "padding": "valid" if str(hyper.get("padding")).startswith("valid") else "same",
+        "activation": hyper.get("activation", "tanh"),
+        "data_format": "channels_last",
+    }

@@ -8,7 +8,7 @@ import keras
 
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, gate_blocks, rename
-from cellkit_conv._base import ConvCell, along_channels, convolve, convolve_state, sizes_of
+from cellkit_conv._base import ConvCell, along_channels, configure, convolve, convolve_state
 
 
 @keras.saving.register_keras_serializable(package="cellkit_conv")
@@ -71,13 +71,14 @@ class ConvGRUCell(ConvCell):
         h, s = states[0], self.recurrent_activation
         dropped, u = self.drop(h), self.recurrent_kernel
         x_z, x_r, x_n = self.split(projected, 3)
-        gates, candidate = u[..., : 2 * self.filters], u[..., 2 * self.filters :]
-        h_z, h_r = self.split(self.convolve(dropped, gates), 2)
-        z, r = s(x_z + h_z), s(x_r + h_r)
         if self.reset_after:
-            n = self.activation(x_n + r * self.convolve(dropped, candidate, self.recurrent_bias))
+            h_z, h_r, h_n = self.split(self.convolve(dropped, u), 3)
+            z, r = s(x_z + h_z), s(x_r + h_r)
+            n = self.activation(x_n + r * self.shift(h_n, self.recurrent_bias))
         else:
-            n = self.activation(x_n + self.convolve(r * dropped, candidate))
+            h_z, h_r = self.split(self.convolve(dropped, u[..., : 2 * self.filters]), 2)
+            z, r = s(x_z + h_z), s(x_r + h_r)
+            n = self.activation(x_n + self.convolve(r * dropped, u[..., 2 * self.filters :]))
         h = z * h + (1 - z) * n
         return h, [h]
 
@@ -100,6 +101,10 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
         n = tanh(a["n"] + convolve_state(r * h, w["U_n"], config))
     h = z * h + (1 - z) * n
     return h, [h]
+
+
+def _configure(hyper: Any, arrays: Any) -> dict[str, Any]:
+    return {**configure(hyper, arrays), "reset_after": "w.b_hn" in arrays}
 
 
 ConvGRUCell.spec = CellSpec(
@@ -133,5 +138,5 @@ ConvGRUCell.spec = CellSpec(
     aliases={"conv_gru": {"padding": "same"}},
     dims={"rows": 6, "columns": 5, "channels": 2},
     states=("h",),
-    configure=sizes_of,
+    configure=_configure,
 )

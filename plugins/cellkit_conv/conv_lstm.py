@@ -8,7 +8,7 @@ import keras
 
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, gate_blocks, rename
-from cellkit_conv._base import ConvCell, along_channels, convolve, convolve_state, sizes_of
+from cellkit_conv._base import ConvCell, along_channels, configure, convolve, convolve_state
 
 
 @keras.saving.register_keras_serializable(package="cellkit_conv")
@@ -121,6 +121,10 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return h, [h, c]
 
 
+def _configure(hyper: Any, arrays: Any) -> dict[str, Any]:
+    return {**configure(hyper, arrays), "peepholes": "w.p_i" in arrays}
+
+
 ConvLSTMCell.spec = CellSpec(
     reference=reference,
     inputs=("rows", "columns", "channels"),
@@ -152,5 +156,5 @@ ConvLSTMCell.spec = CellSpec(
     aliases={"conv_lstm": {"padding": "same"}},
     dims={"rows": 6, "columns": 5, "channels": 2},
     states=("h", "c"),
-    configure=sizes_of,
+    configure=_configure,
 )

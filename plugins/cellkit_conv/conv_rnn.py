@@ -8,7 +8,7 @@ import keras
 
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, rename
-from cellkit_conv._base import ConvCell, along_channels, convolve, convolve_state, sizes_of
+from cellkit_conv._base import ConvCell, along_channels, configure, convolve, convolve_state
 
 
 @keras.saving.register_keras_serializable(package="cellkit_conv")
@@ -83,5 +83,5 @@ ConvRNNCell.spec = CellSpec(
     aliases={"conv_rnn": {"padding": "same"}},
     dims={"rows": 6, "columns": 5, "channels": 2},
     states=("h",),
-    configure=sizes_of,
+    configure=configure,
 )

@@ -107,6 +107,12 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return h, [h]
 
 
+def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
+    """Return the options that a frozen file implies."""
+    variant = "flax" if "w.b_hn" in arrays else "paper"
+    return {"units": arrays["w.U_f"].shape[0], "variant": variant}
+
+
 MGUCell.spec = CellSpec(
     reference=reference,
     inputs=("features",),
@@ -130,4 +136,6 @@ MGUCell.spec = CellSpec(
         "recurrent product, and its gate keeps the old state instead of replacing it.",
     ),
     aliases={"mgu": {}, "mgu_flax": {"variant": "flax"}},
+    states=("h",),
+    configure=configure,
 )

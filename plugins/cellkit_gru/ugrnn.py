@@ -86,4 +86,6 @@ UGRNNCell.spec = CellSpec(
     ),
     symbols=gate_blocks(["g", "n"]),
     traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    aliases={"ugrnn": {}},
+    states=("h",),
 )
