@@ -259,7 +259,8 @@ def _facts(cell: registry.RegisteredCell) -> dict[str, Any]:
         "link": spec.paper.url,
         "inputs": spec.inputs,
         "dims": dict(spec.dims) or None,
-        "states": f"{example.state_size!r} (case {first!r})",
+        "states": (", ".join(spec.states) + ": " if spec.states else "")
+        + f"{example.state_size!r} (case {first!r})",
         "weights": repr(spec.symbols),
         "cases": dict(spec.cases),
         "traits": sorted(spec.traits),

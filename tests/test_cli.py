@@ -37,6 +37,7 @@ Counter.spec = CellSpec(
     deviations=("The paper counts [from] one.",),
     aliases={"counter_wide": {"units": 2}},
     dims={"f": (2, 4)},
+    states=("n",),
 )
 '''
 
@@ -169,7 +170,7 @@ def test_show_tells_what_the_spec_holds(far_lab, capsys):
         "The paper counts [from] one.",
         "counter_wide: {'units': 2}",
         "f: (2, 4)",
-        "1 (case 'default')",
+        "n: 1 (case 'default')",
         "kernel = W",
     ):
         assert said in out, said
