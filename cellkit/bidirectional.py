@@ -236,6 +236,7 @@ class Bidirectional(keras.layers.Bidirectional):
             if self._runs_as_in_keras():
                 states = self._split(initial_state)
                 joined = None if states is None else [*states[0], *states[1]]
+                joined = keras.tree.map_structure(lambda x: to_tensor(x, dtype), joined)
                 return super().call(sequences, initial_state=joined, mask=mask, training=training)
             return self._merge_results(
                 *self._both("__call__", sequences, initial_state, mask, training, constants)
@@ -320,7 +321,9 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def _check_constants(self) -> None:
         for layer in (self.forward_layer, self.backward_layer):
-            if not compat.takes(layer.call, "constants"):
+            if isinstance(layer, RNN):
+                layer._check_constants()
+            elif not compat.takes(layer.call, "constants"):
                 raise problem(
                     f"{type(layer).__name__} takes no constants.",
                     received="constants=...",
@@ -400,6 +403,10 @@ class Bidirectional(keras.layers.Bidirectional):
         constants: Any = None,
     ) -> Any:
         """Return what a call returns, as symbolic tensors."""
+        states = self._split(initial_state) or ()
+        for layer, given in zip((self.forward_layer, self.backward_layer), states, strict=False):
+            if isinstance(layer, RNN):  # any other layer is checked by Keras
+                layer._convert_states(given, keras.tree.flatten(sequences)[0].shape[0])
         merged = self._merge_results(
             *self._both("compute_output_spec", sequences, initial_state, mask, training, constants)
         )

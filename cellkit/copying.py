@@ -65,7 +65,10 @@ def _copy_cell(cell: Any, new_seed: bool) -> Any:
         return type(cell)(cells, **keras.layers.Layer.get_config(cell))
     if hasattr(cell, "get_config") and hasattr(type(cell), "from_config"):
         return _from_config(cell, new_seed, {})
-    return _make(cell, lambda: copy.deepcopy(cell))
+    # `copy.deepcopy` would save and load the layers inside: they are made anew as well.
+    layers = [part for part in compat.parts(cell) if isinstance(part, keras.layers.Layer)]
+    copies = {id(layer): _from_config(layer, new_seed, {}) for layer in layers}
+    return _make(cell, lambda: copy.deepcopy(cell, copies))
 
 
 def _from_config(source: Any, new_seed: bool, options: dict[str, Any]) -> Any:

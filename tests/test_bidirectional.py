@@ -294,6 +294,22 @@ def test_initial_states_in_a_functional_model():
     assert_same(list(model(X)), list(layer(X, initial_state=states)))
 
 
+def test_lengths_in_a_functional_model():
+    layer = make(TwoStates(3), return_sequences=True)
+    inputs, lengths = keras.Input((None, F)), keras.Input((), dtype="int32")
+    model = keras.Model([inputs, lengths], layer(inputs, lengths=lengths))
+    given = np.array([4, 0, 2], "int32")
+    assert_same(model([X, given]), layer(X, lengths=given))
+
+
+def test_symbolic_initial_states_are_checked():
+    layer = make(TwoStates(3))
+    inputs, h, c = keras.Input((T, F)), keras.Input((3,)), keras.Input((4,))
+    assert layer(inputs, initial_state=[h, c, h, c]).shape == (None, 10)
+    raised(layer, inputs, initial_state=[h, c, h, h])
+    assert "divided" in raised(layer, inputs, initial_state=[h, c, h])[0]
+
+
 def test_stateful_chunks_equal_one_run_of_each_direction():
     layer = make(TwoStates(3), stateful=True, return_state=True)
     assert layer.states is None
@@ -443,6 +459,26 @@ def test_cells_that_are_plain_objects():
     forward, backward = arrays(layer(X))
     assert_same(backward, flip(cellkit.RNN(Decay(), return_sequences=True)(flip(X))))
     assert_same(forward, cellkit.RNN(Decay(), return_sequences=True)(X))
+
+
+def test_layers_inside_a_plain_object_are_made_anew():
+    class Holds:
+        state_size = F
+
+        def __init__(self):
+            self.dense = keras.layers.Dense(F, activation="tanh")
+
+        def call(self, inputs, states):
+            h = self.dense(inputs) + 0.5 * states[0]
+            return h, [h]
+
+    cell = Holds()
+    layer = Bidirectional(cellkit.RNN(cell))
+    assert tuple(layer(X).shape) == (B, 2 * F)
+    forward, backward = layer.forward_layer.cell.dense, layer.backward_layer.cell.dense
+    assert len({id(d) for d in (cell.dense, forward, backward)}) == 3
+    assert len(layer.trainable_weights) == 4
+    assert not np.allclose(*map(arrays, (forward.kernel.value, backward.kernel.value)))
 
 
 def test_a_cell_that_cannot_be_copied_is_reported_or_given_twice():
