@@ -62,9 +62,10 @@ def is_floating(array: Any) -> bool:
 
 def differentiate(
     layer: Any,
-    loss: Callable[[Any], Any],
+    loss: Callable[[Any, Any], Any],
     inputs: Tree,
     states: Tree | None,
+    counts: np.ndarray,
     *,
     mask: Any = None,
     training: bool = False,
@@ -74,9 +75,10 @@ def differentiate(
 
     Args:
         layer: A built recurrent layer.
-        loss: Scalar of the layer's result.
+        loss: Scalar of the layer's result and of `counts`.
         inputs: Structure of NumPy arrays (B, T, ...).
         states: Initial states as NumPy arrays, or None.
+        counts: What else the loss takes, as data.
         mask: A bool array (B, T), or None.
         training: Passed to the layer.
         compiled: Where JAX keeps its compiled functions from call to call; a function is found by
@@ -93,7 +95,14 @@ def differentiate(
     names = [variable.path for variable in layer.trainable_variables]
     mask = None if mask is None else to_tensor(mask)
     g_inputs, g_states, g_weights = call(
-        layer, loss, map_trees(to_tensor, inputs), _tensors(states), mask, training, compiled
+        layer,
+        loss,
+        map_trees(to_tensor, inputs),
+        _tensors(states),
+        to_tensor(counts),
+        mask,
+        training,
+        compiled,
     )
     g_weights = [None if g is None else _leaf_to_numpy(g) for g in g_weights]
     return Gradients(
@@ -139,7 +148,7 @@ def _replace(tree: Tree | None, values: Mapping[str, Any], prefix: str = "") -> 
     return map_trees(lambda leaf: values.get(next(names), leaf), tree)
 
 
-def _differentiate_tensorflow(layer, loss, inputs, states, mask, training, compiled):
+def _differentiate_tensorflow(layer, loss, inputs, states, counts, mask, training, compiled):
     import tensorflow as tf
 
     of_inputs, of_states = _floating(inputs), _floating(states)
@@ -147,7 +156,7 @@ def _differentiate_tensorflow(layer, loss, inputs, states, mask, training, compi
     with tf.GradientTape() as tape:
         for leaf in (*of_inputs.values(), *of_states.values()):
             tape.watch(leaf)
-        value = loss(call_layer(layer, inputs, states, mask, training))
+        value = loss(call_layer(layer, inputs, states, mask, training), counts)
     return _densify(tf, tape.gradient(value, (of_inputs, of_states, weights)))
 
 
@@ -160,7 +169,7 @@ def _densify(tf: Any, gradients: Any) -> Any:
     return gradients
 
 
-def _differentiate_torch(layer, loss, inputs, states, mask, training, compiled):
+def _differentiate_torch(layer, loss, inputs, states, counts, mask, training, compiled):
     import torch
 
     def leaf_of_graph(x):
@@ -173,7 +182,7 @@ def _differentiate_torch(layer, loss, inputs, states, mask, training, compiled):
         layer, _replace(inputs, of_inputs), _replace(states, of_states), mask, training
     )
     targets = [*of_inputs.values(), *of_states.values(), *weights]
-    found = list(torch.autograd.grad(loss(result), targets, allow_unused=True))
+    found = list(torch.autograd.grad(loss(result, counts), targets, allow_unused=True))
     first, second = len(of_inputs), len(of_inputs) + len(of_states)
     return (
         dict(zip(of_inputs, found[:first], strict=True)),
@@ -182,23 +191,23 @@ def _differentiate_torch(layer, loss, inputs, states, mask, training, compiled):
     )
 
 
-def _differentiate_jax(layer, loss, inputs, states, mask, training, compiled):
+def _differentiate_jax(layer, loss, inputs, states, counts, mask, training, compiled):
     import jax
 
     key = (id(layer), loss, states is None, mask is None, training)
     functions = {} if compiled is None else compiled
     if key not in functions:
 
-        def value(of_inputs, of_states, weights, others, inputs, states, mask):
+        def value(of_inputs, of_states, weights, others, inputs, states, counts, mask):
             inputs, states = _replace(inputs, of_inputs), _replace(states, of_states)
             given = {"initial_state": states, "mask": mask, "training": training}
             given = {name: entry for name, entry in given.items() if entry is not None}
             result, _ = layer.stateless_call(weights, others, inputs, **given)
-            return loss(result)
+            return loss(result, counts)
 
         functions[key] = jax.jit(jax.grad(value, argnums=(0, 1, 2)))
     weights = [variable.value for variable in layer.trainable_variables]
     others = [variable.value for variable in layer.non_trainable_variables]
     return functions[key](
-        _floating(inputs), _floating(states), weights, others, inputs, states, mask
+        _floating(inputs), _floating(states), weights, others, inputs, states, counts, mask
     )

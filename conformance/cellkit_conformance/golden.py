@@ -4,9 +4,7 @@ A folder holds `manifest.json` and one `.npz` per cell, in the format that `test
 describes. A file is compared when its cell is registered, under its own name or as an alias in a
 spec; the spec's weight map brings the paper's symbols onto the cell's weights.
 
-Files in float64 are computed in float64 on every backend; JAX workers run with x64 for that. Where
-Keras' own operations fall back to float32 (its `tanh` does on JAX, with x64 too), the limit is that
-of float32, because the limit has to be one that a right cell can meet.
+Files in float64 are compared in float64 on every backend; JAX workers run with x64 for that.
 """
 
 from __future__ import annotations
@@ -42,7 +40,6 @@ class Match:
         name: The cell in the manifest.
         cell: The registered cell, or "" where there is none.
         dtype: What was computed in.
-        limited: Whether Keras' operations fell back to float32, so that its limit counts.
         error: The largest difference relative to the largest magnitude, by array.
         limit: The largest one allowed.
         problem: Why nothing could be compared, or "".
@@ -51,7 +48,6 @@ class Match:
     name: str
     cell: str = ""
     dtype: str = ""
-    limited: bool = False
     error: dict[str, float] | None = None
     limit: float = 0.0
     problem: str = ""
@@ -128,8 +124,6 @@ def run_golden(
     for backend, match in broken:
         text = match.problem or f"{match.error} is above {match.limit:g}"
         console.print(f"[red]{match.name} on {backend}:[/] {escape(text)}", highlight=False)
-    if any(match.limited for matches in found.values() for match in matches.values()):
-        console.print("[dim]* limit of float32: Keras' operations keep no float64 there[/]")
     if unregistered:
         names = ", ".join(unregistered) if list_all else f"{len(unregistered)} (--all names them)"
         console.print(f"[dim]Not registered, so not compared: {names}[/]", highlight=False)
@@ -140,8 +134,7 @@ def run_golden(
 def _cell_text(match: Match) -> str:
     if match.problem:
         return "[red]not compared[/]"
-    said = f"[{'green' if match.ok else 'red'}]{match.worst:.1e}[/]"
-    return f"{said} [dim]*[/]" if match.limited else said
+    return f"[{'green' if match.ok else 'red'}]{match.worst:.1e}[/]"
 
 
 def _on_backend(folder: Path, manifest: Mapping[str, Any], backend: str) -> dict[str, Match]:
@@ -205,8 +198,7 @@ def compare_entry(
     with np.load(folder / entry["file"], allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     match.dtype = entry.get("dtype", str(arrays["y"].dtype))
-    match.limited = match.dtype == "float64" and not _keras_keeps_float64()
-    match.limit = limit_by_dtype["float32" if match.limited else match.dtype]
+    match.limit = limit_by_dtype[match.dtype]
     try:
         got = run_entry(registered, kwargs, entry, arrays, match.dtype)
     except (ValueError, TypeError, KeyError) as error:
@@ -284,15 +276,6 @@ def _registered(name: str) -> tuple[Any, dict[str, Any]] | None:
         if name == candidate:
             return registered, {}
     return None
-
-
-def _keras_keeps_float64() -> bool:
-    import keras
-
-    from cellkit_conformance.backend import to_tensor
-
-    result = keras.ops.tanh(to_tensor(np.zeros(1)))
-    return keras.backend.standardize_dtype(result.dtype) == "float64"
 
 
 def _inputs(spec: Any, arrays: Mapping[str, np.ndarray]) -> Tree:

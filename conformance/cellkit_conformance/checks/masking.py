@@ -216,7 +216,6 @@ PAIRED: list[dict[str, Any]] = [
     {"return_sequences": False},
     {"return_sequences": True, "go_backwards": True},
     {"return_sequences": False, "go_backwards": True},
-    {"return_sequences": True, "unroll": True},
     {"return_sequences": True, "unroll": True, "go_backwards": True},
     {"return_sequences": True, "stateful": True},
 ]
@@ -232,8 +231,6 @@ def masks_with_every_option(ctx: Context) -> None:
         ctx.agrees(subject, example)
 
     for subject in ctx.cases():
-        # Every kind of mask with every set of options at least once in the edges: the kinds are
-        # listed again so that their number and that of the options have no common factor.
         space = Space(shapes=[(3, 3)], masks=PADDED, options=PAIRED)
         ctx.each(subject, space, body, 2 * ctx.profile.examples)
 
