@@ -66,8 +66,9 @@ def sequence_scope(
 ) -> Iterator[SequenceScope]:
     """Open `scope` for one call of a layer; what is drawn in it is gone afterwards.
 
-    Keras' own cells, `stock`, cache their masks on themselves; those are cleared before and after. One of
-    them draws its masks also at inference and then ignores them: it is kept from drawing.
+    Keras' own cells, `stock`, cache their masks on themselves; those are cleared before and
+    after. One of them draws its masks also at inference and then ignores them: it is kept from
+    drawing.
     """
     scope.stock = stock
     _reset_stock(scope.stock)

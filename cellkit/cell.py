@@ -318,8 +318,10 @@ class Cell(keras.layers.Layer):
         shape, dtype = tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype)
 
         def recipe(batch: Any) -> Any:
-            ones = keras.ops.ones((batch, *shape), dtype=dtype)
-            return keras.random.dropout(ones, rate, seed=self.seed_generator)
+            # Not `keras.random.dropout`, which draws from a global state on Torch when the seed is
+            # left open: what it drew could not be saved and resumed.
+            kept = keras.random.uniform((batch, *shape), seed=self.seed_generator) >= rate
+            return keras.ops.cast(kept, dtype) / (1.0 - rate)
 
         scope = _sequence.current_scope() or _sequence.SequenceScope(keras.ops.shape(x)[0])
         return x * scope.mask((id(self), *key), recipe)
