@@ -16,7 +16,17 @@ from cellkit_conformance import backend, oracle
 from cellkit_conformance.strategies import Example, draw_values
 from cellkit_conformance.targets import Target
 from cellkit_conformance.tolerance import Tolerance
-from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, map_trees, paths
+from cellkit_conformance.trees import (
+    Tree,
+    children,
+    difference,
+    is_shape,
+    leaves,
+    map_shapes,
+    map_trees,
+    paths,
+    rebuild,
+)
 
 SIZES = (3, 2, 4, 5, 6, 7)
 """Sizes of symbolic dimensions in order of appearance, all different: none hides another."""
@@ -180,6 +190,19 @@ class Subject:
             return values.astype(leaf.dtype)
 
         return map_trees(draw, self.template)
+
+    def symbolic_inputs(self) -> Tree:
+        """Make Keras inputs with unknown batch and time; entries of a dict are named by key."""
+
+        def make(node: Tree, name: str | None) -> Tree:
+            if is_shape(node):
+                return keras.Input((None, *node), name=name)
+            named = [
+                make(child, key if isinstance(key, str) else None) for key, child in children(node)
+            ]
+            return rebuild(node, named)
+
+        return make(self.input_shapes, None)
 
     @functools.cached_property
     def template(self) -> Tree:

@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 
 from cellkit_conformance import backend
@@ -18,7 +17,7 @@ from cellkit_conformance.checks.structure import PAIRS, fits
 from cellkit_conformance.context import Context
 from cellkit_conformance.strategies import Example
 from cellkit_conformance.subject import Subject, describe_leaves
-from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, map_trees
+from cellkit_conformance.trees import Tree, difference, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}
 
@@ -31,8 +30,7 @@ def symbolic_equals_eager(ctx: Context) -> None:
         x = map_trees(backend.to_tensor, inputs)
         for options in PAIRS:
             layer = subject.layer(**options)
-            symbolic = map_shapes(lambda shape: keras.Input((None, *shape)), subject.input_shapes)
-            announced, real = layer(symbolic), layer(x)
+            announced, real = layer(subject.symbolic_inputs()), layer(x)
             announced = list(announced) if type(announced) is tuple else announced
             real = list(real) if type(real) is tuple else real
             found = difference(announced, real)

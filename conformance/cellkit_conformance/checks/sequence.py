@@ -12,7 +12,7 @@ from cellkit_conformance.checks import check
 from cellkit_conformance.context import Context
 from cellkit_conformance.strategies import PADDED, Example, Space
 from cellkit_conformance.subject import Subject
-from cellkit_conformance.trees import Tree, leaves, map_shapes, map_trees
+from cellkit_conformance.trees import Tree, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}
 
@@ -209,7 +209,7 @@ def unrolled(ctx: Context) -> None:
 def one_model_for_all_lengths(ctx: Context) -> None:
     """Run one model with unknown batch and time on two shapes."""
     for subject in ctx.cases():
-        symbolic = map_shapes(lambda shape: keras.Input((None, *shape)), subject.input_shapes)
+        symbolic = subject.symbolic_inputs()
         layer = subject.fresh_layer(**SEQUENCES)
         output, _ = subject.split(layer, layer(symbolic))
         model = keras.Model(symbolic, output)

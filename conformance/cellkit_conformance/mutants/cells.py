@@ -1,0 +1,302 @@
+"""Broken cells: each a canary with one defect of the kind that authors make."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import ops
+
+from cellkit_conformance.canaries import NestedCanary, PlainCanary, plain_reference
+
+
+class WrongSign(PlainCanary):
+    """The update subtracts the candidate."""
+
+    def mix(self, g: Any, c: Any, n: Any) -> Any:
+        """Compute c'."""
+        return g * c - (1 - g) * n
+
+
+class SwappedGates(PlainCanary):
+    """Gate and candidate exchange their input weights."""
+
+    def gate(self, x: Any, h: Any) -> Any:
+        """Compute g."""
+        z = ops.matmul(x, self.Wn) + ops.matmul(h, self.Ug)
+        return ops.sigmoid(z if self.bg is None else z + self.bg)
+
+    def candidate(self, x: Any, c: Any) -> Any:
+        """Compute n."""
+        z = ops.matmul(x, self.Wg) + ops.matmul(c, self.Un)
+        return self.activation(z if self.bn is None else z + self.bn)
+
+
+class StateNotUpdated(PlainCanary):
+    """Every step starts from the initial states."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, _ = super().call(inputs, states, training)
+        return output, [states[0], states[1]]
+
+
+class OldStateOut(PlainCanary):
+    """The output is made of h(t-1) instead of h(t)."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        _, new = super().call(inputs, states, training)
+        return self.emit(states[0]), new
+
+
+class DroppedBias(PlainCanary):
+    """The bias of the output exists and is never added."""
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        return ops.matmul(h, self.P)
+
+
+class WrongConstant(PlainCanary):
+    """The 'linear' case computes something else than its option says."""
+
+    def candidate(self, x: Any, c: Any) -> Any:
+        """Compute n."""
+        n = super().candidate(x, c)
+        return n if self.units == 4 else 0.9 * n
+
+
+class BatchLeak(PlainCanary):
+    """A mean over the batch gets into every row."""
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        return super().emit(h - ops.mean(h, axis=0, keepdims=True))
+
+
+class DeadInput(PlainCanary):
+    """The last feature is cut off."""
+
+    def gate(self, x: Any, h: Any) -> Any:
+        """Compute g."""
+        return super().gate(x * ops.convert_to_tensor([1.0, 1.0, 0.0]), h)
+
+    def candidate(self, x: Any, c: Any) -> Any:
+        """Compute n."""
+        return super().candidate(x * ops.convert_to_tensor([1.0, 1.0, 0.0]), c)
+
+
+class Overflow(PlainCanary):
+    """The sigmoid is exp(z) / (1 + exp(z)), which overflows."""
+
+    def gate(self, x: Any, h: Any) -> Any:
+        """Compute g."""
+        z = ops.exp(ops.matmul(x, self.Wg) + ops.matmul(h, self.Ug) + self.bg)
+        return z / (1 + z)
+
+
+class DivisionByInput(PlainCanary):
+    """Inputs are normalised by their length, also when it is zero."""
+
+    def candidate(self, x: Any, c: Any) -> Any:
+        """Compute n."""
+        length = ops.sqrt(ops.sum(x * x, axis=-1, keepdims=True))
+        return super().candidate(x, c) + 0.0 * (x / length)[:, :1]
+
+
+class RootAtZero(PlainCanary):
+    """A root whose derivative is infinite at zero."""
+
+    def candidate(self, x: Any, c: Any) -> Any:
+        """Compute n."""
+        return super().candidate(x, c) + ops.sqrt(ops.abs(x[:, :1]))
+
+
+class CutGradient(PlainCanary):
+    """The states are detached at every step."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        return super().call(inputs, [ops.stop_gradient(s) for s in states], training)
+
+
+class FrozenWeight(PlainCanary):
+    """A trainable weight is used behind a stop_gradient."""
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        return ops.matmul(h, ops.stop_gradient(ops.convert_to_tensor(self.P))) + self.q
+
+
+class SizeAfterBuild(PlainCanary):
+    """The output size is right only after build."""
+
+    late = 0
+
+    @property
+    def output_size(self) -> int:
+        """One too few before build."""
+        return self.units + self.late
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights."""
+        self.late = 1
+        super().build(input_shape)
+
+
+class WrongOutputSize(PlainCanary):
+    """The output size is that of the states."""
+
+    @property
+    def output_size(self) -> int:
+        """One too few."""
+        return self.units
+
+
+class SameCases(PlainCanary):
+    """Two cases that say the same in two ways."""
+
+
+SameCases.spec = dataclasses.replace(
+    PlainCanary.spec, cases={"a": {"units": 4}, "b": {"units": 4, "activation": "tanh"}}
+)
+
+
+class HalfStates(PlainCanary):
+    """The states come back in half precision."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(inputs, states, training)
+        return output, [ops.cast(s, "float16") for s in new]
+
+
+class RemembersBatch(PlainCanary):
+    """The initial state has the batch size of the first call."""
+
+    batch = None
+
+    def get_initial_state(self, batch_size: Any = None) -> list[Any]:
+        """Give zeros of the first batch size."""
+        if self.batch is None:
+            object.__setattr__(self, "batch", batch_size)
+        return [ops.zeros((self.batch, self.units)), ops.zeros((self.batch, self.units))]
+
+
+class LazyWeight(PlainCanary):
+    """A weight is created by the first call."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create most weights."""
+        super().build(input_shape)
+        self.late = keras.layers.Dense(self.units + 1)
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        return super().emit(h) + self.late(h)
+
+
+class SharedWeight(PlainCanary):
+    """All instances of the class use one bias."""
+
+    shared: dict[Any, Any] = {}
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, once per class."""
+        super().build(input_shape)
+        bias = self.shared.setdefault(self.units, self.q)
+        self._trainable_variables.append(bias) if bias is not self.q else None
+
+
+class ListsOnly(PlainCanary):
+    """States are looked at by type."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        if isinstance(states, tuple):
+            states = states[::-1]
+        return super().call(inputs, states, training)
+
+
+class MutatesStates(PlainCanary):
+    """The list of states is changed in place."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(inputs, states, training)
+        if isinstance(states, list):
+            states[0] = new[0]
+        return output, new
+
+
+def _blind_reference(w: dict, x: Any, states: Any, config: dict) -> Any:
+    """Use the sum of two weights only, so that their order cannot be seen."""
+    both = w["Wg"] + w["Wn"]
+    return plain_reference({**w, "Wg": both, "Wn": both}, x, states, config)
+
+
+class BlindReference(PlainCanary):
+    """The reference does not see which of two weights is which."""
+
+
+BlindReference.spec = dataclasses.replace(PlainCanary.spec, reference=_blind_reference)
+
+
+class DeniesMasking(PlainCanary):
+    """Masks are not claimed, and accepted."""
+
+
+DeniesMasking.spec = dataclasses.replace(PlainCanary.spec, traits=frozenset())
+
+
+class NoiseInInference(PlainCanary):
+    """Noise is added whatever the training flag says."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def noisy(self, training: bool) -> bool:
+        """Whether to add noise."""
+        return True
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(inputs, states, training)
+        if self.noisy(training):
+            output = output + keras.random.normal(ops.shape(output), seed=self.seeds)
+        return output, new
+
+
+class HiddenNoise(NoiseInInference):
+    """Noise in training, and no trait that says so."""
+
+    def noisy(self, training: bool) -> bool:
+        """Whether to add noise."""
+        return bool(training)
+
+
+class LostArgument(PlainCanary):
+    """The config forgets the activation."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return most of the constructor arguments."""
+        config = super().get_config()
+        del config["activation"]
+        return config
+
+
+class IgnoredDropout(NestedCanary):
+    """Dropout is claimed, accepted and never applied."""
+
+    def _drop(self, x: Any, rate: float, key: Any) -> Any:
+        return x
+
+
+class ResampledDropout(NestedCanary):
+    """A new dropout mask is drawn at every step."""
+
+    def _drop(self, x: Any, rate: float, key: Any) -> Any:
+        return keras.random.dropout(x, rate, seed=self.seed_generator)
