@@ -12,20 +12,29 @@ from cellkit.running import flatten_shapes, map_shapes
 from cellkit.structure import describe
 
 
-def shape_text(shape: Any) -> str:
-    """Write a shape, or a structure of shapes, for an error text."""
-    if shape is None:
-        return "unknown"
-    leaves = map_shapes(lambda s: _Text(s), shape)
-    return describe(leaves, repr)
+def shape_text(shapes: Any, lead: tuple[str, ...] = ()) -> str:
+    """Write a shape, or a structure of shapes, for an error text.
+
+    Args:
+        shapes: The shapes.
+        lead: Names to write in place of the first axes.
+    """
+
+    def text(shape: tuple[int | None, ...]) -> _Text:
+        axes = [*lead, *map(str, shape[len(lead) :])]
+        return _Text("(" + ", ".join(axes) + ("," if len(axes) == 1 else "") + ")")
+
+    return describe(map_shapes(text, shapes), str)
 
 
 class _Text:
-    def __init__(self, shape: tuple[int | None, ...]) -> None:
-        self.shape = shape
+    """A shape, written out: a leaf that `describe` does not descend into."""
 
-    def __repr__(self) -> str:
-        return str(self.shape)
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def check_inputs(layer: Any, sequences: Any, built_for: Any) -> None:
@@ -89,22 +98,12 @@ def _check_built(name: str, shapes: Any, built_for: Any, text: str) -> None:
             for a, b in zip(now, then, strict=True)
         )
     if not same:
-        expected = map_shapes(lambda s: ("batch", "time", *s[2:]), built_for)
         raise problem(
             f"The inputs do not fit the ones that {name} was built for.",
             received=f"inputs of shape {text}",
-            expected=f"inputs of shape {_plain(expected)}",
+            expected=f"inputs of shape {shape_text(built_for, ('batch', 'time'))}",
             fix="pass inputs of the same structure, rank and feature sizes, or make a new layer",
         )
-
-
-def _plain(structure: Any) -> str:
-    return describe_tuple(structure).replace("'batch'", "batch").replace("'time'", "time")
-
-
-def describe_tuple(structure: Any) -> str:
-    """Write nested tuples as they are."""
-    return repr(structure)
 
 
 def _structure(shapes: Any) -> Any:
