@@ -53,9 +53,13 @@ def load(name: str, split: str) -> tuple[Any, np.ndarray]:
         split: One of the splits of the set, e.g. `"train"`.
 
     Returns:
-        Inputs and targets. For `"basic_motions"` the inputs are
-        `{"acc": (recordings, 100, 3), "gyro": (recordings, 100, 3)}`, float32, in the units of the
-        watch, and the targets int32 labels that index `class_names`.
+        Inputs and targets. The targets are int32 labels that index `class_names`; the inputs are
+
+        - `"basic_motions"`: `{"acc": (recordings, 100, 3), "gyro": (recordings, 100, 3)}`,
+          float32, in the units of the watch;
+        - `"digits"`: `(images, 8, 8)`, float32 in [0, 1], rows from top to bottom;
+        - `"japanese_vowels"`: `{"values": (utterances, 29, 12), "lengths": (utterances,)}`,
+          float32 and int32, with zeros after the last step of an utterance.
 
     Raises:
         ValueError: If the name or the split is unknown, or the file is missing or not the right
@@ -118,6 +122,21 @@ def _read_basic_motions(path: Path, split: str) -> tuple[dict[str, np.ndarray], 
     return {"acc": values[..., :3], "gyro": values[..., 3:]}, labels
 
 
+def _read_digits(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(path) as file:
+        images, labels = file[f"{split}_images"], file[f"{split}_labels"]
+    return images.astype("float32") / 16, labels
+
+
+def _read_japanese_vowels(path: Path, split: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    with np.load(path) as file:
+        flat, lengths = file[f"{split}_values"], file[f"{split}_lengths"]
+        labels = file[f"{split}_labels"]
+    values = np.zeros((len(lengths), 29, flat.shape[-1]), "float32")
+    values[np.arange(29) < lengths[:, None]] = flat
+    return {"values": values, "lengths": lengths}, labels
+
+
 DATASETS = {
     "basic_motions": Dataset(
         file="basic_motions.npz",
@@ -127,5 +146,23 @@ DATASETS = {
         splits=("train", "test"),
         classes=("Standing", "Running", "Walking", "Badminton"),
         read=_read_basic_motions,
+    ),
+    "digits": Dataset(
+        file="digits.npz",
+        sha256="ccb2ff6924fabedb718cc4f7265f78461ce7c4b5979824fd7710d93dad933943",
+        source="Optical Recognition of Handwritten Digits, 1,797 images of 8x8, by E. Alpaydin and "
+        "C. Kaynak, UCI (doi:10.24432/C50P49); terms in examples/data/LICENSES.md.",
+        splits=("train", "test"),
+        classes=tuple("0123456789"),
+        read=_read_digits,
+    ),
+    "japanese_vowels": Dataset(
+        file="japanese_vowels.npz",
+        sha256="fff9f53790dceb8f1f1ce964ea81668ca9c84448bdd7d8c0797f8d1d8ec7ee26",
+        source="Japanese Vowels, 640 utterances of nine speakers, by M. Kudo, J. Toyama and "
+        "M. Shimbo, UCI (doi:10.24432/C5NS47); terms in examples/data/LICENSES.md.",
+        splits=("train", "test"),
+        classes=tuple(f"speaker {k}" for k in range(1, 10)),
+        read=_read_japanese_vowels,
     ),
 }

@@ -48,6 +48,49 @@ def test_basic_motions_holds_the_first_values_of_the_original_files(data):
     assert labels[0] == 0
 
 
+@pytest.mark.parametrize(("split", "images"), [("train", 1200), ("test", 597)])
+def test_digits_have_the_documented_arrays(data, split, images):
+    inputs, labels = data.load("digits", split)
+    assert inputs.shape == (images, 8, 8)
+    assert inputs.dtype == np.float32
+    assert (inputs.min(), inputs.max()) == (0, 1)
+    assert labels.dtype == np.int32
+    assert len(np.bincount(labels)) == len(data.class_names("digits")) == 10
+    assert np.bincount(labels).min() >= images // 11
+
+
+def test_digits_hold_the_first_values_of_the_original_file(data):
+    inputs, labels = data.load("digits", "train")
+    assert (inputs[0, 0] * 16).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
+    assert (inputs[0, 1] * 16).tolist() == [0, 0, 13, 15, 10, 15, 5, 0]
+    assert labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+
+
+@pytest.mark.parametrize(("split", "utterances"), [("train", 270), ("test", 370)])
+def test_japanese_vowels_have_the_documented_arrays(data, split, utterances):
+    inputs, labels = data.load("japanese_vowels", split)
+    values, lengths = inputs["values"], inputs["lengths"]
+    assert values.shape == (utterances, 29, 12)
+    assert values.dtype == np.float32
+    assert lengths.dtype == labels.dtype == np.int32
+    assert 7 <= lengths.min() <= lengths.max() <= 29
+    used = np.arange(29) < lengths[:, None]
+    assert values[used].all(axis=-1).mean() > 0.99
+    assert not values[~used].any()
+    counts = np.bincount(labels)
+    assert len(counts) == len(data.class_names("japanese_vowels")) == 9
+    assert (counts.min(), counts.max()) == ((30, 30) if split == "train" else (24, 88))
+
+
+def test_japanese_vowels_hold_the_first_values_of_the_original_file(data):
+    # JapaneseVowels_TRAIN.ts, first utterance: 20 steps of coefficients 0 and 1.
+    inputs, labels = data.load("japanese_vowels", "train")
+    assert np.allclose(inputs["values"][0, :3, 0], [1.860936, 1.891651, 1.939205])
+    assert np.allclose(inputs["values"][0, 18:20, 1], [-0.612291, -0.63835])
+    assert inputs["lengths"][0] == 20
+    assert labels[0] == 0
+
+
 def test_activities_look_as_they_should(data):
     # Standing moves least and running most, on both sensors: labels and recordings belong together.
     inputs, labels = data.load("basic_motions", "train")

