@@ -145,13 +145,13 @@ def lstm_step(cell):
     return step
 
 
-def gradients(loss, variables):
-    """Gradients of `loss()` with respect to Keras variables, as NumPy arrays (zeros if unused)."""
+def loss_and_gradients(loss, variables):
+    """The value of `loss()` and its gradients with respect to Keras variables, in NumPy."""
     if BACKEND == "torch":
         import torch
 
-        values = [v.value for v in variables]
-        grads = torch.autograd.grad(loss(), values, allow_unused=True)
+        value = loss()
+        grads = torch.autograd.grad(value, [v.value for v in variables], allow_unused=True)
     elif BACKEND == "jax":
         import jax
 
@@ -159,17 +159,22 @@ def gradients(loss, variables):
             with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
                 return loss()
 
-        grads = jax.grad(function)([v.value for v in variables])
+        value, grads = jax.value_and_grad(function)([v.value for v in variables])
     else:
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             value = loss()
         grads = tape.gradient(value, [v.value for v in variables])
-    return [
+    return npy(value), [
         np.zeros(v.shape, "float32") if g is None else npy(g)
         for g, v in zip(grads, variables, strict=True)
     ]
+
+
+def gradients(loss, variables):
+    """The gradients of `loss()` alone."""
+    return loss_and_gradients(loss, variables)[1]
 
 
 def compiled(layer, training=False):

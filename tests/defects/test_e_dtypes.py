@@ -213,7 +213,7 @@ FITTED = {
 
 @pytest.mark.parametrize(
     ("policy", "name"),
-    [(p, n) for p in ("mixed_float16", "mixed_bfloat16") for n in FITTED],
+    [*(("mixed_float16", n) for n in FITTED), ("mixed_bfloat16", "stack")],
 )
 def test_e_fit_under_mixed_precision(policy, name):
     """Keras is right here, but for what A2 and E1 say."""
