@@ -2,6 +2,8 @@
 
 python examples/data/make_basic_motions.py            # writes the file next to this script
 python examples/data/make_basic_motions.py --check    # compares with the file that is there
+
+Version and checksums are pinned, so the result is the same every time.
 """
 
 from __future__ import annotations
