@@ -177,7 +177,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     dot = np.abs(np.einsum("bhk,bhk->bh", new_n, q))
     scale = np.maximum(dot, np.exp(-new_m)) + config["epsilon"]
     h = np.einsum("bhkv,bhk->bhv", new_C, q) / scale[:, :, None]
-    h = h.reshape(len(h), -1)
+    h = h.reshape(len(h), config["units"])
     if config["output_gate"]:
         h = activation(config["recurrent_activation"])(x @ w["W_o"] + w["b_o"]) * h
     return h, [new_C, new_n, new_m]

@@ -211,6 +211,8 @@ PhasedLSTMCell.spec = CellSpec(
     | rename({"tau": "tau", "shift": "shift", "r_on": "r_on"})
     | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
     traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    # The rounding of a phase is multiplied by the slope of the gate, 2 / r_on = 40.
+    tolerance=40.0,
     deviations=(
         "The paper's LSTM has peepholes; here they are an option, and off.",
         "phased-lstm-keras has no time input: it counts the steps.",

@@ -142,10 +142,10 @@ ESNCell.spec = CellSpec(
     reference=reference,
     inputs=("features",),
     cases={
-        "default": {"units": 12, "seed": 3, "bias_initializer": "random_normal"},
-        "leaky": {"units": 4, "leaky": 0.7, "connectivity": 0.9, "spectral_radius": 1.2, "seed": 2},
-        "relu": {"units": 4, "activation": "relu", "connectivity": 1.0, "leaky": 0.3},
-        "no_bias": {"units": 5, "use_bias": False, "connectivity": 0.8},
+        "default": {"units": 5, "connectivity": 0.8, "seed": 3},
+        "sparse": {"units": 12, "leaky": 0.7, "seed": 2, "bias_initializer": "random_normal"},
+        "relu": {"units": 4, "activation": "relu", "connectivity": 1.0, "spectral_radius": 1.2},
+        "no_bias": {"units": 4, "use_bias": False, "connectivity": 0.9, "leaky": 0.3, "seed": 4},
         "dropout": {
             "units": 4,
             "connectivity": 1.0,
