@@ -18,4 +18,6 @@ def problem(what: str, *, received: str, expected: str, fix: str) -> ValueError:
     Returns:
         The exception, to be raised by the caller.
     """
-    return ValueError(f"{what}\n  Received: {received}\n  Expected: {expected}\n  How to fix: {fix}")
+    return ValueError(
+        f"{what}\n  Received: {received}\n  Expected: {expected}\n  How to fix: {fix}"
+    )

@@ -107,7 +107,7 @@ class Cell(keras.layers.Layer):
         _check_keywords(type(self), kwargs)
         super().__init__(**kwargs)
         compat.take_over_conversion(self)
-        self.units = None if units is None else positive_int(type(self), "units", units)
+        self.units: Any = None if units is None else positive_int(type(self), "units", units)
         self.activation = precise(keras.activations.get(activation))
         self.recurrent_activation = precise(keras.activations.get(recurrent_activation))
         self.use_bias = bool(use_bias)
@@ -581,7 +581,7 @@ def _arguments(cls: type) -> list[str]:
             break
         if "__init__" not in vars(base):
             continue
-        parameters = inspect.signature(base.__init__).parameters.values()
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
         for p in itertools.islice(parameters, 1, None):
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
                 names[p.name] = None

@@ -214,18 +214,15 @@ def mask_from_lengths(lengths: Any, like: Any) -> Any:
     shape = tuple(getattr(lengths, "shape", np.shape(lengths)))
     dtype = keras.backend.standardize_dtype(getattr(lengths, "dtype", "int32"))
     wrong_shape = len(shape) != 1 or (None not in (batch, shape[0]) and shape[0] != batch)
-    values = lengths if isinstance(lengths, np.ndarray) else None
-    out_of_range = (
-        values is not None
-        and not wrong_shape
-        and values.size > 0
-        and (values.min() < 0 or (time is not None and values.max() > time))
-    )
-    if wrong_shape or "int" not in dtype or out_of_range:
+    beyond = ""
+    if isinstance(lengths, np.ndarray) and lengths.size and not wrong_shape:
+        low, high = lengths.min(), lengths.max()
+        if low < 0 or (time is not None and high > time):
+            beyond = f" between {low} and {high}"
+    if wrong_shape or "int" not in dtype or beyond:
         raise problem(
             "The lengths do not fit the inputs.",
-            received=f"lengths of shape {shape} and dtype {dtype}"
-            + (f" between {values.min()} and {values.max()}" if out_of_range else ""),
+            received=f"lengths of shape {shape} and dtype {dtype}{beyond}",
             expected=f"integers of shape ({batch},) between 0 and {time}: one per row",
             fix="pass the number of valid steps of each row, e.g. `mask.sum(axis=1)`",
         )

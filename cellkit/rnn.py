@@ -117,7 +117,7 @@ class RNN(keras.layers.RNN):
     ) -> None:
         _check_options(type(self), unroll, kwargs)
         if isinstance(cell, (list, tuple)):
-            cell = StackedCells(cell, dtype=kwargs.get("dtype"))
+            cell = StackedCells(list(cell), dtype=kwargs.get("dtype"))
         check_cell(cell)
         # Not Keras' own constructor: it rejects states that are a dict and keeps the stored states
         # out of the layer's variables.
@@ -286,7 +286,8 @@ class RNN(keras.layers.RNN):
         Returns:
             The last output, all outputs (None unless they are returned), the final states.
         """
-        runner, scope = self.runner, current_scope()
+        batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
+        runner, scope = self.runner, current_scope() or SequenceScope(batch)
         form = self._holder.make("output_form", self._output_form)
         single = not keras.tree.is_nested(sequences)
 
@@ -375,7 +376,8 @@ class RNN(keras.layers.RNN):
         Raises:
             ValueError: If the layer is not stateful, or the states do not fit.
         """
-        if not self.stateful:
+        store = self.state_store
+        if store is None:
             if states is None:
                 return
             raise problem(
@@ -384,7 +386,7 @@ class RNN(keras.layers.RNN):
                 expected="stateful=True",
                 fix="make the layer with `stateful=True`, or pass `initial_state` to the call",
             )
-        if not self.state_store.built:
+        if not store.built:
             if states is None:
                 return
             raise problem(
@@ -393,12 +395,11 @@ class RNN(keras.layers.RNN):
                 expected="a built layer: its batch size is known then",
                 fix="call the layer once or build it before setting its states",
             )
-        batch = self.state_store.values[0].shape[0]
+        batch = store.values[0].shape[0]
         if states is None:
-            self.state_store.reset(self.runner.initial(batch))
+            store.reset(self.runner.initial(batch))
         else:
-            leaves = keras.tree.flatten(self._convert_states(states, batch))
-            self.state_store.assign(leaves)
+            store.assign(keras.tree.flatten(self._convert_states(states, batch)))
 
     def reset_states(self, states: Any = None) -> None:
         """Do the same as `reset_state`, under its older name."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -90,7 +90,7 @@ def rebuild(like: Any, children: Iterable[Any]) -> Any:
     """
     children = list(children)
     if isinstance(like, Mapping):
-        return type(like)(zip(like, children, strict=True))
+        return cast(Any, type(like))(zip(like, children, strict=True))
     if is_namedtuple(like):
         return type(like)(*children)
     return type(like)(children) if type(like) in (list, tuple) else list(children)

@@ -8,7 +8,6 @@ of the scan and is assigned once, after the loop.
 from __future__ import annotations
 
 import contextvars
-import functools
 import sys
 from typing import Any
 
@@ -133,7 +132,7 @@ def _loop(
     written, has_losses, specs = _explore(loop, first, states)
     loop.scope.redraw()
     if loop.unroll is True and inputs[0].shape[1]:
-        return python.run(sys.modules[__name__], loop, inputs, states, mask)  # type: ignore[arg-type]
+        return python.run(sys.modules[__name__], loop, inputs, states, mask)
 
     zeros = [jnp.zeros(s.shape, s.dtype) for s in specs]
     values = [compat.raw_value(v, outer) for v in written]
@@ -154,8 +153,11 @@ def _loop(
         emitted = (out if loop.zero_masked else output) if loop.collect else None
         return (new_states, output, values, loss), emitted
 
-    turn = functools.partial(jnp.flip, axis=0) if loop.reverse else lambda x: x
-    steps = jax.tree.map(lambda x: turn(jnp.swapaxes(x, 0, 1)), (inputs, mask))
+    def in_order(x: Any) -> Any:
+        steps = jnp.swapaxes(x, 0, 1)
+        return jnp.flip(steps, axis=0) if loop.reverse else steps
+
+    steps = jax.tree.map(in_order, (inputs, mask))
     carry = (states, zeros, values, jnp.zeros((), "float32"))
     carry, emitted = jax.lax.scan(body, carry, steps, unroll=max(1, int(loop.unroll)))
     states, last, values, loss = carry

@@ -36,7 +36,7 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
     """Run the loop; see `cellkit.loops.run`."""
     length = inputs[0].shape[1]
     if length and (tf.executing_eagerly() or loop.unroll is True):
-        return python.run(sys.modules[__name__], loop, inputs, states, mask)  # type: ignore[arg-type]
+        return python.run(sys.modules[__name__], loop, inputs, states, mask)
     return _while(loop, inputs, states, mask)
 
 

@@ -36,7 +36,7 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
     arrays = sys.modules[__name__]
     batch, length = inputs[0].shape[:2]
     if length:
-        return python.run(arrays, loop, inputs, states, mask)  # type: ignore[arg-type]
+        return python.run(arrays, loop, inputs, states, mask)
     with torch.no_grad():
         output = trace_empty(loop, inputs, states)
     last = [torch.zeros((batch, *y.shape[1:]), dtype=y.dtype, device=y.device) for y in output]
