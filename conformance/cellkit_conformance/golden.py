@@ -13,6 +13,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -232,26 +233,44 @@ def run_entry(
     import cellkit
     from cellkit_conformance.backend import to_numpy, to_tensor
 
-    names = list(entry["states"])
-    arguments = dict(kwargs)
-    if "units" in inspect.signature(registered.cls).parameters:
-        arguments.setdefault("units", int(_state_width(arrays, names)))
-    cell = registered.cls(**arguments, dtype=dtype)
+    options = dict(kwargs)
+    if registered.spec.configure is not None:
+        options.update(registered.spec.configure(entry.get("hyper", {}), arrays))
+    elif "units" in inspect.signature(registered.cls).parameters:
+        options.setdefault("units", int(_state_width(arrays, list(entry["states"]))))
+    cell = registered.cls(**options, dtype=dtype)
     layer = cellkit.RNN(cell, return_sequences=True, return_state=True, dtype=dtype)
     inputs = map_trees(lambda a: to_tensor(a.astype(dtype)), _inputs(registered.spec, arrays))
     layer.build(map_trees_to_shapes(inputs))
     symbols = {key[2:]: value for key, value in arrays.items() if key.startswith("w.")}
     cellkit.import_weights(cell, symbols, spec=registered.spec)
-    given = [arrays[f"state0.{name}"].astype(dtype) for name in names if f"state0.{name}" in arrays]
-    states = [to_tensor(state) for state in given] if len(given) == len(names) else None
-    output, *final = layer(inputs) if states is None else layer(inputs, initial_state=states)
+    names = _state_names(registered.spec, entry)
+    output, *final = layer(inputs, initial_state=_initial_states(layer, names, arrays))
     found = {"y": to_numpy(output)}
     for name, (_, state) in zip(names, paths(final), strict=False):
         found[f"stateT.{name}"] = to_numpy(state)
     for key, value in found.items():
-        if str(value.dtype) != dtype:
+        if value.dtype.kind == "f" and str(value.dtype) != dtype:
             raise ValueError(f"{key} is {value.dtype}; the cell was asked for {dtype}")
     return found
+
+
+def _state_names(spec: Any, entry: Mapping[str, Any]) -> list[str]:
+    """Name the cell's states as the file does; libraries order them in their own ways."""
+    in_file = list(entry["states"])
+    return list(spec.states) if set(spec.states) & set(in_file) else in_file
+
+
+def _initial_states(
+    layer: Any, names: Sequence[str], arrays: Mapping[str, np.ndarray]
+) -> list[Any] | None:
+    """Take the initial states from the file; what it does not give starts as the cell says."""
+    if not any(f"state0.{name}" in arrays for name in names):
+        return None
+    own = layer.get_initial_state(batch_size=arrays["x"].shape[0])
+    leaves = [leaf for _, leaf in paths(own)]
+    pairs = zip_longest(names[: len(leaves)], leaves)
+    return [arrays.get(f"state0.{name}", leaf) for name, leaf in pairs]
 
 
 def map_trees_to_shapes(tree: Tree) -> Tree:

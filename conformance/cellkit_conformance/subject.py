@@ -189,7 +189,9 @@ class Subject:
                 values = values + 1j * draw_values("normal", shape, rng)
             return values.astype(leaf.dtype)
 
-        return map_trees(draw, self.template)
+        states = map_trees(draw, self.template)
+        valid = self.target.spec.draw_states if self.target.spec is not None else None
+        return states if valid is None else valid(states)
 
     def symbolic_inputs(self) -> Tree:
         """Make Keras inputs with unknown batch and time; entries of a dict are named by key."""
