@@ -237,26 +237,27 @@ def masks_with_every_option(ctx: Context) -> None:
 
 @check("MSK-15")
 def masks_go_on(ctx: Context) -> None:
-    """Ask which mask the layer hands on."""
+    """Ask which mask the layer hands on: one per output, none per state."""
     for subject in ctx.cases():
         inputs = map_trees(backend.to_tensor, subject.inputs(Example(3, 5)))
         mask = backend.to_tensor(np.array([[1, 1, 0, 1, 0]] * 3, dtype=bool))
         for sequences in (True, False):
             for states in (True, False):
                 layer = subject.layer(return_sequences=sequences, return_state=states)
-                found = layer.compute_mask(inputs, mask)
-                given = list(found) if states and isinstance(found, (list, tuple)) else [found]
+                output, _ = subject.split(layer, layer(inputs))
+                count = len(leaves(output))
+                found = leaves([layer.compute_mask(inputs, mask)])
                 said = f"with return_sequences={sequences}, return_state={states}"
-                first = given[0]
-                if sequences:
-                    ctx.require(first is not None, f"{said} no mask is handed on")
-                    got = np.asarray(backend.to_numpy(first)).astype(bool)
-                    ctx.same(f"mask {said}", got, backend.to_numpy(mask))
-                else:
-                    ctx.require(first is None, f"{said} a mask is handed on for one output")
-                if states:
-                    extra = [leaf for leaf in leaves(given[1:]) if leaf is not None]
-                    ctx.require(not extra, f"{said} a mask is handed on for the states")
+                for handed in found[:count]:
+                    ctx.require(
+                        (handed is not None) == sequences,
+                        f"{said} a mask is {'not ' if sequences else ''}handed on for the output",
+                    )
+                    if handed is not None:
+                        got = np.asarray(backend.to_numpy(handed)).astype(bool)
+                        ctx.same(f"mask {said}", got, backend.to_numpy(mask))
+                extra = [leaf for leaf in found[count:] if leaf is not None]
+                ctx.require(not extra, f"{said} a mask is handed on for the states")
 
 
 @check("MSK-17")
