@@ -8,7 +8,7 @@ step, and must be gone when the call ends, also when it ends with an exception. 
 from __future__ import annotations
 
 import contextlib
-import contextvars
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,9 +16,14 @@ import keras
 
 from cellkit import _keras_compat as compat
 
-_scope: contextvars.ContextVar[SequenceScope | None] = contextvars.ContextVar(
-    "cellkit_sequence", default=None
-)
+
+class _Current(threading.local):
+    """The scope of the running call in each thread: `torch.compile` sees through no ContextVar."""
+
+    scope: SequenceScope | None = None
+
+
+_current = _Current()
 
 
 class SequenceScope:
@@ -75,11 +80,11 @@ def sequence_scope(
     silent = [] if training else [c for c in scope.stock if type(c) is keras.layers.SimpleRNNCell]
     for c in silent:
         vars(c).update(get_dropout_mask=_no_mask, get_recurrent_dropout_mask=_no_mask)
-    token = _scope.set(scope)
+    outer, _current.scope = _current.scope, scope
     try:
         yield scope
     finally:
-        _scope.reset(token)
+        _current.scope = outer
         for c in silent:
             vars(c).pop("get_dropout_mask")
             vars(c).pop("get_recurrent_dropout_mask")
@@ -88,7 +93,7 @@ def sequence_scope(
 
 def current_scope() -> SequenceScope | None:
     """Return the scope of the running call, or None when a cell is called by itself."""
-    return _scope.get()
+    return _current.scope
 
 
 def _no_mask(step_input: Any) -> None:

@@ -165,13 +165,15 @@ class CellRunner:
         # The tensors a cell starts from say more than `state_size`: ConvLSTM cells declare -1, and
         # a counter shows its dtype only here.
         sample = cell.get_initial_state(batch_size=1)
-        leaves = [
-            TensorSpec(tuple(x.shape[1:]), _state_dtype(x, dtype))
-            for x in keras.tree.flatten(sample)
-        ]
+        starts = keras.tree.flatten(sample)
         declared = declared_state(cell.state_size)
-        if len(keras.tree.flatten(declared)) != len(leaves):
+        if len(keras.tree.flatten(declared)) != len(starts):
             declared = declared_state_like(sample)
+        # What the cell declares in so many words comes first.
+        leaves = [
+            TensorSpec(tuple(x.shape[1:]), getattr(d, "dtype", None) or _state_dtype(x, dtype))
+            for x, d in zip(starts, keras.tree.flatten(declared), strict=True)
+        ]
         return keras.tree.pack_sequence_as(declared, leaves)
 
     def initial(self, batch: Any) -> list[Any]:

@@ -56,7 +56,8 @@ class StateStore(keras.layers.Layer):
 
     def read(self, initial: list[Any]) -> list[Any]:
         """Return the states to start from: the stored ones, or `initial` after a reset."""
-        started = self.started.value
+        # Torch keeps the condition for its backward pass, and `assign` would change it in place.
+        started = keras.ops.copy(self.started.value)
         # `where` also makes a copy: Torch's variables are assigned in place, which must not reach
         # into a graph that still waits for its backward pass.
         return [
