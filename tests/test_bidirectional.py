@@ -363,11 +363,12 @@ def test_a_failure_of_one_direction_leaves_the_states_of_both():
     layer(X)
 
 
-@pytest.mark.parametrize("stateful", [False, True])
 @pytest.mark.parametrize("merge_mode", ["concat", None])
 @pytest.mark.parametrize("return_sequences", [False, True])
-@pytest.mark.parametrize("inner", ["cellkit", "keras"])
-def test_stateful_and_return_state_behind_a_mask(stateful, merge_mode, return_sequences, inner):
+@pytest.mark.parametrize(
+    ("inner", "stateful"), [("cellkit", False), ("cellkit", True), ("keras", True)]
+)
+def test_stateful_and_return_state_behind_a_mask(inner, stateful, merge_mode, return_sequences):
     options = dict(stateful=stateful, return_state=True, return_sequences=return_sequences)
     if inner == "cellkit":
         layer = make(keras.layers.LSTMCell(4), merge_mode, **options)
@@ -536,9 +537,11 @@ def test_seeds_of_layers_change_and_those_of_initializers_stay():
 # Shapes, dtypes, masks -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("merge_mode", MERGES)
 @pytest.mark.parametrize("return_sequences", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("merge_mode", "dtype"),
+    [*((mode, "float32") for mode in MERGES), ("ave", "mixed_bfloat16"), (None, "mixed_bfloat16")],
+)
 def test_symbolic_equals_eager(merge_mode, return_sequences, dtype):
     inner = cellkit.RNN(
         TwoStates(3, dtype=dtype),
@@ -656,8 +659,9 @@ def test_training_reaches_both_directions():
 # Keras' own layers -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("merge_mode", ["concat", "ave", None])
-@pytest.mark.parametrize("inner", ["SimpleRNN", "LSTM", "GRU"])
+@pytest.mark.parametrize(
+    ("inner", "merge_mode"), [("SimpleRNN", None), ("LSTM", "concat"), ("GRU", "ave")]
+)
 def test_stock_layers_give_what_they_give_in_keras(inner, merge_mode):
     def one(wrapper):
         layer = getattr(keras.layers, inner)(3, return_sequences=True, return_state=True)
