@@ -1,4 +1,4 @@
-"""Did you mean: the known names nearest to a mistyped one."""
+"""Names in error texts: in a row, and the known ones nearest to a mistyped one."""
 
 from __future__ import annotations
 
@@ -45,3 +45,13 @@ def _letters(name: str) -> str:
         if letters != ending:
             letters = letters.removesuffix(ending)
     return letters
+
+
+def listed(names: Iterable[str]) -> str:
+    """Write names in a row, each in quotes."""
+    return ", ".join(repr(name) for name in names)
+
+
+def is_text(value: object) -> bool:
+    """Tell whether `value` is a text."""
+    return isinstance(value, str)
