@@ -71,9 +71,13 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
         The leaves of the last output, those of all outputs `(batch, time, ...)` in the order
         processed (None unless `loop.collect`), and those of the final states.
     """
-    backend = importlib.import_module(f"cellkit.loops.{keras.backend.backend()}")
     if mask is not None:
         # A masked step must not see what is in the padding: a NaN there would reach the gradients
         # through `0 * NaN` even though the step's result is discarded.
-        inputs = [backend.select(mask, x, 0) for x in inputs]
-    return backend.run(loop, inputs, states, mask)
+        inputs = [_backend.select(mask, x, 0) for x in inputs]
+    return _backend.run(loop, inputs, states, mask)
+
+
+# Keras has one backend per process. Imported last: the loops take their types from above. And not
+# in `run`, where `torch.compile` would stop.
+_backend = importlib.import_module(f"cellkit.loops.{keras.backend.backend()}")
