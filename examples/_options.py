@@ -6,21 +6,27 @@ import argparse
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 BACKENDS = ("jax", "torch", "tensorflow")
 REPORTS = Path(__file__).parents[1] / "reports"
 
 
-def parse(doc: str, plot: str | None = None) -> argparse.Namespace:
+def parse(
+    doc: str,
+    plot: str | None = None,
+    more: Callable[[argparse.ArgumentParser], object] | None = None,
+) -> argparse.Namespace:
     """Read the options and choose Keras' backend, so call this before importing Keras.
 
     Args:
         doc: The docstring of the example, shown by `--help`.
         plot: Name of the file of its plot, if it draws one.
+        more: Adds options of the example's own to the parser.
 
     Returns:
-        `backend`, `quick` and, with a plot, `plot`: the path to write to.
+        `backend`, `quick`, with a plot `plot`, the path to write to, and what `more` added.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -40,6 +46,8 @@ def parse(doc: str, plot: str | None = None) -> argparse.Namespace:
             metavar="FILE",
             help="where to write the plot (default: %(default)s)",
         )
+    if more is not None:
+        more(parser)
     options = parser.parse_args()
     os.environ["KERAS_BACKEND"] = options.backend
     if options.backend == "tensorflow":
