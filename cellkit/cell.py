@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextvars
-import inspect
-import itertools
 from typing import Any, ClassVar
 
 import keras
 
 from cellkit import _keras_compat as compat
 from cellkit import _sequence
+from cellkit._config import arguments, check_keywords, deserialize, serialize
 from cellkit._errors import problem
 from cellkit._math import matmul, normalize, precise, to_tensor
 from cellkit.structure import TensorSpec, declared_output, declared_state
@@ -19,13 +18,6 @@ __all__ = ["Cell", "GatedCell", "matmul", "normalize"]
 
 # The training flag of the running step, for `Cell.drop`, which a step calls without arguments.
 _training: contextvars.ContextVar[bool] = contextvars.ContextVar("cellkit_training", default=False)
-
-_SERIALIZERS = {
-    "activation": keras.activations.serialize,
-    "initializer": keras.initializers.serialize,
-    "regularizer": keras.regularizers.serialize,
-    "constraint": keras.constraints.serialize,
-}
 
 
 class Cell(keras.layers.Layer):
@@ -104,7 +96,7 @@ class Cell(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_keywords(type(self), kwargs)
+        check_keywords(type(self), kwargs)
         super().__init__(**kwargs)
         compat.take_over_conversion(self)
         self.units: Any = None if units is None else positive_int(type(self), "units", units)
@@ -408,7 +400,7 @@ class Cell(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return every constructor argument, from the attribute of the same name."""
         config = super().get_config()
-        for name in _arguments(type(self)):
+        for name in arguments(type(self)):
             if name in config:
                 continue
             if not hasattr(self, name):
@@ -418,13 +410,13 @@ class Cell(keras.layers.Layer):
                     expected="every constructor argument under an attribute of the same name",
                     fix=f"set `self.{name} = {name}` in __init__",
                 )
-            config[name] = _serialize(name, getattr(self, name))
+            config[name] = serialize(name, getattr(self, name))
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Cell:
         """Make a cell from what `get_config` returned."""
-        return cls(**{k: _deserialize(v) for k, v in config.items()})
+        return cls(**{k: deserialize(v) for k, v in config.items()})
 
 
 class GatedCell(Cell):
@@ -571,51 +563,3 @@ def _initializer(value: Any) -> Any:
     if isinstance(value, (int, float, complex)):
         return keras.initializers.Constant(value)
     return keras.initializers.get(value)
-
-
-def _arguments(cls: type) -> list[str]:
-    """Return the names of the constructor arguments of `cls`, the base classes' included."""
-    names: dict[str, None] = {}
-    for base in cls.__mro__:
-        if base is keras.layers.Layer:
-            break
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        for p in itertools.islice(parameters, 1, None):
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-                names[p.name] = None
-        # A constructor without **kwargs takes nothing from the classes above it.
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return list(names)
-
-
-def _check_keywords(cls: type, kwargs: dict[str, Any]) -> None:
-    """Reject unknown keywords with the nearest known one."""
-    import difflib
-
-    of_layer = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
-    unknown = [k for k in kwargs if k not in of_layer]
-    if unknown:
-        known = [*_arguments(cls), *of_layer]
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        raise problem(
-            f"{cls.__name__} has no argument `{unknown[0]}`.",
-            received=", ".join(f"{k}={kwargs[k]!r}" for k in unknown),
-            expected="one of " + ", ".join(known),
-            fix=f"did you mean `{near[0]}`?" if near else "remove it",
-        )
-
-
-def _serialize(name: str, value: Any) -> Any:
-    for suffix, serialize in _SERIALIZERS.items():
-        if name.endswith(suffix):
-            return None if value is None else serialize(value)
-    return keras.saving.serialize_keras_object(value)
-
-
-def _deserialize(value: Any) -> Any:
-    if isinstance(value, dict) and "class_name" in value:
-        return keras.saving.deserialize_keras_object(value)
-    return value

@@ -15,6 +15,7 @@ from cellkit._errors import problem
 from cellkit._math import to_tensor
 from cellkit._sequence import SequenceScope, current_scope, sequence_scope
 from cellkit.checks import check_inputs, merge_masks, shape_text, validate_mask
+from cellkit.outputs import OutputForm
 from cellkit.registry import import_plugins
 from cellkit.running import (
     CellRunner,
@@ -465,11 +466,11 @@ class RNN(keras.layers.RNN):
 
     # What the loop needs to know ----------------------------------------------------------------
 
-    def _output_form(self) -> _OutputForm:
+    def _output_form(self) -> OutputForm:
         dtypes = None
         if hasattr(self.cell, "output_spec"):
             dtypes = [s.dtype for s in keras.tree.flatten(self.cell.output_spec())]
-        return _OutputForm(self.compute_dtype, dtypes)
+        return OutputForm(self.compute_dtype, dtypes)
 
     def _cell_variables(self) -> list[Any]:
         variables: dict[int, Any] = {}
@@ -598,59 +599,6 @@ def _without_build(config: Any) -> Any:
     if isinstance(config, list):
         return [_without_build(v) for v in config]
     return config
-
-
-class _OutputForm:
-    """The structure of a cell's output and the dtypes in which the layer returns it.
-
-    Args:
-        compute_dtype: Dtype of floating outputs that declare no dtype.
-        declared: Declared dtypes of the leaves, or None where the cell declares none.
-    """
-
-    def __init__(self, compute_dtype: str, declared: list[str | None] | None) -> None:
-        self._compute_dtype = compute_dtype
-        self._declared = declared
-        self._template: Any = None
-        self._single = False
-
-    @property
-    def count(self) -> int:
-        """Number of leaves."""
-        return len(keras.tree.flatten(self._template))
-
-    def _learn(self, output: Any) -> list[Any]:
-        self._template = keras.tree.map_structure(lambda _: 0, output)
-        self._single = not keras.tree.is_nested(output)
-        return keras.tree.flatten(output)
-
-    def flatten(self, output: Any) -> list[Any]:
-        """Return the leaves of an output, cast."""
-        if self._template is None:
-            self._learn(output)
-        leaves = [output] if self._single else keras.tree.flatten(output)
-        return [self._cast(i, y) for i, y in enumerate(leaves)]
-
-    def specs(self, output: Any) -> list[keras.KerasTensor]:
-        """Return the leaves of a symbolic output, in the dtypes of the eager one."""
-        return [
-            keras.KerasTensor(y.shape, dtype=self._target(i, y.dtype))
-            for i, y in enumerate(self._learn(output))
-        ]
-
-    def _target(self, index: int, dtype: str) -> str:
-        if self._declared is not None and self._declared[index] is not None:
-            return self._declared[index]  # type: ignore[return-value]
-        return self._compute_dtype if keras.backend.is_float_dtype(dtype) else dtype
-
-    def _cast(self, index: int, y: Any) -> Any:
-        dtype = keras.backend.standardize_dtype(y.dtype)
-        target = self._target(index, dtype)
-        return y if target == dtype else keras.ops.cast(y, target)
-
-    def pack(self, leaves: list[Any]) -> Any:
-        """Put leaves into the structure of the output."""
-        return leaves[0] if self._single else keras.tree.pack_sequence_as(self._template, leaves)
 
 
 def _tracked_parts(cell: Any) -> list[Any]:

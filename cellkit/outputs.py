@@ -1,0 +1,60 @@
+"""The output of a cell: its structure, and the dtypes in which a layer returns it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+class OutputForm:
+    """The structure of a cell's output and the dtypes in which the layer returns it.
+
+    Args:
+        compute_dtype: Dtype of floating outputs that declare no dtype.
+        declared: Declared dtypes of the leaves, or None where the cell declares none.
+    """
+
+    def __init__(self, compute_dtype: str, declared: list[str | None] | None) -> None:
+        self._compute_dtype = compute_dtype
+        self._declared = declared
+        self._template: Any = None
+        self._single = False
+
+    @property
+    def count(self) -> int:
+        """Number of leaves."""
+        return len(keras.tree.flatten(self._template))
+
+    def _learn(self, output: Any) -> list[Any]:
+        self._template = keras.tree.map_structure(lambda _: 0, output)
+        self._single = not keras.tree.is_nested(output)
+        return keras.tree.flatten(output)
+
+    def flatten(self, output: Any) -> list[Any]:
+        """Return the leaves of an output, cast."""
+        if self._template is None:
+            self._learn(output)
+        leaves = [output] if self._single else keras.tree.flatten(output)
+        return [self._cast(i, y) for i, y in enumerate(leaves)]
+
+    def specs(self, output: Any) -> list[keras.KerasTensor]:
+        """Return the leaves of a symbolic output, in the dtypes of the eager one."""
+        return [
+            keras.KerasTensor(y.shape, dtype=self._target(i, y.dtype))
+            for i, y in enumerate(self._learn(output))
+        ]
+
+    def _target(self, index: int, dtype: str) -> str:
+        if self._declared is not None and self._declared[index] is not None:
+            return self._declared[index]  # type: ignore[return-value]
+        return self._compute_dtype if keras.backend.is_float_dtype(dtype) else dtype
+
+    def _cast(self, index: int, y: Any) -> Any:
+        dtype = keras.backend.standardize_dtype(y.dtype)
+        target = self._target(index, dtype)
+        return y if target == dtype else keras.ops.cast(y, target)
+
+    def pack(self, leaves: list[Any]) -> Any:
+        """Put leaves into the structure of the output."""
+        return leaves[0] if self._single else keras.tree.pack_sequence_as(self._template, leaves)
