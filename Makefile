@@ -17,6 +17,10 @@ READY = $(VENV)/.ready
 # TensorFlow logs its build options at every start; errors still show.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
+# Most of the time on JAX goes into compiling the same small functions, run after run.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
+export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 # Material for MkDocs announces its successor in every build.
 export NO_MKDOCS_2_WARNING ?= 1
 
