@@ -82,13 +82,8 @@ class MLSTMCell(Cell):
         self.forget_gate = choice(self, "forget_gate", forget_gate, FORGET_GATES)
         self.output_gate = bool(output_gate)
         self.epsilon = positive(type(self), "epsilon", epsilon)
-        if self.recurrent_dropout:
-            raise problem(
-                "MLSTMCell has no recurrent product to drop states from.",
-                received=f"recurrent_dropout={self.recurrent_dropout}",
-                expected="recurrent_dropout=0.0",
-                fix="use `dropout`, which drops inputs",
-            )
+        self.widths = block_widths(self.units, self.num_heads, self.output_gate)
+        _refuse_recurrent_dropout(self)
 
     @property
     def state_size(self) -> list[TensorSpec]:
@@ -102,15 +97,10 @@ class MLSTMCell(Cell):
         """Width of the output, which is no state."""
         return self.units
 
-    @property
-    def blocks(self) -> dict[str, int]:
-        """Widths of what is projected from the inputs, in the order of the weights."""
-        return block_widths(self.units, self.num_heads, self.output_gate)
-
     def build(self, input_shape: Any) -> None:
         """Create `kernel` and `bias`, which hold all projections side by side."""
         super().build(input_shape)
-        width = sum(self.blocks.values())
+        width = sum(self.widths.values())
         self.kernel = self.add_kernel((vector_size(self, input_shape), width))
         self.bias = self.add_bias((width,), initializer=self._biases)
 
@@ -118,7 +108,7 @@ class MLSTMCell(Cell):
         spread = keras.ops.linspace(3.0, 6.0, self.num_heads, dtype=dtype)
         parts = [
             spread if name == "f" else self.bias_initializer((width,), dtype=dtype)
-            for name, width in self.blocks.items()
+            for name, width in self.widths.items()
         ]
         return keras.ops.concatenate(parts)
 
@@ -126,7 +116,7 @@ class MLSTMCell(Cell):
         """Return q, k and v by head, the gates, and the output gate."""
         a, start, parts = matmul(inputs, self.kernel), 0, {}
         a = a if self.bias is None else a + self.bias
-        for name, width in self.blocks.items():
+        for name, width in self.widths.items():
             parts[name] = keras.ops.cast(a[..., start : start + width], self.accumulator_dtype)
             start += width
         shape = (-1, self.num_heads, self.units // self.num_heads)
@@ -153,6 +143,16 @@ class MLSTMCell(Cell):
 def larger(a: Any, b: Any) -> Any:
     """Return the larger of each pair; `keras.ops.maximum` rounds float64 to float32 on Torch."""
     return keras.ops.where(a > b, a, b)
+
+
+def _refuse_recurrent_dropout(cell: MLSTMCell) -> None:
+    if cell.recurrent_dropout:
+        raise problem(
+            "MLSTMCell has no recurrent product to drop states from.",
+            received=f"recurrent_dropout={cell.recurrent_dropout}",
+            expected="recurrent_dropout=0.0",
+            fix="use `dropout`, which drops inputs",
+        )
 
 
 def block_widths(units: int, count: int, output_gate: bool) -> dict[str, int]:

@@ -38,8 +38,8 @@ class ZoneoutLSTMCell(LSTMBase):
     Args:
         units: Number of units H.
         zoneout_h: Rate for h, in `[0, 1)`. Default 0.05.
-        zoneout_c: Rate for c. Default 0.5. Both are the rates that the paper found best for
-            character-level language modelling; the cell state bears more.
+        zoneout_c: Rate for c. Default 0.5. Both are rates of the paper's character-level language
+            models; the cell state bears more.
         **kwargs: `unit_forget_bias` and `max_time` as in `LSTMBase`, and options of `cellkit.Cell`
             but for `zoneout`, which has one rate for all states.
 
