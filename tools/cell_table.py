@@ -1,0 +1,218 @@
+"""Write docs/cells.md, the page of all cells, from the registry and the frozen outputs.
+
+    python tools/cell_table.py            # writes the page
+    python tools/cell_table.py --check    # exit code 1 if the page is not what it would write
+
+Each cell is compared with every file of tests/golden that it is registered for, and the page says
+how far it was off. That number may differ in its digits from machine to machine, so `--check`
+leaves it out, but it does insist on the limit.
+
+KERAS_BACKEND chooses the backend (default: torch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "conformance")]
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ["JAX_ENABLE_X64"] = "1"  # the files are compared in their own dtype, mostly float64
+
+import keras  # noqa: E402
+
+import cellkit  # noqa: E402
+from cellkit import registry  # noqa: E402
+from cellkit.spec import TRAITS  # noqa: E402
+from cellkit_conformance import golden  # noqa: E402
+
+PAGE = ROOT / "docs" / "cells.md"
+GOLDEN = ROOT / "tests" / "golden"
+SCALE = 7  # makes widths that can't be taken for a size of the inputs
+ERROR = re.compile(r"\b\de[+-]\d\d\b")
+
+HEAD = """# Cells
+
+<!-- Written by tools/cell_table.py from the registry: change a cell's spec, not this page. -->
+
+`cellkit.create(name, ...)` makes one of these {count} cells for `cellkit.RNN`, and
+`cellkit show NAME` prints what is known about it. Cells of other packages stand beside them once
+those are installed.
+
+**States** are given without the batch axis, for a cell with its defaults.
+
+**Confirmed by** names implementations of other authors. For most of them, frozen outputs lie in
+`tests/golden`, and `cellkit golden tests/golden` runs the cell on the same weights, inputs and
+initial states; the error is the largest difference in outputs and states, relative to the largest
+magnitude of an array, in float64 unless it says otherwise. Keras' own layers are compared with by
+the conformance suite, on copied weights. *Reference only* says that there is neither: the cell
+stands against a NumPy reference that was written from its paper, as all the others do too.
+"""
+
+
+def own_cells() -> list[registry.RegisteredCell]:
+    """Return the cells that this project brings, sorted by name."""
+    mine = registry.declarations().items()
+    return [cellkit.get(n) for n, found in mine if any(d.distribution == "cellkit" for d in found)]
+
+
+def comparisons() -> dict[str, list[tuple[dict[str, Any], golden.Match]]]:
+    """Compare every frozen file; return entries and results by the name of the cell.
+
+    Raises:
+        ValueError: If a cell is off by more than its file allows, or can't be compared.
+    """
+    manifest = golden.read_manifest(GOLDEN)
+    found: dict[str, list[tuple[dict[str, Any], golden.Match]]] = {}
+    for entry in manifest["cells"]:
+        match = golden.compare_entry(GOLDEN, entry, golden.limits(manifest))
+        if match.cell and not match.ok:
+            raise ValueError(
+                f"{match.cell} does not agree with {entry['file']}.\n"
+                f"  Received: {match.problem or f'errors {match.error}'}\n"
+                f"  Expected: at most {match.limit:g}\n"
+                "  How to fix: run `cellkit golden tests/golden`, and mend the cell"
+            )
+        found.setdefault(match.cell, []).append((entry, match))
+    return found
+
+
+# --- states ------------------------------------------------------------------------------------
+
+
+def states(registered: registry.RegisteredCell) -> str:
+    """Describe the states of a cell with its defaults, sizes by name."""
+    widths, arguments = {}, {}
+    parameters = inspect.signature(registered.cls).parameters
+    for key, value in next(iter(registered.spec.cases.values())).items():
+        default = parameters[key].default if key in parameters else ...
+        width = "unit" in key or "filter" in key
+        if default is inspect.Parameter.empty or (default is None and width):
+            arguments[key] = value * SCALE if width else value
+            if width:
+                widths[key] = arguments[key]
+    sizes: dict[str, int] = {}
+    shapes = _sized(registered.spec.inputs, registered.spec.dims, sizes)
+    cell = registered.cls(**arguments)
+    cellkit.RNN(cell).build(shapes)
+    names = [f"`{name}` " for name in registered.spec.states]
+    described = []
+    for k, spec in enumerate(keras.tree.flatten(cell.state_spec())):
+        shape = ", ".join(_named(size, axis, widths, sizes) for axis, size in enumerate(spec.shape))
+        dtype = f" {spec.dtype}" if spec.dtype not in (None, "float32") else ""
+        described.append(f"{names[k] if k < len(names) else ''}({shape}){dtype}")
+    return "; ".join(described)
+
+
+def _sized(inputs: Any, dims: dict[str, Any], sizes: dict[str, int]) -> Any:
+    """Return the inputs with batch, time and numbers for the named sizes, which it notes."""
+    if isinstance(inputs, tuple) and all(isinstance(size, (int, str)) for size in inputs):
+        for size in inputs:
+            if isinstance(size, str) and size not in sizes:
+                held = dims.get(size, 101 + 30 * len(sizes))
+                sizes[size] = held if isinstance(held, int) else held[0]
+        return (None, None, *(sizes[s] if isinstance(s, str) else s for s in inputs))
+    if isinstance(inputs, dict):
+        return {key: _sized(value, dims, sizes) for key, value in inputs.items()}
+    return [_sized(value, dims, sizes) for value in inputs]
+
+
+def _named(size: int, axis: int, widths: dict[str, int], sizes: dict[str, int]) -> str:
+    """Return the name of a size, or how much less than a size of the inputs it is."""
+    for name, value in (*widths.items(), *sizes.items()):
+        if size == value:
+            return name
+    name, value = [*sizes.items()][axis] if axis < len(sizes) else ("", 0)
+    return f"{name} - {value - size}" if 0 < value - size < 5 else str(size)
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+
+def confirmed(
+    registered: registry.RegisteredCell, found: list[tuple[dict[str, Any], golden.Match]]
+) -> str:
+    """Say which implementations a cell agrees with, and to what error."""
+    texts = []
+    for entry, match in found:
+        dtype = "" if match.dtype == "float64" else f" ({match.dtype})"
+        form = "" if len(found) == 1 else f" as `{entry['cell']}`"
+        texts.append(f"{entry['library']} {entry['version']}{form}, {match.worst:.0e}{dtype}")
+    equal = sorted(t.partition(":")[2] for t in registered.spec.traits if t.startswith("equiv:"))
+    texts += [f"Keras' `{layer}`" for layer in equal]
+    return "<br>".join(texts) or "*reference only*"
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def page() -> str:
+    """Return the page."""
+    cells, found = own_cells(), comparisons()
+    main, notes = [], []
+    for cell in cells:
+        paper = cell.spec.paper
+        cite = f"{paper.authors} {paper.year}"
+        cite = f"[{cite}]({paper.url})" if paper.url else f"{cite}, {paper.identifier}"
+        name = f"`{cell.name}`<br>`{cell.cls.__module__.split('.')[0]}.{cell.cls.__name__}`"
+        main.append([name, cite, states(cell), confirmed(cell, found.get(cell.name, []))])
+        notes += [f"- `{cell.name}`: {text}" for text in cell.spec.deviations]
+    named = [trait for trait in TRAITS if any(trait in cell.spec.traits for cell in cells)]
+    traits = []
+    for cell in cells:
+        others = sorted(trait for trait in cell.spec.traits if trait not in TRAITS)
+        marks = ["yes" if trait in cell.spec.traits else "" for trait in named]
+        traits.append([f"`{cell.name}`", *marks, ", ".join(f"`{other}`" for other in others)])
+    sections = [
+        HEAD.format(count=len(cells)),
+        table(["Cell, class", "Paper", "States", "Confirmed by, error"], main),
+        "## Traits\n\nWhat a cell claims, and the conformance suite verifies: both what is claimed "
+        "and what is not.\n",
+        table(["Cell", *named, "others"], traits),
+        "\n".join(f"- {trait}: {TRAITS[trait]}" for trait in named) + "\n",
+        "## Departures from the papers\n\nOf the cells here, and of other implementations that "
+        "carry the same name.\n",
+        "\n".join(notes) + "\n",
+    ]
+    return "\n".join(sections)
+
+
+def difference(there: str, text: str) -> list[str]:
+    """Return how two pages differ, but for the digits of errors."""
+    old, new = (ERROR.sub("*", part).splitlines() for part in (there, text))
+    return [*difflib.unified_diff(old, new, "the page", "the registry", lineterm="", n=0)]
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, don't write")
+    options = parser.parse_args()
+    text = page()
+    shown = PAGE.relative_to(ROOT)
+    if not options.check:
+        PAGE.write_text(text, encoding="utf-8")
+        print(f"Wrote {shown}.")
+        return 0
+    there = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    found = difference(there, text)
+    if found:
+        print("\n".join(found))
+        print(f"{shown} is out of date. Run `python tools/cell_table.py`.")
+        return 1
+    print(f"{shown} says what the registry says.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
