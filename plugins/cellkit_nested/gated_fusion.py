@@ -124,7 +124,7 @@ def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
     (h,) = states
     s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
     named = sorted(inputs.items()) if isinstance(inputs, Mapping) else enumerate(inputs)
-    flat = {name: values.reshape(len(values), -1) for name, values in named}
+    flat = {name: v.reshape(len(v), np.prod(v.shape[1:], dtype=int)) for name, v in named}
     x = np.concatenate(list(flat.values()), axis=1)
     scores, encodings = [], []
     for m, name in enumerate(flat):

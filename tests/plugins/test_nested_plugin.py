@@ -93,8 +93,11 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
-@pytest.mark.parametrize("inputs", PAIRS.values(), ids=PAIRS)
+@pytest.mark.parametrize(
+    ("inputs", "mask"),
+    [(PAIRS["tuple"], None), *((inputs, MASK) for inputs in PAIRS.values())],
+    ids=["no mask", *PAIRS],
+)
 def test_guide_cell_equals_its_einsum_for_every_structure(inputs, mask):
     layer, w = layer_of(NestedCell(6, 2, 5), inputs)
     start = [values(B, 6, seed=8), values(B, 2, 5, seed=9)]
@@ -148,8 +151,11 @@ GENERAL = {
 }
 
 
-@pytest.mark.parametrize("bias", [False, True], ids=["linear", "tanh with bias"])
-@pytest.mark.parametrize(("units", "inputs"), GENERAL.values(), ids=GENERAL)
+@pytest.mark.parametrize(
+    ("units", "inputs", "bias"),
+    [(*GENERAL["deeper"], True), *((*case, False) for case in GENERAL.values())],
+    ids=["tanh with bias", *GENERAL],
+)
 def test_general_cell_contracts_every_modality_at_its_place(units, inputs, bias):
     cell = NestedCell(units=units, use_bias=bias, activation="tanh" if bias else None)
     layer, w = layer_of(cell, inputs)
@@ -247,8 +253,11 @@ FUSED = {
 }
 
 
-@pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
-@pytest.mark.parametrize(("inputs", "order"), FUSED.values(), ids=FUSED)
+@pytest.mark.parametrize(
+    ("inputs", "order", "mask"),
+    [(*FUSED["tuple"], None), *((*case, MASK) for case in FUSED.values())],
+    ids=["no mask", *FUSED],
+)
 def test_fusion_cell_equals_its_equations_for_every_structure(inputs, order, mask):
     layer, w = layer_of(GatedFusionCell(4, return_gates=True), inputs)
     start = [values(B, 4, seed=8)]
