@@ -65,9 +65,19 @@ class LSTMBase(GatedCell):
         return h, [h, c]
 
 
-def units_of(arrays: Any) -> int:
-    """Return the number of units that the recurrent weights of a frozen file stand for."""
-    return int(next(a for name, a in arrays.items() if name.startswith("w.U")).shape[-1])
+def from_file(hyper: Any, arrays: Any, *names: str) -> dict[str, Any]:
+    """Return the constructor arguments that a frozen file gives.
+
+    Args:
+        hyper: Its hyper-parameters.
+        arrays: Its arrays, whose recurrent weights tell the number of units.
+        names: Hyper-parameters that are arguments of the cell, beside the activations.
+    """
+    units = next(a for name, a in arrays.items() if name.startswith("w.U")).shape[-1]
+    biased = any(name == "w.b" or name.startswith("w.b_") for name in arrays)
+    known = ("activation", "recurrent_activation", *names)
+    given = {name: hyper[name] for name in known if name in hyper}
+    return {"units": int(units), "use_bias": biased, **given}
 
 
 def choice(cell: keras.layers.Layer, name: str, value: Any, options: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ import keras
 from cellkit.cell import matmul, split
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, gate_blocks
-from cellkit_lstm._base import LSTMBase, units_of
+from cellkit_lstm._base import LSTMBase, from_file
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -75,8 +75,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file."""
-    beta = {"beta": hyper["beta"]} if "beta" in hyper else {}
-    return {"units": units_of(arrays), **beta}
+    return from_file(hyper, arrays, "beta")
 
 
 JANETCell.spec = CellSpec(

@@ -11,7 +11,7 @@ from cellkit._errors import problem
 from cellkit.cell import matmul, normalize, split
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, blocks, gate_blocks, rename
-from cellkit_lstm._base import LSTMBase, choice, units_of
+from cellkit_lstm._base import LSTMBase, choice, from_file
 
 FORMS = ("paper", "tfa")
 
@@ -65,10 +65,11 @@ class LayerNormLSTMCell(LSTMBase):
     def build(self, input_shape: Any) -> None:
         """Create the weights of the LSTM, and the scales and the shift of the norms."""
         super().build(input_shape)
-        for name, start in (("gamma_x", "ones"), ("gamma_h", "ones"), ("gamma_c", "ones")):
-            size = self.units if name == "gamma_c" else 4 * self.units
-            setattr(self, name, self.add_weight(shape=(size,), initializer=start, name=name))
-        self.beta_c = self.add_weight(shape=(self.units,), initializer="zeros", name="beta_c")
+        size, all_gates = (self.units,), (4 * self.units,)
+        self.gamma_x = self.add_weight(shape=all_gates, initializer="ones", name="gamma_x")
+        self.gamma_h = self.add_weight(shape=all_gates, initializer="ones", name="gamma_h")
+        self.gamma_c = self.add_weight(shape=size, initializer="ones", name="gamma_c")
+        self.beta_c = self.add_weight(shape=size, initializer="zeros", name="beta_c")
 
     def project(self, inputs: Any) -> Any:
         """Return the normalised product with the inputs, plus the bias."""
@@ -123,8 +124,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file."""
-    epsilon = {"epsilon": hyper["epsilon"]} if "epsilon" in hyper else {}
-    return {"units": units_of(arrays), **epsilon}
+    return from_file(hyper, arrays, "epsilon", "form")
 
 
 _GATES = ("i", "f", "g", "o")

@@ -216,6 +216,7 @@ def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
         "units": int(arrays["w.W_v"].shape[-1]),
         "num_heads": int(arrays["w.W_i"].shape[-1]),
         "output_gate": "w.W_o" in arrays,
+        "use_bias": "w.b_v" in arrays,
         **({"epsilon": hyper["epsilon"]} if "epsilon" in hyper else {}),
     }
 

@@ -9,7 +9,7 @@ import keras
 from cellkit.cell import GatedCell, matmul, split
 from cellkit.reference import activation, relu
 from cellkit.spec import CellSpec, Paper, gate_blocks
-from cellkit_lstm._base import choice, units_of
+from cellkit_lstm._base import choice, from_file
 
 THIRD_GATES = ("multiply", "add")
 
@@ -104,7 +104,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file."""
-    return {"units": units_of(arrays)}
+    return from_file(hyper, arrays, "third_gate")
 
 
 NASCell.spec = CellSpec(

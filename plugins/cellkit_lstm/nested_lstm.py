@@ -10,7 +10,7 @@ import numpy as np
 from cellkit.cell import matmul, positive_int, split
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, custom
-from cellkit_lstm._base import LSTMBase, units_of
+from cellkit_lstm._base import LSTMBase, from_file
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -139,7 +139,7 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file: each level has a matrix W, W2, W3, ..."""
     levels = {name.split("_")[0] for name in arrays if name.startswith("w.W")}
-    return {"units": units_of(arrays), "depth": len(levels)}
+    return {**from_file(hyper, arrays), "depth": len(levels)}
 
 
 NestedLSTMCell.spec = CellSpec(

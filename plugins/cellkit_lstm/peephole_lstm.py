@@ -9,7 +9,7 @@ import keras
 from cellkit.cell import matmul, split
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, blocks, gate_blocks
-from cellkit_lstm._base import LSTMBase, units_of
+from cellkit_lstm._base import LSTMBase, from_file
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -106,7 +106,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file."""
-    return {"units": units_of(arrays), "peepholes": "w.p_o" in arrays}
+    return {**from_file(hyper, arrays), "peepholes": "w.p_o" in arrays}
 
 
 PeepholeLSTMCell.spec = CellSpec(

@@ -12,7 +12,7 @@ from cellkit.cell import GatedCell, matmul, positive_int, split
 from cellkit.reference import activation, softplus
 from cellkit.spec import CellSpec, Paper, custom, gate_blocks
 from cellkit.structure import TensorSpec
-from cellkit_lstm._base import choice
+from cellkit_lstm._base import choice, from_file
 
 FORGET_GATES = ("sigmoid", "exp")
 
@@ -197,8 +197,8 @@ def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file."""
     gate = {"logsigmoid": "sigmoid"}.get(hyper.get("forget_gate"), hyper.get("forget_gate"))
     return {
+        **from_file(hyper, arrays, "num_heads"),
         "units": int(arrays["w.W_i"].shape[-1]),
-        "num_heads": hyper.get("num_heads", 1),
         **({} if gate is None else {"forget_gate": gate}),
     }
 

@@ -10,7 +10,7 @@ from cellkit._errors import problem
 from cellkit.cell import probability
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, gate_blocks
-from cellkit_lstm._base import LSTMBase, units_of
+from cellkit_lstm._base import LSTMBase, from_file
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -91,10 +91,9 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file; a rate without a name is that of h, as in haste."""
-    rates = {name: hyper[name] for name in ("zoneout_h", "zoneout_c") if name in hyper}
-    if "zoneout" in hyper:
-        rates.setdefault("zoneout_h", hyper["zoneout"])
-    return {"units": units_of(arrays), **rates}
+    single = [hyper[name] for name in ("zoneout", "zoneout_prob", "p") if name in hyper]
+    rates = {"zoneout_h": single[0]} if single else {}
+    return {**rates, **from_file(hyper, arrays, "zoneout_h", "zoneout_c")}
 
 
 ZoneoutLSTMCell.spec = CellSpec(

@@ -85,7 +85,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file."""
     given = {name: hyper[name] for name in ("epsilon", "activation") if name in hyper}
-    return {"units": int(arrays["w.U"].shape[-1]), **given}
+    return {"units": int(arrays["w.U"].shape[-1]), "use_bias": "w.b" in arrays, **given}
 
 
 LayerNormSimpleRNNCell.spec = CellSpec(

@@ -135,7 +135,8 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Read the options of a frozen file."""
     given = {name: hyper[name] for name in ("leaky", "activation") if name in hyper}
-    return {"units": int(arrays["w.U"].shape[-1]), "connectivity": 1.0, **given}
+    sizes = {"units": int(arrays["w.U"].shape[-1]), "use_bias": "w.b" in arrays}
+    return {**sizes, "connectivity": 1.0, **given}  # U itself is read from the file
 
 
 ESNCell.spec = CellSpec(
