@@ -34,10 +34,30 @@ zeros_like = tf.zeros_like
 
 def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
     """Run the loop; see `cellkit.loops.run`."""
-    length = inputs[0].shape[1]
+    batch, length = inputs[0].shape[:2]
+    if batch == 0:
+        return _no_rows(loop, inputs, states)
     if length and (tf.executing_eagerly() or loop.unroll is True):
         return python.run(sys.modules[__name__], loop, inputs, states, mask)
     return _while(loop, inputs, states, mask)
+
+
+def _no_rows(loop: Loop, inputs: Leaves, states: Leaves) -> tuple[Leaves, Any, Leaves]:
+    """Return empty outputs, without a step: Keras' `ops.add` fails in one.
+
+    It looks at the shapes alone, and takes the second of two tensors without rows for a bias.
+    """
+    unknown = [
+        [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in leaves]
+        for leaves in (inputs, states)
+    ]
+    _, _, specs = _explore(loop, *unknown)
+    last = [tf.zeros([0, *s.shape[1:]], s.dtype) for s in specs]
+    if not loop.collect:
+        return last, None, states
+    length = tf.shape(inputs[0])[1]
+    outputs = [tf.zeros([0, length, *s.shape[1:]], s.dtype) for s in specs]
+    return last, outputs, states
 
 
 def _while(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
