@@ -11,7 +11,7 @@ import numpy as np
 from cellkit._errors import problem
 from cellkit.cell import Cell, matmul, vector_size
 from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, rename
+from cellkit.spec import CellSpec, Paper, custom, rename
 from cellkit.structure import TensorSpec
 
 
@@ -59,13 +59,18 @@ class ClockworkCell(Cell):
         return [TensorSpec((self.units,)), TensorSpec((), dtype="int32")]
 
     def build(self, input_shape: Any) -> None:
-        """Create `kernel`, `recurrent_kernel` and `bias`."""
+        """Create `kernel`, `bias`, and one recurrent kernel per block for what it listens to."""
         super().build(input_shape)
         self.kernel = self.add_kernel((vector_size(self, input_shape), self.units))
-        self.recurrent_kernel = self.add_recurrent_kernel((self.units, self.units))
         self.bias = self.add_bias((self.units,))
-        self._period_of_unit = _period_of_unit(self.periods, self.units)
-        self._listens = _listens(self._period_of_unit).astype("float32")
+        self._sources = _sources(self.periods, self.units)
+        self.recurrent_kernels = [
+            self.add_recurrent_kernel(
+                (len(rows), self.units // len(self.periods)), f"recurrent_{k}"
+            )
+            for k, rows in enumerate(self._sources)
+        ]
+        self._period_of_unit = np.repeat(self.periods, self.units // len(self.periods))
 
     def project(self, inputs: Any) -> Any:
         """Return ``inputs @ kernel + bias``."""
@@ -74,21 +79,21 @@ class ClockworkCell(Cell):
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
-        h, t = states
-        u = self.recurrent_kernel * keras.ops.convert_to_tensor(self._listens, projected.dtype)
-        new = self.activation(projected + matmul(self.drop(h), u))
+        (h, t), heard = states, self.drop(states[0])
+        recurrent = [
+            matmul(keras.ops.take(heard, rows, axis=-1), kernel)
+            for rows, kernel in zip(self._sources, self.recurrent_kernels, strict=True)
+        ]
+        new = self.activation(projected + keras.ops.concatenate(recurrent, axis=-1))
         ticks = keras.ops.mod(keras.ops.expand_dims(t, -1), self._period_of_unit) == 0
         h = keras.ops.where(ticks, new, h)
         return h, [h, t + 1]
 
 
-def _period_of_unit(periods: Sequence[int], units: int) -> Any:
-    return np.repeat(np.array(periods, "int32"), units // len(periods))
-
-
-def _listens(period: Any) -> Any:
-    """Return which unit (row) reaches which (column): those as slow, or slower."""
-    return period[:, None] >= period[None, :]
+def _sources(periods: Sequence[int], units: int) -> list[Any]:
+    """Return the units that each block listens to: those as slow as itself, or slower."""
+    period_of_unit = np.repeat(periods, units // len(periods))
+    return [np.flatnonzero(period_of_unit >= period).astype("int32") for period in periods]
 
 
 def _checked(periods: Any, units: int) -> list[int]:
@@ -134,6 +139,28 @@ def initial_state(w: Any, batch: int, config: Any) -> list[Any]:
     return [np.zeros((batch, config["units"])), np.zeros((batch,), "int32")]
 
 
+def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
+    """Join the recurrent kernels to U, zero where a block does not listen."""
+    kernels = [weights[f"recurrent_{k}"] for k in range(len(config["periods"]))]
+    u = np.zeros((config["units"], config["units"]), kernels[0].dtype)
+    for k, rows in enumerate(_sources(config["periods"], config["units"])):
+        u[rows, _block(config, k)] = kernels[k]
+    return {"U": u}
+
+
+def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
+    """Take from U what the blocks listen to; the rest of it has no effect."""
+    return {
+        f"recurrent_{k}": symbols["U"][rows, _block(config, k)]
+        for k, rows in enumerate(_sources(config["periods"], config["units"]))
+    }
+
+
+def _block(config: Any, k: int) -> slice:
+    size = config["units"] // len(config["periods"])
+    return slice(k * size, (k + 1) * size)
+
+
 def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
     """Return the options that a frozen file implies."""
     return {
@@ -156,7 +183,8 @@ ClockworkCell.spec = CellSpec(
     paper=Paper(
         "Koutnik, Greff, Gomez and Schmidhuber", 2014, "A Clockwork RNN", "arXiv:1402.3511"
     ),
-    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
+    symbols=rename({"kernel": "W", "bias": "b"})
+    | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     initial_state=initial_state,
     traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
     deviations=(

@@ -53,9 +53,11 @@ class ConvCell(Cell):
         cls = type(self)
         self.filters = positive_int(cls, "filters", filters)
         self.rank = _rank(cls, rank, kernel_size)
-        self.kernel_size = _per_axis(cls, "kernel_size", kernel_size, self.rank)
-        self.strides = _per_axis(cls, "strides", strides, self.rank)
-        self.dilation_rate = _per_axis(cls, "dilation_rate", dilation_rate, self.rank)
+        self.kernel_size, self._size = _per_axis(cls, "kernel_size", kernel_size, self.rank)
+        self.strides, self._stride = _per_axis(cls, "strides", strides, self.rank)
+        self.dilation_rate, self._dilation = _per_axis(
+            cls, "dilation_rate", dilation_rate, self.rank
+        )
         self.padding = _one_of(cls, "padding", padding, ("valid", "same"))
         self.data_format = _one_of(
             cls,
@@ -71,7 +73,7 @@ class ConvCell(Cell):
                 expected="no `units`",
                 fix="pass the number of channels as `filters`",
             )
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+        if max(self._stride) > 1 and max(self._dilation) > 1:
             raise problem(
                 f"{cls.__name__} cannot stride and dilate at once.",
                 received=f"strides={strides!r} and dilation_rate={dilation_rate!r}",
@@ -81,9 +83,13 @@ class ConvCell(Cell):
 
     @property
     def state_size(self) -> list[TensorSpec]:
-        """Shapes of the states; the spatial axes are known once the cell is built."""
-        image = self.image_shape or (None,) * self.rank
-        return [TensorSpec(self.with_channels(image)) for _ in self.states]
+        """Shapes of the states, whose spatial axes follow from the inputs."""
+        return [TensorSpec(self.with_channels((None,) * self.rank)) for _ in self.states]
+
+    def state_spec(self) -> list[TensorSpec]:
+        """Return the shapes of the states with the spatial axes of the built cell."""
+        shape = self.with_channels(self.image_shape or (None,) * self.rank)
+        return [TensorSpec(shape, spec.dtype) for spec in super().state_spec()]
 
     def with_channels(self, image: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return a shape with the channels where the data format has them."""
@@ -95,10 +101,10 @@ class ConvCell(Cell):
         channels, image = _sizes(self, input_shape)
         self.image_shape = tuple(
             _length(self, *sizes)
-            for sizes in zip(image, self.kernel_size, self.strides, self.dilation_rate, strict=True)
+            for sizes in zip(image, self._size, self._stride, self._dilation, strict=True)
         )
         super().build(input_shape)
-        size, width = tuple(self.kernel_size), len(self.gates) * self.filters
+        size, width = self._size, len(self.gates) * self.filters
         self.kernel = self.add_kernel((*size, channels, width))
         self.recurrent_kernel = self.add_recurrent_kernel((*size, self.filters, width))
         self.bias = self.add_bias((width,), initializer=self._gate_biases)
@@ -140,9 +146,9 @@ class ConvCell(Cell):
         product = self.convolve(
             inputs,
             self.kernel,
-            strides=tuple(self.strides),
+            strides=self._stride,
             padding=self.padding,
-            dilation_rate=tuple(self.dilation_rate),
+            dilation_rate=self._dilation,
         )
         return self.shift(product, self.bias)
 
@@ -174,8 +180,8 @@ def _rank(cls: type, rank: Any, kernel_size: Any) -> int:
     return int(rank)
 
 
-def _per_axis(cls: type, name: str, value: Any, rank: int) -> list[int]:
-    """Return one positive int per spatial axis."""
+def _per_axis(cls: type, name: str, value: Any, rank: int) -> tuple[Any, tuple[int, ...]]:
+    """Return an option as it goes into the config, and as one positive int per spatial axis."""
     values = list(value) if isinstance(value, (list, tuple)) else [value] * rank
     if len(values) != rank:
         raise problem(
@@ -184,7 +190,8 @@ def _per_axis(cls: type, name: str, value: Any, rank: int) -> list[int]:
             expected=f"an int, or {rank} of them",
             fix=f"pass {name} as one int for all axes",
         )
-    return [positive_int(cls, name, v) for v in values]
+    sizes = tuple(positive_int(cls, name, v) for v in values)
+    return (list(sizes) if isinstance(value, (list, tuple)) else sizes[0]), sizes
 
 
 def _one_of(cls: type, name: str, value: Any, known: tuple[str, ...]) -> str:

@@ -36,7 +36,7 @@ class ConvRNNCell(ConvCell):
     Example:
     >>> import cellkit
     >>> layer = cellkit.RNN(ConvRNNCell(8, 3, padding="same"), return_sequences=True)
-    >>> layer.compute_output_shape((None, 10, 32, 32, 1))
+    >>> layer(keras.Input((10, 32, 32, 1))).shape
     (None, 10, 32, 32, 8)
     """
 

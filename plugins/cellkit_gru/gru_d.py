@@ -34,7 +34,7 @@ class GRUDCell(Cell):
     r = s(W_r @ x^ + U_r @ h^ + V_r @ m + b_r)                 reset gate
     n = tanh(W_n @ x^ + U_n @ (r * h^) + V_n @ m + b_n)        candidate
     h' = (1 - z) * h^ + z * n
-    x_last' = x where m = 1, else x_last
+    x_last' = m * x + (1 - m) * x_last
     ```
 
     The paper's `d` grows with the missing values of a variable: it is the time since the step
@@ -57,8 +57,8 @@ class GRUDCell(Cell):
             r. `dropout` drops elements of x^; masks and gaps come through whole.
 
     Inputs: a dict of `"values"` `(batch, F)`, `"observed"` `(batch, F)` and `"dt"` `(batch, F)`, or
-    `(batch, 1)` with `gaps="step"`; or a tuple in this order. A variable is observed where
-    `observed` is above zero; elsewhere its value is not looked at, and may be NaN.
+    `(batch, 1)` with `gaps="step"`; or a tuple in this order. `observed`
+    holds flags: where it is zero or false the value is not looked at, and may be NaN.
     States: `[h, x_last]` of shapes `(batch, units)`, `(batch, F)`; with `gaps="step"` also the time
     `(batch, F)` since the last observation, zero where the variable has just been observed.
     Output: `h'`.
@@ -102,9 +102,14 @@ class GRUDCell(Cell):
     @property
     def state_size(self) -> list[Any]:
         """Sizes of h, x_last and, with gaps per step, the time since the last observation."""
-        features = TensorSpec((getattr(self, "features", None),), initializer=self._start)
-        waited = [TensorSpec(features.shape)] if self.gaps == "step" else []
-        return [TensorSpec((self.units,)), features, *waited]
+        waited = [TensorSpec((None,))] if self.gaps == "step" else []
+        return [TensorSpec((self.units,)), TensorSpec((None,), initializer=self._start), *waited]
+
+    def state_spec(self) -> list[TensorSpec]:
+        """Return the shapes of the states with the number of variables of the built cell."""
+        h, *rest = super().state_spec()
+        size = getattr(self, "features", None)
+        return [h, *(TensorSpec((size,), s.dtype, s.initializer) for s in rest)]
 
     def _start(self, shape: Any, dtype: Any = None) -> Any:
         return keras.ops.cast(self.empirical_mean, dtype)
@@ -140,20 +145,20 @@ class GRUDCell(Cell):
     def project(self, inputs: Any) -> Any:
         """Return x, m and the gaps, and the part of the gates that depends on m."""
         named = _named(self, inputs)
-        m = keras.ops.cast(named["observed"] > 0, self.compute_dtype)
+        m = named["observed"]
+        x = keras.ops.where(m == 0, 0.0, named["values"])  # nothing, not even NaN, where missing
         gates = matmul(m, self.mask_kernel)
-        return named["values"], m, named["dt"], gates if self.bias is None else gates + self.bias
+        return x, m, named["dt"], gates if self.bias is None else gates + self.bias
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
         x, m, d, v = projected
         h, last = states[:2]
         d = d + states[2] if self.gaps == "step" else d
-        last = keras.ops.where(m > 0, x, last)
         gx = _decay(d * self.input_decay, self.input_decay_bias)
         gh = _decay(matmul(d, self.state_decay), self.state_decay_bias)
-        filled = keras.ops.where(m > 0, x, gx * last + (1 - gx) * self.empirical_mean)
-        h = gh * h
+        filled = m * x + (1 - m) * (gx * last + (1 - gx) * self.empirical_mean)
+        h, last = gh * h, m * x + (1 - m) * last
         u_z, u_r, u_n = split(self.recurrent_kernel, 3)
         a_z, a_r, a_n = split(matmul(super().drop_inputs(filled), self.kernel) + v, 3)
         z = self.recurrent_activation(a_z + matmul(self.drop(h), u_z))
@@ -215,20 +220,21 @@ def _features(cell: GRUDCell, shapes: dict[str, Any]) -> int:
 
 def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
     """Compute one step from the equations."""
-    x, m, d = inputs["values"], np.where(inputs["observed"] > 0, 1.0, 0.0), inputs["dt"]
+    x, m, d = inputs["values"], inputs["observed"], inputs["dt"]
+    x = np.where(m == 0, 0, x)
     h, last = states[:2]
     if config["gaps"] == "step":
         d = d + states[2]
     s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
     gx = np.exp(-relu(w["w_x"] * d + w.get("c_x", 0)))
     gh = np.exp(-relu(d @ w["W_d"] + w.get("c_h", 0)))
-    x_hat = m * np.where(m == 1, x, 0) + (1 - m) * (gx * last + (1 - gx) * w["x_mean"])
+    x_hat = m * x + (1 - m) * (gx * last + (1 - gx) * w["x_mean"])
     h = gh * h
     z = s(x_hat @ w["W_z"] + h @ w["U_z"] + m @ w["V_z"] + w["b_z"])
     r = s(x_hat @ w["W_r"] + h @ w["U_r"] + m @ w["V_r"] + w["b_r"])
     n = tanh(x_hat @ w["W_n"] + (r * h) @ w["U_n"] + m @ w["V_n"] + w["b_n"])
     h = (1 - z) * h + z * n
-    last = np.where(m == 1, x, last)
+    last = m * x + (1 - m) * last
     return h, [h, last, (1 - m) * d][: len(states)]
 
 
