@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import queue
@@ -86,7 +87,11 @@ class Process:
         ]
         for reader in self._readers:
             reader.start()
-        self.hello = self._receive(START_TIMEOUT)
+        try:
+            self.hello = self._receive(START_TIMEOUT)
+        except BaseException:
+            self.close()
+            raise
         self.start_seconds = time.perf_counter() - start
         if self.hello["event"] != "ready":
             self.close()
@@ -126,7 +131,11 @@ class Process:
                 self._process.kill()
         self._process.wait()
         for reader in self._readers:
-            reader.join(timeout=2.0)
+            reader.join(timeout=5.0)
+        with contextlib.suppress(BrokenPipeError):  # a request that nobody read any more
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.stderr.close()
 
     def _receive(self, timeout: float) -> dict[str, Any]:
         try:
@@ -136,9 +145,10 @@ class Process:
             reason = f"no answer within {timeout:.0f} s"
             raise WorkerGone("timeout", reason, self.tail()) from None
         if line is None:
-            code = self._process.wait()
-            for reader in self._readers:
-                reader.join(timeout=2.0)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it may still be on its way out
+                self._process.wait(timeout=5.0)
+            self.close()
+            code = self._process.returncode
             raise WorkerGone("crash", f"the worker ended with {_exit(code)}", self.tail())
         return json.loads(line)
 

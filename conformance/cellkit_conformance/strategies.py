@@ -144,7 +144,7 @@ def _pad(draw: st.DrawFn, row: np.ndarray, kind: str) -> None:
             start = draw(st.integers(1, time - 2))
             row[start : draw(st.integers(start + 1, time - 1))] = False
         return
-    padding = draw(st.integers(min(1, time), max(0, time - 1)))
+    padding = draw(st.integers(min(1, time - 1), time - 1))
     if kind == "right":
         row[time - padding :] = False
     else:
@@ -239,7 +239,7 @@ def _edge_mask(kind: str, batch: int, time: int, rng: np.random.Generator) -> Ma
             row[start : int(rng.integers(start + 1, time))] = False
     elif kind in {"left", "right"}:
         for row in rows:
-            padding = int(rng.integers(min(1, time), max(1, time)))
+            padding = int(rng.integers(min(1, time - 1), time))
             row[slice(time - padding, time) if kind == "right" else slice(0, padding)] = False
     return tuple(tuple(bool(bit) for bit in row) for row in rows)
 

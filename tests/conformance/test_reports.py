@@ -1,0 +1,120 @@
+"""Selecting requirements, the reports, and the exit codes."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from cellkit_conformance import edition
+from cellkit_conformance.edition import Requirement
+from cellkit_conformance.html import write_html
+from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
+from cellkit_conformance.report import Report
+from cellkit_conformance.runner import Backend, Plan, Unit
+
+NASTY = "<script>alert('x')</script> & \x07"
+
+
+def report(*outcomes, cell="lstm"):
+    ids = list(edition.requirements())[: len(outcomes)]
+    unit = Unit(cell, "torch")
+    for identifier, outcome in zip(ids, outcomes, strict=True):
+        text = "" if outcome is Outcome.PASS else NASTY
+        unit.results.append(Result(cell, "torch", identifier, outcome, text, text))
+    plan = Plan([cell], ["torch"], ids)
+    return Report(plan, [unit], {"torch": Backend("torch", True)}, ["jax"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ((Outcome.PASS, Outcome.PASS), 0),
+        ((Outcome.PASS, Outcome.NOT_APPLICABLE), 0),
+        ((Outcome.PASS, Outcome.FAIL), 1),
+        ((Outcome.PASS, Outcome.ERROR), 1),
+        ((Outcome.PASS, Outcome.TIMEOUT), 1),
+        ((Outcome.CRASH, Outcome.NOT_RUN), 1),
+        ((Outcome.PASS, Outcome.NOT_RUN), 3),
+        ((Outcome.NOT_APPLICABLE,), 3),
+        ((), 3),
+    ],
+)
+def test_exit_codes(outcomes, code):
+    assert report(*outcomes).exit_code == code
+
+
+def test_a_broken_should_is_shown_and_forgiven():
+    should = next(id for id, r in edition.requirements().items() if r.level == "should")
+    found = report(Outcome.PASS)
+    found.units[0].results.append(Result("lstm", "torch", should, Outcome.FAIL))
+    assert found.exit_code == 0
+    assert "1 should-requirement(s) broken" in found.verdict
+
+
+def test_html_escapes_what_comes_from_outside(tmp_path):
+    write_html(report(Outcome.PASS, Outcome.FAIL, cell="my:<b>Cell</b>"), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<script>" not in page and "<b>Cell" not in page
+    assert "&lt;script&gt;" in page
+    assert "jax is not installed" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_json_and_junit(tmp_path):
+    found = report(Outcome.PASS, Outcome.FAIL, Outcome.CRASH, Outcome.NOT_RUN)
+    found.write_json(tmp_path / "deep" / "r.json")
+    data = json.loads((tmp_path / "deep" / "r.json").read_text(encoding="utf-8"))
+    assert data["exit_code"] == 1
+    assert data["counts"] == {"pass": 1, "fail": 1, "crash": 1, "not run": 1}
+    assert data["missing_backends"] == ["jax"]
+    assert len(data["results"]) == 4
+    found.write_junit(tmp_path / "r.xml")
+    suite = ET.parse(tmp_path / "r.xml").getroot()[0]
+    assert [[child.tag for child in case] for case in suite] == [
+        [],
+        ["failure"],
+        ["error"],
+        ["skipped"],
+    ]
+
+
+def test_selecting():
+    everything = list(edition.requirements())
+    assert edition.select() == everything
+    assert edition.select(["MSK-03"]) == ["MSK-03"]
+    assert edition.select(["sta-03,STR-01"]) == ["STR-01", "STA-03"]
+    masks = [id for id in everything if id.startswith("MSK")]
+    assert edition.select(["MSK"]) == masks
+    assert edition.select(["MSK"], ["MSK-01", "STA"]) == masks[1:]
+    parts = [edition.select([group]) for group in edition.groups()]
+    assert sorted(id for part in parts for id in part) == sorted(everything)
+    assert edition.select(skipped=edition.groups()) == []
+
+
+def test_an_unknown_selector_is_an_error():
+    with pytest.raises(ValueError, match="Received: selector 'MSK-99'"):
+        edition.select(["MSK-99"])
+    with pytest.raises(ValueError, match="'MS'"):
+        edition.select(["MS"])
+
+
+def test_traits_gate_both_ways():
+    needs = Requirement("X-01", "must", ("dropout",), "", "", 1)
+    denies = Requirement("X-02", "must", ("!dropout", "!noise"), "", "", 1)
+    assert needs.denied_by({"dropout"}) is None and needs.denied_by(set()) == "dropout"
+    assert denies.denied_by({"masking"}) is None
+    assert denies.denied_by({"noise"}) == "!noise"
+
+
+def test_the_edition_is_complete():
+    for identifier, requirement in edition.requirements().items():
+        assert requirement.id == identifier
+        assert requirement.level in {"must", "should", "info"}
+        assert requirement.cost in {1, 2, 3}
+        assert requirement.sentence.endswith(".") and requirement.hint.strip()
+
+
+def test_texts_are_shortened():
+    assert one_line("a\nb") == "a"
+    assert len(one_line("x" * 1000)) == 300
+    assert len(shorten("x" * 10_000_000)) < 5000

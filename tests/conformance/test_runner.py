@@ -1,0 +1,114 @@
+"""The runner: nothing that a cell does ends the run, and the parent imports no backend."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from cellkit_conformance import edition
+from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.report import Report
+from cellkit_conformance.runner import Plan, Runner, all_results
+
+BACKEND = keras.backend.backend()
+FILE = Path(__file__).with_name("troublemakers.py")
+
+
+def run(*cells, ids=("STR-01", "STR-03", "STR-07"), timeout=30.0, backends=(BACKEND,)):
+    plan = Plan(
+        [f"{FILE}:{cell}" for cell in cells], backends, edition.select(ids), timeout=timeout
+    )
+    runner = Runner(plan)
+    units = runner.run()
+    return Report(plan, units, runner.backends, [], 0.0)
+
+
+@pytest.fixture(scope="module")
+def troubled():
+    """One run over several cells, so that each starts after what the last one did."""
+    report = run("Crashes", "RaisesInInit", "Shouts", "NOT_A_CELL", "Good")
+    return {unit.cell.rsplit(":")[-1]: unit for unit in report.units}
+
+
+def outcomes(unit):
+    return {result.requirement: result.outcome for result in unit.results}
+
+
+def test_a_crash_is_a_result_and_the_rest_runs(troubled):
+    assert outcomes(troubled["Crashes"]) == {
+        "STR-01": Outcome.PASS,
+        "STR-03": Outcome.CRASH,
+        "STR-07": Outcome.PASS,
+    }
+    assert "exit code 17" in troubled["Crashes"].results[1].message
+
+
+def test_a_cell_that_cannot_be_made_is_an_error_of_every_check(troubled):
+    assert set(outcomes(troubled["RaisesInInit"]).values()) == {Outcome.ERROR}
+    assert "no such file: weights.bin" in troubled["RaisesInInit"].results[0].message
+
+
+def test_megabytes_are_cut(troubled):
+    result = troubled["Shouts"].results[1]
+    assert result.outcome is Outcome.ERROR
+    assert len(json.dumps(result.to_json())) < 50_000
+    assert outcomes(troubled["Shouts"])["STR-07"] is Outcome.PASS
+
+
+def test_what_is_no_cell_is_reported_once(troubled):
+    unit = troubled["NOT_A_CELL"]
+    assert "is not a recurrent cell" in unit.problem
+    assert list(outcomes(unit).values()) == [Outcome.ERROR, Outcome.NOT_RUN, Outcome.NOT_RUN]
+
+
+def test_the_cell_after_all_the_trouble_is_fine(troubled):
+    assert set(outcomes(troubled["Good"]).values()) == {Outcome.PASS}
+    assert any("no spec" in note for note in troubled["Good"].notes)
+
+
+def test_a_hang_is_a_timeout_and_the_rest_runs():
+    report = run("Hangs", ids=["STR-03", "STR-07"], timeout=15.0)
+    assert [result.outcome for result in report.results] == [Outcome.TIMEOUT, Outcome.PASS]
+    assert "15 s" in report.results[0].message
+    assert "time.sleep" in report.results[0].detail or "call" in report.results[0].detail
+    assert report.exit_code == 1
+
+
+def test_a_backend_that_does_not_start_is_said_so():
+    report = run("Good", backends=("nonsense",))
+    assert {result.outcome for result in report.results} == {Outcome.NOT_RUN}
+    assert report.exit_code == 3
+    assert "does not start" in report.results[0].message
+
+
+def test_the_parent_imports_no_backend():
+    code = (
+        "import sys\n"
+        "from cellkit_conformance import edition, runner, report, terminal, html, cli, golden\n"
+        f"plan = runner.Plan(['{FILE}:Good'], ['{BACKEND}'], ['STR-01', 'STR-07'])\n"
+        "units = runner.Runner(plan).run()\n"
+        "assert [r.outcome for r in runner.all_results(units)] == ['pass', 'pass'], units\n"
+        "print(*{'keras', 'tensorflow', 'torch', 'jax', 'hypothesis'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_results_travel_as_json():
+    result = Result("lstm", "torch", "NUM-01", Outcome.FAIL, headroom=float("inf"), error=0.5)
+    again = Result.from_json(json.loads(json.dumps(result.to_json())))
+    assert again == result
+
+
+def test_failures_carry_the_command_that_repeats_them():
+    plan = Plan(["my lab:Cell"], ["jax"], ["MSK-01"], seed=7, layer="keras")
+    command = plan.command("my lab:Cell", "jax", "MSK-01")
+    assert command == (
+        "cellkit conform 'my lab:Cell' --backend jax --select MSK-01 --profile quick --seed 7 "
+        "--layer keras"
+    )
+    assert all_results([]) == []
