@@ -136,8 +136,9 @@ class MLSTMCell(Cell):
         floor = ops.exp(-larger(m, -80.0 + 0.0 * m))
         scale = larger(ops.abs(ops.sum(n * q, axis=-1)), floor) + self.epsilon
         h = matmul(q[..., None, :], c)[..., 0, :] / scale[..., None]
-        h = ops.cast(ops.reshape(h, (-1, self.units)), self.compute_dtype)
-        return h * self.recurrent_activation(projected["o"]) if self.output_gate else h, [c, n, m]
+        h = ops.reshape(h, (-1, self.units))
+        h = h * self.recurrent_activation(projected["o"]) if self.output_gate else h
+        return ops.cast(h, self.compute_dtype), [c, n, m]
 
 
 def larger(a: Any, b: Any) -> Any:
