@@ -23,6 +23,8 @@ import _feed
 import _options
 import numpy as np
 
+import cellkit
+
 
 def _more(parser) -> None:
     parser.add_argument(
@@ -36,6 +38,9 @@ def _more(parser) -> None:
 
 
 options = _options.parse(__doc__, plot="train_every_cell.png", more=_more)
+if not cellkit.list_cells(options.cells):
+    print(f"No registered cell fits the pattern {options.cells!r}.", file=sys.stderr)
+    sys.exit(2)
 
 import keras  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -48,13 +53,12 @@ from rich.progress import (  # noqa: E402
 )
 from rich.table import Table  # noqa: E402
 
-import cellkit  # noqa: E402
-
 BATCH = 32
 STEPS = 60 if options.quick else 120
 RATE = 0.005
 SCALE = 8  # how much larger a cell is than in the first case of its spec
 MARGIN = 5  # standard errors by which a cell must be better than the largest class
+LABELS = {"digits": "digits", "japanese_vowels": "Japanese vowels"}
 console = Console()
 
 
@@ -224,7 +228,7 @@ def draw(rows: list[dict]) -> None:
     right.set(title="Time per training step, parameters", xlabel="milliseconds per batch of 32")
     right.set_xlim(0, 1.45 * max(row["milliseconds"] for row in rows))
     handles = [
-        plt.Rectangle((0, 0), 1, 1, color=color, label=data.replace("_", " "))
+        plt.Rectangle((0, 0), 1, 1, color=color, label=LABELS[data])
         for data, color in colors.items()
         if any(row["data"] == data for row in rows)
     ]
@@ -242,9 +246,6 @@ def draw(rows: list[dict]) -> None:
 def main() -> int:
     """Train all cells that were asked for; return the exit code."""
     names = [name for name in cellkit.list_cells(options.cells) if cellkit.get(name).spec]
-    if not names:
-        console.print(f"No registered cell fits the pattern {options.cells!r}.", style="red")
-        return 2
     columns = (
         TextColumn("{task.description:<24}"),
         BarColumn(),
