@@ -33,7 +33,8 @@ def gradients(
         inputs: Leaves (B, T, ...).
         states: Initial states, or None.
         mask: (B, T), or None.
-        which: "all" for all outputs and states, "last" for the last output alone.
+        which: "all" for all outputs and states, "outputs" for all outputs, "last" for the last
+            output alone.
         training: The training flag.
     """
     layer = subject.layer(**SEQUENCES)
@@ -42,6 +43,8 @@ def gradients(
     batch, time = leaves(inputs)[0].shape[:2]
     # Which outputs count is data and not code, so that one compiled function serves both.
     counts = np.ones(time + 1, np.float32)
+    if which == "outputs":
+        counts[time] = 0.0
     if which == "last":
         counts[:] = 0.0
         counts[time - 1] = 1.0
