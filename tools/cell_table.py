@@ -27,6 +27,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ["JAX_ENABLE_X64"] = "1"  # the files are compared in their own dtype, mostly float64
 
 import keras  # noqa: E402
+import numpy as np  # noqa: E402
 
 import cellkit  # noqa: E402
 from cellkit import registry  # noqa: E402
@@ -50,10 +51,12 @@ those are installed.
 
 **Confirmed by** names implementations of other authors. For most of them, frozen outputs lie in
 `tests/golden`, and `cellkit golden tests/golden` runs the cell on the same weights, inputs and
-initial states; the error is the largest difference in outputs and states, relative to the largest
-magnitude of an array, in float64 unless it says otherwise. Keras' own layers are compared with by
-the conformance suite, on copied weights. *Reference only* says that there is neither: the cell
-stands against a NumPy reference that was written from its paper, as all the others do too.
+initial states. Keras' own layers run beside the cell on copied weights when this page is made. The
+error is the largest difference in outputs and states, relative to the largest magnitude of an
+array, in float64 unless it says otherwise (Keras' `SimpleRNN` is exact to float32 only).
+
+*Reference only* says that there is neither: the cell stands against a NumPy reference that was
+written from its paper, as all the others do too.
 """
 
 
@@ -82,6 +85,39 @@ def comparisons() -> dict[str, list[tuple[dict[str, Any], golden.Match]]]:
             )
         found.setdefault(match.cell, []).append((entry, match))
     return found
+
+
+def beside_keras(registered: registry.RegisteredCell, name: str) -> float:
+    """Run a cell and a layer of Keras on the same weights and inputs; return the relative error.
+
+    Raises:
+        ValueError: If it is more than rounding.
+    """
+    arguments = next(iter(registered.spec.cases.values()))
+    rng = np.random.default_rng(0)
+    shape = _sized(registered.spec.inputs, registered.spec.dims, {})
+    inputs = rng.normal(size=(3, 5, *shape[2:]))
+    ours = cellkit.RNN(
+        registered.cls(**arguments, dtype="float64"), return_sequences=True, dtype="float64"
+    )
+    theirs = getattr(keras.layers, name)(**arguments, return_sequences=True, dtype="float64")
+    ours.build(inputs.shape)
+    theirs.build(inputs.shape)
+    weights = [0.5 * rng.normal(size=w.shape) for w in ours.get_weights()]
+    ours.set_weights(weights)
+    theirs.set_weights(weights)
+    got, want = (keras.ops.convert_to_numpy(layer(inputs)) for layer in (ours, theirs))
+    error = float(np.abs(got - want).max() / np.abs(want).max())
+    # On PyTorch, Keras' SimpleRNN of dtype float64 is 1e-7 off what NumPy gives; the cell is not.
+    limit = golden.DEFAULT_LIMITS["float32"]
+    if not error <= limit:
+        raise ValueError(
+            f"{registered.name} claims to be keras.layers.{name}, and is not.\n"
+            f"  Received: outputs that differ by {error:.1e}\n"
+            f"  Expected: at most {limit:g}\n"
+            f"  How to fix: mend the cell, or take the trait 'equiv:{name}' from its spec"
+        )
+    return error
 
 
 # --- states ------------------------------------------------------------------------------------
@@ -146,7 +182,7 @@ def confirmed(
         form = "" if len(found) == 1 else f" as `{entry['cell']}`"
         texts.append(f"{entry['library']} {entry['version']}{form}, {match.worst:.0e}{dtype}")
     equal = sorted(t.partition(":")[2] for t in registered.spec.traits if t.startswith("equiv:"))
-    texts += [f"Keras' `{layer}`" for layer in equal]
+    texts += [f"Keras' `{name}`, {beside_keras(registered, name):.0e}" for name in equal]
     return "<br>".join(texts) or "*reference only*"
 
 
