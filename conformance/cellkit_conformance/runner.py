@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
-from cellkit_conformance.process import MODULES, Process, WorkerGone
+from cellkit_conformance.process import MODULES, START_TIMEOUT, Process, WorkerGone
 from cellkit_conformance.profiles import PROFILES
 
 GIVE_UP_AFTER = 3
@@ -126,7 +126,7 @@ class Runner:
         self.plan = plan
         self.units = [Unit(cell, backend) for backend in plan.backends for cell in plan.cells]
         there = installed_backends()
-        self.backends = {name: Backend(name, there[name]) for name in plan.backends}
+        self.backends = {name: Backend(name, there.get(name, False)) for name in plan.backends}
         self._waiting = list(self.units)
         self._on_result = on_result
         self._lock = threading.Lock()
@@ -215,7 +215,8 @@ class Runner:
 
     def _describe(self, unit: Unit, process: Process) -> None:
         request = {"op": "describe", "target": unit.cell}
-        answer = process.ask(request, self.plan.seconds)
+        # This imports the cell's module and the checks, which takes as long as it takes.
+        answer = process.ask(request, START_TIMEOUT)
         if answer["event"] == "described":
             unit.traits, unit.notes = answer["traits"], answer["notes"]
         else:

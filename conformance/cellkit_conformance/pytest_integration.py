@@ -1,0 +1,91 @@
+"""Conformance in the tests of one's own project: one test item per requirement.
+
+    from cellkit_conformance import conformance_tests
+
+    test_my_cell = conformance_tests("my_lab.cells:MyCell")
+
+The items run in pytest's own process, on the backend that Keras was imported with, so `-k`, `-x`,
+xdist and JUnit files work as for any other test.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from cellkit_conformance import edition
+from cellkit_conformance.edition import requirements
+from cellkit_conformance.judge import Judge
+from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.profiles import PROFILES
+from cellkit_conformance.targets import resolve
+
+
+def conformance_tests(
+    cell: str,
+    *,
+    profile: str = "quick",
+    seed: int = 0,
+    select: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    layer: str = "cellkit",
+) -> Callable[[str], None]:
+    """Make a test function with one item per requirement.
+
+    Args:
+        cell: A registered name, `module:Class` or `file.py:Class`.
+        profile: How thorough to be: "quick", "standard" or "thorough".
+        seed: Of everything that is drawn.
+        select: Ids or groups to run; nothing means all.
+        skip: Ids or groups to leave out.
+        layer: The layer under test: "cellkit", "keras" or `module:Class`.
+
+    Returns:
+        A test function, to be bound to a name that starts with `test_`. A requirement that does
+        not apply is a skip that says why.
+
+    Raises:
+        ValueError: A selector or the profile is unknown.
+
+    Example:
+        >>> test_lstm = conformance_tests("lstm", select=["MSK"])
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile={profile!r}; expected one of {sorted(PROFILES)}")
+
+    @pytest.mark.parametrize("requirement", edition.select(select, skip))
+    def test_conformance(requirement: str) -> None:
+        result = _judge(cell, profile, seed, layer).run(requirement)
+        if result.outcome is Outcome.NOT_APPLICABLE:
+            pytest.skip(result.message)
+        if result.outcome.is_bad:
+            pytest.fail(_text(result), pytrace=False)
+
+    return test_conformance
+
+
+@functools.cache
+def _judge(cell: str, profile: str, seed: int, layer: str) -> Judge:
+    """Keep one judge per cell: its items share what was compiled."""
+    import keras
+
+    from cellkit_conformance.worker import find_layer
+
+    backend = keras.backend.backend()
+    return Judge(resolve(cell), backend, PROFILES[profile], seed, find_layer(layer))
+
+
+def _text(result: Result) -> str:
+    requirement = requirements()[result.requirement]
+    lines = [
+        f"{result.requirement} {result.cell} on {result.backend}: {result.message}",
+        f"must hold: {requirement.sentence}",
+        f"look for:  {requirement.hint}",
+    ]
+    if result.example:
+        lines.append(f"example:   {result.example}")
+    if result.detail and result.detail != result.message:
+        lines.append(result.detail)
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""Conformance as test items of somebody else's project."""
+
+from pathlib import Path
+
+import pytest
+
+from cellkit_conformance import conformance_tests
+
+FILE = Path(__file__).with_name("troublemakers.py")
+
+test_a_good_cell = conformance_tests(f"{FILE}:Good", select=["STR", "PUR"])
+
+
+def test_items_follow_the_selection():
+    made = conformance_tests("lstm", select=["MSK-01,MSK-02"], skip=["MSK-02"])
+    (mark,) = made.pytestmark
+    assert mark.args == ("requirement", ["MSK-01"])
+
+
+def test_a_broken_cell_fails_with_the_reason():
+    shouts = conformance_tests(f"{FILE}:Shouts")
+    with pytest.raises(pytest.fail.Exception, match="must hold: One step returns"):
+        shouts("STR-03")
+
+
+def test_what_does_not_apply_is_skipped():
+    good = conformance_tests(f"{FILE}:Good")
+    with pytest.raises(pytest.skip.Exception, match="the spec has no reference"):
+        good("NUM-01")
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="profile"):
+        conformance_tests("lstm", profile="lazy")
+    with pytest.raises(ValueError, match="NOPE"):
+        conformance_tests("lstm", select=["NOPE"])
