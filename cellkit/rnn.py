@@ -538,7 +538,10 @@ class RNN(keras.layers.RNN):
             initial_state_shape: Not used; Keras passes it when initial states are given.
         """
         declared = getattr(self.cell, "output_size", None)
-        if self.built or declared is None:
+        known = declared is not None and all(
+            None not in s.shape for s in keras.tree.flatten(declared_output(declared))
+        )
+        if self.built or not known:
             shapes = flatten_shapes(sequences_shape)
             leaves = [keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes]
             spec = self(pack_like_shapes(sequences_shape, leaves))

@@ -47,7 +47,7 @@ class SimpleRNNCell(GatedCell):
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     """Compute one step from the equation."""
     (h,) = states
-    h = activation(config["activation"])(x @ w["W"] + h @ w["U"] + w["b"])
+    h = activation(config["activation"])(x @ w["W"] + h @ w["U"] + w.get("b", 0))
     return h, [h]
 
 

@@ -163,8 +163,9 @@ def test_e4_float64_stack(masked, unroll):
         _, last, _ = loop(step, x, [[ZERO, ZERO], [ZERO]], mask)
         y = layer(x, mask=mask)
         assert dtype_of(y) == "float64"
-        # `keras.ops.matmul` of float64 gives float32 on Torch, and these cells call it.
-        close(y, last, 1e-6 if BACKEND == "torch" else 1e-12)
+        # `keras.ops.matmul` of float64 gives float32 on Torch, and `keras.ops.tanh` of it on JAX;
+        # these cells, which are not cellkit's, call both.
+        close(y, last, 1e-12 if BACKEND == "tensorflow" else 1e-6)
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "simple_rnn"])

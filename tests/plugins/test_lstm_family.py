@@ -244,7 +244,7 @@ def test_phased_units_move_only_while_they_are_open():
     states = [normal(1, 4, seed=1), normal(1, 4, seed=2)]
     for t, moving in ((1.0, 0), (3.0, 1), (5.0, 2), (7.0, 3), (-9.0, 0), (13.0, 1)):
         h = to_numpy(cell((normal(1, 5), np.array([[t]])), states)[0])
-        moved = np.abs(h - states[0])[0] > 1e-9
+        moved = np.abs(h - states[0])[0] > 1e-6  # states are float32 on JAX
         assert moved.tolist() == [unit == moving for unit in range(4)], t
 
 
