@@ -36,6 +36,28 @@ import pytest  # noqa: E402
 from cellkit import registry  # noqa: E402
 
 
+# What no backend has a part in is tested once, beside the tests on Torch.
+collect_ignore = (
+    []
+    if BACKEND == "torch"
+    else [
+        "conformance/test_cli.py",
+        "conformance/test_oracle.py",
+        "conformance/test_reports.py",
+        "conformance/test_runner.py",
+        "conformance/test_strategies.py",
+        "conformance/test_tolerance.py",
+        "examples/test_data.py",
+        "test_cli.py",
+        "test_docs_tables.py",
+        "test_packaging.py",
+        "test_registry.py",
+        "test_spec.py",
+        "test_with_keras.py",
+    ]
+)
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     """Give every test the same seeds, and take back what it changed in Keras' global settings."""
