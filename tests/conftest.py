@@ -35,7 +35,6 @@ import pytest  # noqa: E402
 
 from cellkit import registry  # noqa: E402
 
-
 # What no backend has a part in is tested once, beside the tests on Torch.
 collect_ignore = (
     []
