@@ -131,6 +131,7 @@ class Runner:
         self._on_result = on_result
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
+        self._alive: list[Process] = []
 
     def run(self) -> list[Unit]:
         """Run everything.
@@ -142,9 +143,17 @@ class Runner:
         slots = [threading.Thread(target=self._slot, daemon=True) for _ in range(count)]
         for slot in slots:
             slot.start()
-        for slot in slots:
-            while slot.is_alive():  # in steps, so that Ctrl-C is heard
-                slot.join(timeout=0.2)
+        try:
+            for slot in slots:
+                while slot.is_alive():  # in steps, so that Ctrl-C is heard
+                    slot.join(timeout=0.2)
+        except BaseException:
+            # A worker has a session of its own, so Ctrl-C does not reach it.
+            with self._lock:
+                self._waiting.clear()
+            for process in list(self._alive):
+                process.close()
+            raise
         if self._failure is not None:
             raise self._failure
         return self.units
@@ -208,6 +217,7 @@ class Runner:
             name,
             {"profile": self.plan.profile, "seed": self.plan.seed, "layer": self.plan.layer},
         )
+        self._alive = [*self._alive, process]
         backend = self.backends[name]
         backend.versions = process.hello["versions"]
         backend.start_seconds = backend.start_seconds or process.start_seconds
