@@ -34,7 +34,7 @@ def gradients(
         states: Initial states, or None.
         mask: (B, T), or None.
         which: "all" for all outputs and states, "outputs" for all outputs, "last" for the last
-            output alone.
+            output and the final states: the output of a cell need not read its states.
         training: The training flag.
     """
     layer = subject.layer(**SEQUENCES)
@@ -47,7 +47,7 @@ def gradients(
         counts[time] = 0.0
     if which == "last":
         counts[:] = 0.0
-        counts[time - 1] = 1.0
+        counts[time - 1 :] = 1.0
     return backend.differentiate(
         layer,
         _projection(subject, layer),
@@ -138,7 +138,7 @@ def no_dead_inputs(ctx: Context) -> None:
 
 @check("GRD-04")
 def gradient_reaches_the_first_input(ctx: Context) -> None:
-    """Differentiate the last of five outputs with respect to the first input."""
+    """Differentiate the last of five outputs and the final states by the first input."""
     reached: list[bool] = []
 
     def body(subject: Subject, example: Example) -> None:
@@ -148,7 +148,9 @@ def gradient_reaches_the_first_input(ctx: Context) -> None:
 
     for subject in ctx.cases():
         ctx.each(subject, Space(initial_states=[False], values=["normal"]), body, 0)
-        ctx.require(any(reached), "the gradient of output 5 with respect to input 1 is zero")
+        ctx.require(
+            any(reached), "neither output 5 nor the states after it have a gradient by input 1"
+        )
 
 
 @check("GRD-05")

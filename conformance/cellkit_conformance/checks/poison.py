@@ -73,7 +73,8 @@ def gradient_passes_the_gap(ctx: Context) -> None:
         gap = 1 + example.seed % (example.time - 2)
         mask[:, gap : example.time - 1] = False
         inputs, states = subject.inputs(example), subject.random_states(example)
-        # The loss sees the last output only, so what arrives before the gap went through it.
+        # The loss sees the last output and the final states only, so what arrives before the gap
+        # went through it.
         found = gradients(subject, inputs, states, mask, which="last")
         for name, gradient in found.inputs.items():
             if gradient is None:

@@ -140,10 +140,15 @@ def causal_with_memory(ctx: Context) -> None:
         changed = subject.run(layer, first)
         pairs = zip(leaves(changed.output), leaves(base.output), strict=True)
         remembered.append(any(np.any(a[:, 1:] != b[:, 1:]) for a, b in pairs))
+        # The output of a cell need not read its states; then they alone remember.
+        pairs = zip(leaves(changed.states or []), leaves(base.states or []), strict=True)
+        remembered.append(any(np.any(a != b) for a, b in pairs))
 
     for subject in ctx.cases():
         ctx.each(subject, Space(values=["normal"]), body, ctx.profile.examples // 2)
-        ctx.require(any(remembered), "no output after the first step depends on the first input")
+        ctx.require(
+            any(remembered), "neither later outputs nor the states depend on the first input"
+        )
 
 
 @check("SEQ-09")
