@@ -462,12 +462,10 @@ class GatedCell(Cell):
 
     def _gate_biases(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         special = self.gate_bias_initializers()
-        parts = [
-            keras.initializers.get(special.get(gate, self.bias_initializer))(
-                (self.units,), dtype=dtype
-            )
-            for gate in self.gates
-        ]
+        chosen = [keras.initializers.get(special.get(g, self.bias_initializer)) for g in self.gates]
+        # Copies, for the reason given in `_add`: each gate draws numbers of its own.
+        fresh = [i.clone() if isinstance(i, keras.initializers.Initializer) else i for i in chosen]
+        parts = [initializer((self.units,), dtype=dtype) for initializer in fresh]
         return keras.ops.concatenate(parts)
 
     def project(self, inputs: Any) -> Any:

@@ -105,12 +105,9 @@ class MLSTMCell(Cell):
         self.bias = self.add_bias((width,), initializer=self._biases)
 
     def _biases(self, shape: Any, dtype: Any = None) -> Any:
+        drawn, start = self.bias_initializer(shape, dtype=dtype), 3 * self.units + self.num_heads
         spread = keras.ops.linspace(3.0, 6.0, self.num_heads, dtype=dtype)
-        parts = [
-            spread if name == "f" else self.bias_initializer((width,), dtype=dtype)
-            for name, width in self.widths.items()
-        ]
-        return keras.ops.concatenate(parts)
+        return keras.ops.concatenate([drawn[:start], spread, drawn[start + self.num_heads :]])
 
     def project(self, inputs: Any) -> dict[str, Any]:
         """Return q, k and v by head, the gates, and the output gate."""

@@ -497,3 +497,10 @@ def test_full_matrices_do_not_fit_heads():
     cell = built(SLSTMCell(4, num_heads=2))
     symbols = {**export_weights(cell), "U_f": np.ones((4, 4))}
     assert "U_f" in raised(import_weights, cell, symbols)[0]
+
+
+def test_random_biases_differ_from_gate_to_gate():
+    cell = PeepholeLSTMCell(6, bias_initializer="random_normal", unit_forget_bias=False)
+    cell.build((None, 5))
+    symbols = export_weights(cell)
+    assert len({symbols[f"b_{gate}"].tobytes() for gate in "ifgo"}) == 4
