@@ -18,6 +18,7 @@ at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -26,6 +27,7 @@ import _options
 import numpy as np
 
 options = _options.parse(__doc__, plot="motion_nested.png")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tensors this small a second thread only waits
 
 import keras  # noqa: E402
 import rich.box  # noqa: E402
