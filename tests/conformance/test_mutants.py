@@ -19,7 +19,7 @@ BACKEND = keras.backend.backend()
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_is_noticed(mutant):
     survived = mutant.survivors(BACKEND)
-    assert not survived, [f"{result.requirement} {result.outcome}" for result in survived]
+    assert not survived, [f"{r.requirement} {r.outcome}: {r.message}" for r in survived]
 
 
 def test_every_requirement_kills_a_mutant():

@@ -16,7 +16,7 @@ import cellkit
 from cellkit_conformance.canaries import NestedCanary, PlainCanary
 from cellkit_conformance.judge import Judge
 from cellkit_conformance.mutants import cells, layers
-from cellkit_conformance.outcome import Result
+from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.profiles import PROFILES
 from cellkit_conformance.targets import describe
 
@@ -29,11 +29,14 @@ class Mutant:
         broken: The broken cell class or layer class.
         kills: Ids of the checks that must notice it.
         cell: The canary that a broken layer runs; the cell itself for a broken cell.
+        raises: Whether the defect is an exception. Of any other mutant an exception proves nothing:
+            it may be the mutant that does not run.
     """
 
     broken: Any
     kills: tuple[str, ...]
     cell: Any = None
+    raises: bool = False
 
     @property
     def name(self) -> str:
@@ -60,15 +63,16 @@ class Mutant:
         """
         judge = self.judge(backend)
         results = [judge.run(identifier) for identifier in self.kills]
-        return [result for result in results if not result.outcome.is_bad]
+        noticed = {Outcome.FAIL, Outcome.ERROR} if self.raises else {Outcome.FAIL}
+        return [result for result in results if result.outcome not in noticed]
 
 
 def _cell(broken: Any, *kills: str) -> Mutant:
     return Mutant(broken, kills)
 
 
-def _layer(broken: Any, *kills: str, cell: Any = PlainCanary) -> Mutant:
-    return Mutant(broken, kills, cell)
+def _layer(broken: Any, *kills: str, cell: Any = PlainCanary, raises: bool = False) -> Mutant:
+    return Mutant(broken, kills, cell, raises)
 
 
 MUTANTS = (
@@ -104,7 +108,7 @@ MUTANTS = (
     _layer(layers.NotTheLast, "SEQ-01"),
     _layer(layers.InitialStatesReturned, "SEQ-02", "NUM-02", "SEQ-09"),
     _layer(layers.ExtraStep, "SEQ-03", "NUM-02"),
-    _layer(layers.NeedsSteps, "SEQ-04", "SEQ-06"),
+    _layer(layers.NeedsSteps, "SEQ-04", "SEQ-06", raises=True),
     _layer(layers.SeesTheFuture, "SEQ-08"),
     _layer(layers.PositionLeak, "SEQ-09", "MSK-03"),
     _layer(layers.BackwardsReordered, "SEQ-10", "SEQ-11"),
@@ -115,7 +119,7 @@ MUTANTS = (
     _layer(layers.IgnoresInitialState, "STA-02", "STA-06"),
     _layer(layers.NeverStores, "STA-03", "STA-15"),
     _layer(layers.ResetsToZeros, "STA-04", cell=NestedCanary),
-    _layer(layers.NoEarlyReset, "STA-05"),
+    _layer(layers.NoEarlyReset, "STA-05", raises=True),
     _layer(layers.StoresTheOld, "STA-06"),
     _layer(layers.AnyBatch, "STA-08"),
     _layer(layers.MaskScales, "MSK-01"),
@@ -131,5 +135,5 @@ MUTANTS = (
     _layer(layers.WrongSymbolicShape, "CMP-08"),
     _layer(layers.OtherErrors, "ERR-01"),
     _layer(layers.BreaksOnError, "ERR-03"),
-    _layer(keras.layers.RNN, "MSK-09", "SEQ-04"),
+    _layer(keras.layers.RNN, "MSK-09", "SEQ-04", raises=True),
 )
