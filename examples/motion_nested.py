@@ -164,7 +164,7 @@ def table(rows: list[dict]) -> Table:
         box=rich.box.SIMPLE_HEAD,
     )
     for header in ("model", "sensors"):
-        found.add_column(header)
+        found.add_column(header, no_wrap=True)
     columns = {
         "weights": ("weights", "d"),
         "window": ("0.5 s", ".3f"),

@@ -158,10 +158,14 @@ class Process:
         self._answers.put(None)
 
     def _read_errors(self) -> None:
-        # Read in blocks, because a line may be endless.
+        # Read in blocks, because a line may be endless; a block may also end within a line.
+        rest = b""
         while block := self._process.stderr.read1(65536):
-            text = block.decode("utf-8", "replace")
-            self._tail.extend(line[:500] for line in text.splitlines())
+            *lines, rest = (rest + block).split(b"\n")
+            self._tail.extend(line[:500].decode("utf-8", "replace") for line in lines)
+            rest = rest[:500]
+        if rest:
+            self._tail.append(rest.decode("utf-8", "replace"))
 
 
 def _exit(code: int) -> str:
