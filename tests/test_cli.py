@@ -56,7 +56,7 @@ def command(*words, path=None, code=None, **environment):
 
 @pytest.fixture(autouse=True)
 def own_app(monkeypatch):
-    """Start each test without the suite's commands: an earlier one in the process may have added them."""
+    """Start without the suite's commands: an earlier test in the process may have added them."""
     own = [info for info in cli.app.registered_commands if info.name not in cli._CONFORMANCE]
     monkeypatch.setattr(cli.app, "registered_commands", own)
 
