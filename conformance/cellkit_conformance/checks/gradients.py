@@ -64,6 +64,7 @@ def _projection(subject: Subject, layer: Any) -> Callable[[Any, Any], Any]:
     """Make the scalar to differentiate, once per layer: compiled functions are found by it."""
     key = ("projection", id(layer))
     if key not in subject.compiled:
+        subject.template  # noqa: B018 (made here, since inside a trace it would be a tracer)
 
         def loss(result: Any, counts: Any) -> Any:
             output, states = subject.split(layer, result)

@@ -194,7 +194,8 @@ class ResetsToZeros(BrokenLayer):
         """Write zeros."""
         super().reset_state(states)
         if states is None and self.built:
-            super().reset_state(map_trees(ops.zeros_like, self.states))
+            zeros = map_trees(lambda s: ops.zeros(s.shape, dtype=s.dtype), self.states)
+            super().reset_state(zeros)
 
 
 class NoEarlyReset(BrokenLayer):
