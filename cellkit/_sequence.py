@@ -52,6 +52,11 @@ class SequenceScope:
             self._masks[key] = recipe(self.batch)
         return self._masks[key]
 
+    def forget(self) -> None:
+        """Throw away every mask drawn so far."""
+        self._masks, self._recipes = {}, {}
+        _reset_stock(self.stock)
+
     def redraw(self) -> None:
         """Draw every mask asked for so far once more.
 

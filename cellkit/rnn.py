@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
@@ -10,9 +9,10 @@ import keras
 import numpy as np
 
 from cellkit import _keras_compat as compat
-from cellkit import loops
+from cellkit import engines
 from cellkit._errors import problem
 from cellkit._math import to_tensor
+from cellkit._options import check_options, engine_config
 from cellkit._sequence import SequenceScope, current_scope, sequence_scope
 from cellkit.checks import check_inputs, merge_masks, shape_text, validate_mask
 from cellkit.outputs import OutputForm
@@ -31,16 +31,6 @@ from cellkit.states import StateStore
 from cellkit.structure import declared_output, declared_state, describe_shapes, is_numbers
 
 __all__ = ["RNN"]
-
-_OPTIONS = (
-    "return_sequences",
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "zero_output_for_mask",
-)
-_LAYER_OPTIONS = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
 
 
 @keras.saving.register_keras_serializable(package="cellkit")
@@ -76,6 +66,9 @@ class RNN(keras.layers.RNN):
         unroll: True for a plain Python loop, which needs a known number of steps; an int is the
             number of steps per turn of a compiled loop.
         zero_output_for_mask: Whether returned sequences are zero at masked steps.
+        engine: How the loop is computed: `"auto"` takes the fastest way that gives the same
+            numbers for this cell and these options; `"loop"`, `"projected"`, `"gated"`,
+            `"kernel"` and `"scan"` name one. `engine_report()` says which one ran.
         **kwargs: `name`, `dtype`, `trainable` and `activity_regularizer`, as for any Keras layer.
 
     Call arguments:
@@ -114,9 +107,10 @@ class RNN(keras.layers.RNN):
         stateful: bool = False,
         unroll: bool | int = False,
         zero_output_for_mask: bool = False,
+        engine: str = "auto",
         **kwargs: Any,
     ) -> None:
-        _check_options(type(self), unroll, kwargs)
+        check_options(type(self), unroll, kwargs)
         if isinstance(cell, (list, tuple)):
             cell = StackedCells(list(cell), dtype=kwargs.get("dtype"))
         check_cell(cell)
@@ -134,6 +128,7 @@ class RNN(keras.layers.RNN):
         self.stateful = stateful
         self.unroll = unroll
         self.zero_output_for_mask = zero_output_for_mask
+        self.engine = engines.check_name(engine)
         self.supports_masking = True
         self.input_spec = None
         self.state_store = StateStore(name="stored_states") if stateful else None
@@ -290,30 +285,34 @@ class RNN(keras.layers.RNN):
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         runner, scope = self.runner, current_scope() or SequenceScope(batch)
         form = self._holder.make("output_form", self._output_form)
-        single = not keras.tree.is_nested(sequences)
-
-        def step(inputs: list[Any], states: list[Any]) -> tuple[list[Any], list[Any]]:
-            x = inputs[0] if single else keras.tree.pack_sequence_as(sequences, inputs)
-            output, states = runner.step(x, states, training, scope.constants)
-            return form.flatten(output), states
-
-        loop = loops.Loop(
-            step=step,
-            reverse=self.go_backwards,
+        request = engines.Request(
+            layer=self,
+            runner=runner,
+            inputs=sequences,
+            states=keras.tree.flatten(initial_state),
+            mask=mask,
+            training=training,
+            scope=scope,
+            form=form,
             collect=self.return_sequences and not scope.one_step,
             zero_masked=self.zero_output_for_mask,
-            unroll=self.unroll,
-            scope=scope,
-            add_loss=self.add_loss,
-            variables=self._cell_variables,
-            cache=self._holder,
-            key=(training, scope.one_step, *self._settings()),
+            reverse=self.go_backwards,
         )
-        last, outputs, states = loops.run(
-            loop, keras.tree.flatten(sequences), keras.tree.flatten(initial_state), mask
-        )
+        last, outputs, states = engines.run(request)
         packed = None if outputs is None else form.pack(outputs)
         return form.pack(last), packed, runner.layout.pack(states)
+
+    def engine_report(self) -> engines.EngineReport:
+        """Return which engine ran in the last call, and why no other one did.
+
+        Example:
+        >>> import numpy as np
+        >>> layer = RNN(keras.layers.SimpleRNNCell(4))
+        >>> y = layer(np.zeros((2, 5, 3)))
+        >>> layer.engine_report().engine
+        'loop'
+        """
+        return engines.report(self)
 
     def step(self, inputs: Any, states: Any = None, training: bool = False) -> tuple[Any, Any]:
         """Run one time step of a stream.
@@ -582,6 +581,7 @@ class RNN(keras.layers.RNN):
             )
         config = super().get_config()
         config["cell"] = _without_build(config["cell"])
+        config.update(engine_config(self))
         return config
 
     @classmethod
@@ -608,24 +608,3 @@ def _tracked_parts(cell: Any) -> list[Any]:
     """Return the layers and variables inside a plain object, for the layer to track."""
     parts = [p for p in compat.parts(cell) if isinstance(p, keras.layers.Layer)]
     return parts + [v for v in vars(cell).values() if isinstance(v, keras.Variable)]
-
-
-def _check_options(cls: type, unroll: Any, kwargs: dict[str, Any]) -> None:
-    """Reject unknown keywords and a senseless `unroll`."""
-    known = ("cell", *_OPTIONS, *_LAYER_OPTIONS)
-    unknown = [k for k in kwargs if k not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        raise problem(
-            f"{cls.__name__} has no option `{unknown[0]}`.",
-            received=", ".join(f"{k}={kwargs[k]!r}" for k in unknown),
-            expected="one of " + ", ".join(known),
-            fix=f"did you mean `{near[0]}`?" if near else "remove it",
-        )
-    if not isinstance(unroll, int) or (not isinstance(unroll, bool) and unroll < 1):
-        raise problem(
-            "`unroll` is neither a flag nor a factor.",
-            received=f"unroll={unroll!r}",
-            expected="True, False, or a number of steps of 1 or more",
-            fix="pass unroll=True to unroll fully, or e.g. unroll=8",
-        )

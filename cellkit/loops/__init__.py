@@ -41,9 +41,6 @@ class Loop:
         unroll: True for a plain Python loop, or the number of steps per turn of a compiled loop.
         scope: Masks that are drawn once per sequence.
         add_loss: Takes the sum of the losses that the steps added.
-        variables: Returns the variables that the step is likely to use.
-        cache: A `Holder` for the compiled functions of this layer (used by JAX).
-        key: What besides shapes and dtypes tells one compiled function from another.
     """
 
     step: Step
@@ -53,9 +50,6 @@ class Loop:
     unroll: bool | int
     scope: SequenceScope
     add_loss: Callable[[Any], None]
-    variables: Callable[[], list[Any]]
-    cache: Any
-    key: Any
 
 
 def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
@@ -65,17 +59,38 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
         loop: What to run.
         inputs: Leaves of shape `(batch, time, ...)`.
         states: Leaves of shape `(batch, ...)`.
-        mask: Boolean tensor of shape `(batch, time)`, True where the step counts, or None.
+        mask: Boolean tensor of shape `(batch, time)`, True where the step counts, or None. The
+            inputs of masked steps must be finite: a NaN reaches the gradients through `0 * NaN`
+            even though the step's result is discarded.
 
     Returns:
         The leaves of the last output, those of all outputs `(batch, time, ...)` in the order
         processed (None unless `loop.collect`), and those of the final states.
     """
-    if mask is not None:
-        # A masked step must not see what is in the padding: a NaN there would reach the gradients
-        # through `0 * NaN` even though the step's result is discarded.
-        inputs = [_backend.select(mask, x, 0) for x in inputs]
-    return _backend.run(loop, inputs, states, mask)
+    result: tuple[Leaves, Any, Leaves] = _backend.run(loop, inputs, states, mask)
+    return result
+
+
+def select(keep: Any, new: Any, old: Any) -> Any:
+    """Take `new` where `keep`, else `old`; `keep` has the leading axes of `new`."""
+    return _backend.select(keep, new, old)
+
+
+def compiled(
+    body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+) -> Any:
+    """Return ``body(*arguments)``, on JAX compiled once also for eager calls.
+
+    Args:
+        body: A function of tensors.
+        arguments: Its arguments, any structure of tensors and None.
+        layer: The layer that calls, with the compiled functions in its `_holder`.
+        key: What besides shapes and dtypes tells one compiled function from another.
+        scope: Masks that are drawn once per sequence.
+    """
+    if keras.backend.backend() != "jax":
+        return body(*arguments)
+    return _backend.compiled(body, arguments, layer, key, scope)
 
 
 # Keras has one backend per process. Imported last: the loops take their types from above. And not

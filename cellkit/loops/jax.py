@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import keras
 
 from cellkit import _keras_compat as compat
+from cellkit._sequence import SequenceScope
 from cellkit.loops import Leaves, Loop, python
 from cellkit.loops.recorder import Recorder
 
@@ -41,23 +42,36 @@ zeros_like = jnp.zeros_like
 
 def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
     """Run the loop; see `cellkit.loops.run`."""
-    compiled = loop.cache.make("jax", lambda: _Compiled(loop.variables()))
-    if compiled.traced(inputs, states, mask):
-        with Recorder() as recorder:
-            result = _loop(loop, recorder, inputs, states, mask)
-        updates = [(v, recorder.get_current_value(v)) for v in recorder.written.values()]
-        losses = recorder.losses
-    else:
-        result, updates, losses = compiled(loop, inputs, states, mask)
+    with Recorder() as recorder:
+        result = _loop(loop, recorder, inputs, states, mask)
+    for variable in recorder.written.values():
+        variable.assign(recorder.get_current_value(variable))
+    if recorder.losses:
+        loop.add_loss(sum(recorder.losses))
+    return result
+
+
+def compiled(body: Any, arguments: Any, layer: Any, key: Any, scope: SequenceScope) -> Any:
+    """Run `body`; see `cellkit.loops.compiled`."""
+    cache = layer._holder.make("jax", lambda: _Compiled(layer._cell_variables()))
+    if cache.traced(arguments):
+        return body(*arguments)
+
+    def fresh(*arguments: Any) -> Any:
+        # What an earlier trace has drawn is of no use in this one.
+        scope.forget()
+        return body(*arguments)
+
+    result, updates, losses = cache(fresh, key, arguments)
     for variable, value in updates:
         variable.assign(value)
     if losses:
-        loop.add_loss(sum(losses))
+        layer.add_loss(sum(losses))
     return result
 
 
 class _Compiled:
-    """The compiled loops of one layer, for calls outside of any JAX transformation.
+    """The compiled functions of one layer, for calls outside of any JAX transformation.
 
     Variables that the loop reads are arguments of the compiled function, never constants in it, so
     that a call sees what was assigned since.
@@ -67,52 +81,52 @@ class _Compiled:
         self.variables = variables
         self.functions: dict[Any, _Function] = {}
 
-    def traced(self, *values: Any) -> bool:
+    def traced(self, values: Any) -> bool:
         """Tell whether the call runs on the tracers of a JAX transformation."""
         with Recorder() as scope:
             stored = [compat.raw_value(v, scope) for v in self.variables]
         return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((values, stored)))
 
-    def __call__(self, loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> Any:
-        """Run a compiled loop, compiling it on first use."""
+    def __call__(self, body: Any, key: Any, arguments: Any) -> Any:
+        """Run a compiled function, compiling it on first use."""
         while True:
-            function = self.functions.get(loop.key)
+            function = self.functions.get(key)
             if function is None:
-                function = self.functions[loop.key] = _Function(self.variables)
+                function = self.functions[key] = _Function(self.variables)
             with Recorder() as scope:
                 values = [compat.raw_value(v, scope) for v in function.variables]
-            result, updates, losses = function(loop, values, inputs, states, mask)
+            result, updates, losses = function(body, values, arguments)
             if not function.unknown:
                 assigned = [(function.variables[int(i)], value) for i, value in updates.items()]
                 return result, assigned, losses
-            # The loop used variables that were not among its arguments: give it those as well.
+            # The body used variables that were not among its arguments: give it those as well.
             self.variables = [*function.variables, *function.unknown.values()]
             self.functions.clear()
 
 
-# The loop of the running call, for the trace that the call may set off. It cannot be an argument
+# The body of the running call, for the trace that the call may set off. It cannot be an argument
 # of the compiled function, and must not outlive the call.
-_running: contextvars.ContextVar[Loop] = contextvars.ContextVar("cellkit_running_loop")
+_running: contextvars.ContextVar[Any] = contextvars.ContextVar("cellkit_running_body")
 
 
 class _Function:
-    """One compiled loop and the variables that are its arguments."""
+    """One compiled function and the variables that are its arguments."""
 
     def __init__(self, variables: list[keras.Variable]) -> None:
         self.variables = variables
         self.unknown: dict[int, keras.Variable] = {}
         self._jitted = jax.jit(self._traced)
 
-    def __call__(self, loop: Loop, values: Leaves, *arguments: Any) -> Any:
-        token = _running.set(loop)
+    def __call__(self, body: Any, values: Leaves, arguments: Any) -> Any:
+        token = _running.set(body)
         try:
-            return self._jitted(values, *arguments)
+            return self._jitted(values, arguments)
         finally:
             _running.reset(token)
 
-    def _traced(self, values: Leaves, inputs: Leaves, states: Leaves, mask: Any) -> Any:
+    def _traced(self, values: Leaves, arguments: Any) -> Any:
         with Recorder(zip(self.variables, values, strict=True)) as recorder:
-            result = _loop(_running.get(), recorder, inputs, states, mask)
+            result = _running.get()(*arguments)
         known = {id(v) for v in self.variables}
         used = {**recorder.read, **recorder.written}
         self.unknown.update({i: v for i, v in used.items() if i not in known})

@@ -1,0 +1,234 @@
+"""Engines: the ways in which a layer may compute its loop over time.
+
+Every engine computes the same function, that of the plain loop over `cell.call`, gradients
+included; they differ in speed and in what they ask of the cell. An engine is a module with two
+functions::
+
+    why_not(request) -> str | None    # why it does not apply, or None
+    run(request) -> (last, outputs, states)
+
+where `run` returns the leaves of the last output, those of all outputs `(batch, time, ...)` in the
+order processed (None unless `request.collect`), and those of the final states. When it runs, the
+inputs of masked steps are zeros already, so that what stands in the padding reaches nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from cellkit import loops
+from cellkit._errors import problem
+from cellkit._sequence import SequenceScope
+from cellkit.loops import Leaves, Loop
+from cellkit.outputs import OutputForm
+from cellkit.running import CellRunner
+
+__all__ = ["NAMES", "EngineReport", "Request", "check_name", "choose", "report", "run"]
+
+# In the order in which "auto" tries them.
+NAMES = ("kernel", "scan", "gated", "projected", "loop")
+
+# The module of each engine, where not all backends share one. Modules of other backends are not
+# imported, and what is not listed does not exist.
+_MODULES: dict[str, dict[str, str]] = {
+    "kernel": {},
+    "scan": {},
+    "gated": {},
+    "projected": {},
+    "loop": dict.fromkeys(("torch", "jax", "tensorflow"), "loop"),
+}
+
+
+@dataclasses.dataclass
+class Request:
+    """One run of a cell over time.
+
+    Args:
+        layer: The layer.
+        runner: What runs the cell for the layer.
+        inputs: Tensors of shape `(batch, time, ...)`, in the cell's structure.
+        states: The leaves of the initial states, each `(batch, ...)`.
+        mask: Boolean tensor of shape `(batch, time)`, True where a step counts, or None.
+        training: Whether the cell runs in training mode.
+        scope: Random masks and constants of this call.
+        form: The structure of the output, and the dtypes in which it is returned.
+        collect: Whether to return the output of every step.
+        zero_masked: Whether collected outputs are zero at masked steps.
+        reverse: Whether to go from the last step to the first.
+    """
+
+    layer: Any
+    runner: CellRunner
+    inputs: Any
+    states: Leaves
+    mask: Any
+    training: bool
+    scope: SequenceScope
+    form: OutputForm
+    collect: bool
+    zero_masked: bool
+    reverse: bool
+
+    @property
+    def cell(self) -> Any:
+        """The cell."""
+        return self.runner.cell
+
+    def loop(self, step: Callable[[Leaves, Leaves], tuple[Leaves, Leaves]]) -> Loop:
+        """Return the loop over `step` that this request describes."""
+        return Loop(
+            step=step,
+            reverse=self.reverse,
+            collect=self.collect,
+            zero_masked=self.zero_masked,
+            unroll=self.layer.unroll,
+            scope=self.scope,
+            add_loss=self.layer.add_loss,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineReport:
+    """Which engine ran in the last call of a layer, and why no other one did.
+
+    Args:
+        asked: The layer's option `engine`.
+        engine: Name of the engine that ran, or None before the first call.
+        reasons: For every other engine why it did not run.
+    """
+
+    asked: str
+    engine: str | None
+    reasons: dict[str, str]
+
+    def __str__(self) -> str:
+        """Return one line for the engine that ran and one for each other."""
+        if self.engine is None:
+            return f"engine={self.asked!r}: the layer has not run yet"
+        lines = [f"engine={self.asked!r}: {self.engine!r} ran"]
+        return "\n".join([*lines, *(f"  not {k!r}: {v}" for k, v in self.reasons.items())])
+
+
+def check_name(name: Any) -> str:
+    """Return `name` if it is the name of an engine or "auto", else raise a `ValueError`."""
+    if name == "auto" or name in NAMES:
+        return str(name)
+    raise problem(
+        "There is no such engine.",
+        received=f"engine={name!r}",
+        expected="one of " + ", ".join(repr(n) for n in ("auto", *NAMES)),
+        fix="leave it out: 'auto' takes the fastest that gives the same numbers",
+    )
+
+
+def why_not(name: str, request: Request) -> str | None:
+    """Return why the engine `name` does not apply to `request`, or None if it does."""
+    if name not in _engines:
+        return f"it does not exist on {keras.backend.backend()}"
+    if name == "scan" and not _is_linear(request.cell):
+        return f"{type(request.cell).__name__} is no `cellkit.linear.LinearCell`"
+    reason: str | None = _engine(name).why_not(request)
+    return reason
+
+
+def choose(request: Request) -> tuple[str, dict[str, str]]:
+    """Choose the engine of a request.
+
+    Returns:
+        Its name, and why each other engine is not used.
+
+    Raises:
+        ValueError: If the layer names an engine that does not apply.
+    """
+    asked = request.layer.engine
+    if asked != "auto":
+        reason = why_not(asked, request)
+        if reason is not None:
+            raise problem(
+                f"The engine {asked!r} cannot run this layer.",
+                received=f"engine={asked!r}: {reason}",
+                expected="an engine that gives the numbers of the plain loop for this cell, these "
+                "options and this backend",
+                fix="use engine='auto', which takes the fastest that does",
+            )
+        return asked, {n: f"engine={asked!r} was asked for" for n in NAMES if n != asked}
+    reasons: dict[str, str] = {}
+    chosen = "loop"
+    for name in NAMES:
+        reason = why_not(name, request)
+        if reason is None:
+            chosen = name
+            break
+        reasons[name] = reason
+    later = NAMES[NAMES.index(chosen) + 1 :]
+    reasons.update({n: f"{chosen!r} comes first" for n in later})
+    return chosen, reasons
+
+
+def run(request: Request) -> tuple[Leaves, Any, Leaves]:
+    """Run a request with the engine that the layer asks for or that suits it best."""
+    if request.scope.one_step:
+        name, reasons = "loop", {n: "the call was a single step" for n in NAMES if n != "loop"}
+    else:
+        name, reasons = choose(request)
+    layer, engine = request.layer, _engine(name)
+    layer._holder.set("engine", (name, reasons))
+    structure, constants = request.inputs, request.scope.constants
+
+    def body(
+        inputs: Leaves, states: Leaves, mask: Any, constants: Any
+    ) -> tuple[Leaves, Any, Leaves]:
+        if mask is not None:
+            # A masked step must not see what is in the padding: a NaN there would reach the
+            # gradients through `0 * NaN` even though the step's result is discarded.
+            inputs = [loops.select(mask, x, 0) for x in inputs]
+        # Tensors of the call, or on JAX the tracers that stand for them.
+        request.inputs = pack(structure, inputs)
+        request.states, request.mask, request.scope.constants = states, mask, constants
+        result: tuple[Leaves, Any, Leaves] = engine.run(request)
+        return result
+
+    key = (name, request.training, request.scope.one_step, *layer._settings())
+    arguments = (keras.tree.flatten(structure), request.states, request.mask, constants)
+    return loops.compiled(body, arguments, layer, key, request.scope)
+
+
+def report(layer: Any) -> EngineReport:
+    """Return which engine ran in the last call of `layer`."""
+    name, reasons = layer._holder.get("engine") or (None, {})
+    return EngineReport(layer.engine, name, dict(reasons))
+
+
+def pack(structure: Any, leaves: Leaves) -> Any:
+    """Put `leaves` into `structure`, which may be a single tensor."""
+    if not keras.tree.is_nested(structure):
+        return leaves[0]
+    return keras.tree.pack_sequence_as(structure, leaves)
+
+
+def _is_linear(cell: Any) -> bool:
+    # A cell of a class that was never imported does not exist: no need to import it here.
+    linear = sys.modules.get("cellkit.linear")
+    return linear is not None and isinstance(cell, linear.LinearCell)
+
+
+def _engine(name: str) -> Any:
+    module = _engines[name]
+    if isinstance(module, str):
+        module = _engines[name] = importlib.import_module(f"cellkit.engines.{module}")
+    return module
+
+
+# Keras has one backend per process. The modules are imported last, since they take their types from
+# above; and not at a call, where `torch.compile` would stop. Only the scan waits for a cell.
+_backend = keras.backend.backend()
+_engines: dict[str, Any] = {n: m[_backend] for n, m in _MODULES.items() if _backend in m}
+for _name in NAMES:
+    if _name != "scan" and _name in _engines:
+        _engine(_name)
