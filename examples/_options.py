@@ -50,6 +50,7 @@ def parse(
         more(parser)
     options = parser.parse_args()
     os.environ["KERAS_BACKEND"] = options.backend
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for small tensors a second thread only waits
     if options.backend == "tensorflow":
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return options

