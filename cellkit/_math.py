@@ -94,3 +94,18 @@ def to_tensor(x: Any, compute_dtype: str, dtype: str | None = None) -> Any:
     have = keras.backend.standardize_dtype(x.dtype)
     want = dtype or (compute_dtype if keras.backend.is_float_dtype(have) else have)
     return x if have == want else keras.ops.cast(x, want)
+
+
+def known(x: Any) -> bool:
+    """Tell whether the values of a tensor can be read now, outside of any trace."""
+    if isinstance(x, keras.KerasTensor):
+        return False
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return not isinstance(x, jax.core.Tracer)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return x.device.type != "meta" and not torch.compiler.is_compiling()
+    return hasattr(x, "numpy")

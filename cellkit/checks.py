@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from cellkit._errors import problem
+from cellkit._math import known
 from cellkit.running import flatten_shapes, map_shapes
 from cellkit.structure import describe
 
@@ -229,3 +230,50 @@ def mask_from_lengths(lengths: Any, like: Any) -> Any:
     lengths = keras.ops.cast(keras.ops.convert_to_tensor(lengths), "int32")
     steps = keras.ops.arange(keras.ops.shape(like)[1], dtype="int32")
     return steps[None, :] < lengths[:, None]
+
+
+def check_values(cell: Any, sequences: Any, mask: Any) -> None:
+    """Show a cell with a method `check_values` the inputs of a call, where their values are known.
+
+    In a traced call they are not. What is masked becomes zero first: padding may be anything.
+
+    Args:
+        cell: Any cell.
+        sequences: Tensors of shape `(batch, time, ...)`, in the cell's structure.
+        mask: Boolean tensor of shape `(batch, time)`, or None.
+
+    Raises:
+        ValueError: If the cell finds values that it can't take.
+    """
+    look = getattr(cell, "check_values", None)
+    leaves = keras.tree.flatten((sequences, mask))
+    if look is None or not all(x is None or known(x) for x in leaves):
+        return
+    keep = None if mask is None else keras.ops.convert_to_numpy(mask)
+
+    def visible(x: Any) -> np.ndarray:
+        array = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
+        if keep is None:
+            return array
+        return np.where(keep.reshape(keep.shape + (1,) * (array.ndim - 2)), array, 0.0)
+
+    look(keras.tree.map_structure(visible, sequences))
+
+
+def check_gaps(cell: Any, gaps: np.ndarray) -> None:
+    """Raise a three-part `ValueError` if a time gap is negative; for a cell's `check_values`.
+
+    Args:
+        cell: The cell, for the message.
+        gaps: Gaps before every step, of shape `(batch, time, ...)`. NaN is no negative number.
+    """
+    found = np.argwhere(gaps < 0)
+    if len(found):
+        row, step = (int(i) for i in found[0][:2])
+        raise problem(
+            f"Time runs backwards in the inputs of {type(cell).__name__}.",
+            received=f"a time gap of {gaps[tuple(found[0])]:g} at step {step} of row {row}",
+            expected="gaps of 0 or more: the time that passed since the step before",
+            fix="sort the steps of a sequence by time before taking differences, e.g. "
+            "`np.diff(times, prepend=times[0])`",
+        )

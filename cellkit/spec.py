@@ -185,6 +185,9 @@ class CellSpec:
             those of its alias. None where the number of units says it all.
         draw_states: ``states -> states`` in NumPy, which brings random states into the range that
             the states of this cell have. None: any number is one.
+        draw_inputs: ``inputs -> inputs`` in NumPy, which brings random inputs, leaves of shape
+            (batch, time, ...), into the range that this cell takes, such as time gaps that are
+            not negative. None: any number will do.
 
     Example:
     >>> spec = CellSpec(
@@ -212,6 +215,7 @@ class CellSpec:
     states: tuple[str, ...] = ()
     configure: Callable[..., Any] | None = None
     draw_states: Callable[..., Any] | None = None
+    draw_inputs: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         """Check every field, and keep copies that the caller can't change.
@@ -219,7 +223,7 @@ class CellSpec:
         Raises:
             ValueError: When a field is not what it should be.
         """
-        for field in ("reference", "initial_state", "configure", "draw_states"):
+        for field in ("reference", "initial_state", "configure", "draw_states", "draw_inputs"):
             value = getattr(self, field)
             if value is not None and not callable(value):
                 raise problem(

@@ -10,6 +10,7 @@ import numpy as np
 from cellkit._errors import problem
 from cellkit._math import precise
 from cellkit.cell import Cell, matmul, positive_int, split, vector_size
+from cellkit.checks import check_gaps
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, custom
 
@@ -61,8 +62,8 @@ class CfCCell(Cell):
             of x; time gaps come through whole.
 
     Inputs: `(x, dt)` of shapes `(batch, features)` and `(batch, 1)`, the gap being the time that
-    the step covers; with `dt=1.0` in the constructor x alone. Gaps should not be negative: time
-    would run backwards.
+    the step covers; with `dt=1.0` in the constructor x alone. Gaps are 0 or more; a
+    negative one is an error wherever its value is known before the run (not in a compiled one).
     States: `[h]` of shape `(batch, units)`. Output: `h'`.
 
     Example:
@@ -103,12 +104,13 @@ class CfCCell(Cell):
         """Create the backbone and the heads that the mode has."""
         super().build(input_shape)
         width = _features(self, input_shape) + self.units
-        self.backbone = []
+        backbone = []
         for i in range(self.backbone_layers):
             kernel = self.add_kernel((width, self.backbone_units), f"backbone_kernel_{i}")
             bias = self.add_bias((self.backbone_units,), f"backbone_bias_{i}")
-            self.backbone.append((kernel, bias))
+            backbone.append((kernel, bias))
             width = self.backbone_units
+        self.backbone = backbone
         heads = len(_HEADS[self.mode]) * self.units
         self.kernel = self.add_kernel((width, heads))
         self.bias = self.add_bias((heads,))
@@ -121,6 +123,11 @@ class CfCCell(Cell):
         if self.dt is not None:
             return super().drop_inputs(inputs)
         return super().drop_inputs(inputs[0]), inputs[1]
+
+    def check_values(self, sequences: Any) -> None:
+        """Refuse time gaps that are negative."""
+        if self.dt is None:
+            check_gaps(self, sequences[1])
 
     def step(self, inputs: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
@@ -296,4 +303,5 @@ CfCCell.spec = CellSpec(
     aliases={"cfc": {}},
     states=("h",),
     configure=configure,
+    draw_inputs=lambda inputs: (inputs[0], np.abs(inputs[1])),
 )

@@ -62,7 +62,7 @@ ConvRNNCell.spec = CellSpec(
         "default": {"filters": 3, "kernel_size": 3},
         "same": {"filters": 2, "kernel_size": 3, "padding": "same", "activation": "relu"},
         "strides": {"filters": 2, "kernel_size": [3, 2], "padding": "same", "strides": 2},
-        "dilated": {"filters": 2, "kernel_size": 2, "dilation_rate": [2, 3], "use_bias": False},
+        "dilated": {"filters": 2, "kernel_size": 2, "dilation_rate": [1, 2], "use_bias": False},
         "dropout": {
             "filters": 2,
             "kernel_size": 3,

@@ -10,6 +10,7 @@ import numpy as np
 
 from cellkit._errors import problem
 from cellkit.cell import Cell, matmul, split
+from cellkit.checks import check_gaps
 from cellkit.reference import activation, relu
 from cellkit.spec import CellSpec, Paper, blocks, gate_blocks, rename
 from cellkit.structure import TensorSpec
@@ -141,6 +142,10 @@ class GRUDCell(Cell):
     def drop_inputs(self, inputs: Any) -> Any:
         """Leave the inputs whole: what is dropped is x^, which `step` makes from them."""
         return inputs
+
+    def check_values(self, sequences: Any) -> None:
+        """Refuse time gaps that are negative."""
+        check_gaps(self, _named(self, sequences)["dt"])
 
     def project(self, inputs: Any) -> Any:
         """Return x, m and the gaps, and the part of the gates that depends on m."""
@@ -275,4 +280,5 @@ GRUDCell.spec = CellSpec(
     aliases={"gru_d": {}, "grud": {}},
     dims={"features": 3},
     states=("h", "x_last", "waited"),
+    draw_inputs=lambda inputs: {**inputs, "dt": np.abs(inputs["dt"])},
 )

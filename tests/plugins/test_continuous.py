@@ -135,3 +135,16 @@ def test_options_out_of_range(options, named):
 def test_the_time_gap_is_asked_for(inputs):
     what, _, wanted, fix = raised(cellkit.RNN(CfCCell(3)), inputs)
     assert "time gap" in what and "(batch, 1)" in wanted and "dt=1.0" in fix
+
+
+def test_time_cannot_run_backwards(rng):
+    x, dt = data(rng)
+    layer, _ = make("cfc", (x, dt), rng, units=4, backbone_units=6, mode="pure")
+    expected = to_numpy(layer((x, dt), mask=MASK)[0])
+    behind = dt.copy()
+    behind[1, 2] = -0.25
+    what, received, wanted, fix = raised(layer, (x, behind))
+    assert "CfCCell" in what and "-0.25 at step 2 of row 1" in received
+    assert "0 or more" in wanted and "np.diff" in fix
+    behind = np.where(MASK[..., None], dt, -1e9)  # what stands in the padding is nobody's concern
+    np.testing.assert_array_equal(to_numpy(layer((x, behind), mask=MASK)[0]), expected)

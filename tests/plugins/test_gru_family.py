@@ -240,3 +240,10 @@ def test_inputs_of_gru_d_must_fit(shapes, options):
         cellkit.RNN(GRUDCell(4, **options))(data)
 
     assert "dt" in raised(call)[2]
+
+
+def test_gru_d_refuses_time_that_runs_backwards(rng):
+    x = rng.normal(size=(2, 3, 3)).astype(DTYPE)
+    inputs = {"values": x, "observed": np.ones_like(x), "dt": np.full_like(x, -1.0)}
+    layer, _ = make("gru_d", inputs, rng, units=4)
+    assert "-1 at step 0 of row 0" in raised(layer, inputs)[1]
