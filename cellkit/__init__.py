@@ -23,6 +23,7 @@ from cellkit.spec import CellSpec, Paper, WeightMap, export_weights, import_weig
 if TYPE_CHECKING:
     from cellkit.bidirectional import Bidirectional
     from cellkit.cell import Cell, GatedCell
+    from cellkit.linear import LinearCell
     from cellkit.rnn import RNN
     from cellkit.stacked import StackedCells
     from cellkit.structure import TensorSpec
@@ -35,6 +36,7 @@ __all__ = [
     "Cell",
     "CellSpec",
     "GatedCell",
+    "LinearCell",
     "Paper",
     "PluginWarning",
     "RegisteredCell",

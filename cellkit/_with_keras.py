@@ -27,6 +27,7 @@ NAMES = {
     "StackedCells": "cellkit.stacked",
     "Cell": "cellkit.cell",
     "GatedCell": "cellkit.cell",
+    "LinearCell": "cellkit.linear",
     "TensorSpec": "cellkit.structure",
 }
 """The public names of cellkit that need Keras, with their modules."""

@@ -1,0 +1,81 @@
+"""`recurrence` on JAX: one compiled loop on the CPU, an associative scan elsewhere.
+
+On a CPU the whole recurrence is bound by memory: a compiled loop that reads and writes every number
+once is faster than any scan that needs several passes. An accelerator would wait for every step,
+and takes the logarithm of their number.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def recurrence(a: Any, b: Any, start: Any) -> Any:
+    """Return all ``h_t = a_t * h_{t-1} + b_t`` with ``h_{-1} = start``.
+
+    Args:
+        a: Array that is broadcast to the shape of `b`.
+        b: Array of shape `(batch, time, ...)`, with at least one step.
+        start: Array of shape `(batch, ...)`.
+    """
+    return _recurrence(False, a, b, jnp.broadcast_to(start, b[:, 0].shape))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recurrence(reverse: bool, a: Any, b: Any, start: Any) -> Any:
+    scan = loop if jax.default_backend() == "cpu" else tree
+    return scan(a, b, start, reverse)
+
+
+def _forward(reverse: bool, a: Any, b: Any, start: Any) -> Any:
+    h = _recurrence(reverse, a, b, start)
+    return h, (a, start, h)
+
+
+def _backward(reverse: bool, saved: Any, grad: Any) -> Any:
+    """The adjoint of a linear recurrence is one that runs the other way."""
+    a, start, h = saved
+    # g_t = grad_t + a_{t+1} g_{t+1}: at the step computed last there is no later one, and any a
+    # will do next to a start of zeros.
+    shift, entry = (1, -1) if reverse else (-1, 0)
+    later = a if a.shape[1] == 1 else jnp.roll(a, shift, axis=1)
+    g = _recurrence(not reverse, later, grad, jnp.zeros_like(start))
+    edge = start[:, None]
+    before = [h[:, 1:], edge] if reverse else [edge, h[:, :-1]]
+    d_a = g * jnp.concatenate(before, axis=1)
+    axes = tuple(i for i, (m, n) in enumerate(zip(a.shape, d_a.shape, strict=True)) if m != n)
+    d_a = jnp.sum(d_a, axis=axes, keepdims=True) if axes else d_a
+    return d_a, g, a[:, entry] * g[:, entry]
+
+
+_recurrence.defvjp(_forward, _backward)
+
+
+def loop(a: Any, b: Any, start: Any, reverse: bool) -> Any:
+    """Go through the steps one by one, in place."""
+    time = b.shape[1]
+
+    def body(i: Any, carry: Any) -> Any:
+        h, out = carry
+        t = time - 1 - i if reverse else i
+        h = (a[:, 0] if a.shape[1] == 1 else a[:, t]) * h + b[:, t]
+        return h, out.at[:, t].set(h)
+
+    return jax.lax.fori_loop(0, time, body, (start, jnp.zeros_like(b)))[1]
+
+
+def tree(a: Any, b: Any, start: Any, reverse: bool) -> Any:
+    """Scan over pairs (a, b), in a number of rounds that grows with the logarithm of the steps."""
+
+    def join(first: Any, second: Any) -> Any:
+        (p, x), (q, y) = first, second
+        return p * q, q * x + y
+
+    first = -1 if reverse else 0
+    a = jnp.broadcast_to(a, b.shape)
+    b = b.at[:, first].add(a[:, first] * start)
+    return jax.lax.associative_scan(join, (a, b), axis=1, reverse=reverse)[1]
