@@ -44,13 +44,28 @@ class SequenceScope:
         self.stock: list[Any] = []
         self._masks: dict[Any, Any] = {}
         self._recipes: dict[Any, Callable[[Any], Any]] = {}
+        self._repeats: Any = None
 
     def mask(self, key: Any, recipe: Callable[[Any], Any]) -> Any:
         """Return the mask `key`, drawn by ``recipe(batch)`` at its first use in this call."""
         if key not in self._masks:
             self._recipes[key] = recipe
             self._masks[key] = recipe(self.batch)
-        return self._masks[key]
+        mask = self._masks[key]
+        return mask if self._repeats is None else keras.ops.repeat(mask, self._repeats, axis=0)
+
+    @contextlib.contextmanager
+    def repeated(self, time: Any) -> Iterator[None]:
+        """Return masks in here with each row `time` times, for all steps of a row in one batch."""
+        self._repeats = time
+        try:
+            yield
+        finally:
+            self._repeats = None
+
+    def settle(self) -> None:
+        """Keep the masks drawn so far to the end of the call: `redraw` spares them."""
+        self._recipes = {}
 
     def forget(self) -> None:
         """Throw away every mask drawn so far."""
@@ -64,7 +79,6 @@ class SequenceScope:
         every step. The loop therefore traces one step to learn which masks it needs, and calls
         this outside its body.
         """
-        self._masks = {}
         for key, recipe in self._recipes.items():
             self._masks[key] = recipe(self.batch)
         _redraw_stock(self.stock, self.batch)

@@ -264,10 +264,36 @@ class Cell(keras.layers.Layer):
         Returns:
             The output and the new states.
         """
+        return self.advance(self.prepare(inputs, training), states, training)
+
+    def prepare(self, inputs: Any, training: bool = False) -> Any:
+        """Return what `step` takes of the inputs: cast, with elements dropped, projected.
+
+        Args:
+            inputs: The inputs of one step, or of many steps as so many rows.
+            training: Whether dropout is random.
+        """
         token = _training.set(bool(training))
         try:
             inputs = keras.tree.map_structure(self._cast_input, inputs)
-            output, new_states = self.step(self.project(self.drop_inputs(inputs)), states)
+            return self.project(self.drop_inputs(inputs))
+        finally:
+            _training.reset(token)
+
+    def advance(self, projected: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one time step from what `prepare` returned: `step`, then zoneout.
+
+        Args:
+            projected: What `prepare` returned.
+            states: The states.
+            training: Whether recurrent dropout and zoneout are random.
+
+        Returns:
+            The output and the new states.
+        """
+        token = _training.set(bool(training))
+        try:
+            output, new_states = self.step(projected, states)
             if self.zoneout:
                 output, new_states = self._zone_out(output, states, new_states, training)
         finally:

@@ -123,18 +123,21 @@ class CellRunner:
         cell: Any cell.
         compute_dtype: Compute dtype of the layer.
         variable_dtype: Variable dtype of the layer.
+
+    Attributes:
+        direct: Whether a step is `cell.call` itself, without the machinery of `Layer.__call__`.
     """
 
     def __init__(self, cell: Any, compute_dtype: str, variable_dtype: str) -> None:
         self.cell = cell
         self.compute_dtype = compute_dtype
-        self._function = cell.call
+        self.direct = True
         if isinstance(cell, keras.layers.Layer):
             same = (cell.compute_dtype, cell.variable_dtype) == (compute_dtype, variable_dtype)
             # `Layer.__call__` costs more than a small step. It is needed only where it does
             # something: casts to other dtypes, or an activity regularizer.
-            if not same or cell.activity_regularizer is not None:
-                self._function = cell
+            self.direct = same and cell.activity_regularizer is None
+        self._function = cell.call if self.direct else cell
         self._training = compat.takes(cell.call, "training")
         self.takes_constants = compat.takes(cell.call, "constants")
         self._layout: Layout | None = None
@@ -203,11 +206,12 @@ class CellRunner:
             The output in the cell's structure, and the leaves of the new states, in the shapes and
             dtypes of the old ones.
         """
-        return self._run(self._function, inputs, leaves, training, extra)
+        return self.run(self._function, inputs, leaves, training, extra)
 
-    def _run(
+    def run(
         self, function: Any, inputs: Any, leaves: list[Any], training: bool, extra: dict[str, Any]
     ) -> tuple[Any, list[Any]]:
+        """Run one time step with `function` in the place of the cell's `call`; see `step`."""
         if self._training:
             extra = {**extra, "training": training}
         output, new = function(inputs, self.layout.pack(leaves), **extra)
@@ -259,7 +263,7 @@ class CellRunner:
         # Through `__call__`, which sets up the cell's own dtype policy and builds its sublayers.
         function = self.cell if isinstance(self.cell, keras.layers.Layer) else self._function
         return trace(
-            lambda x, s, e: self._run(function, x, s, False, e)[0], input_specs, states, extra or {}
+            lambda x, s, e: self.run(function, x, s, False, e)[0], input_specs, states, extra or {}
         )
 
 

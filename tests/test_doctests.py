@@ -20,13 +20,13 @@ def packages() -> list[str]:
 
 
 def modules() -> list[str]:
-    """Return every module in them, but for the loops of the other backends and `__main__`."""
+    """Return every module in them, but for those of the other backends and `__main__`."""
     found = []
     for package in packages():
         path = importlib.import_module(package).__path__
         found += [package, *(m.name for m in pkgutil.walk_packages(path, f"{package}."))]
-    left_out = {f"cellkit.loops.{backend}" for backend in OTHER_BACKENDS}
-    return [name for name in found if name not in left_out and not name.endswith("__main__")]
+    left_out = tuple(f"{mark}{backend}" for mark in "._" for backend in OTHER_BACKENDS)
+    return [name for name in found if not name.endswith((*left_out, "__main__"))]
 
 
 @pytest.mark.parametrize("name", modules())

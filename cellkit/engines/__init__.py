@@ -34,14 +34,16 @@ __all__ = ["NAMES", "EngineReport", "Request", "check_name", "choose", "report",
 # In the order in which "auto" tries them.
 NAMES = ("kernel", "scan", "gated", "projected", "loop")
 
+_BACKENDS = ("torch", "jax", "tensorflow")
+
 # The module of each engine, where not all backends share one. Modules of other backends are not
 # imported, and what is not listed does not exist.
 _MODULES: dict[str, dict[str, str]] = {
     "kernel": {},
-    "scan": {},
+    "scan": dict.fromkeys(_BACKENDS, "scan"),
     "gated": {},
-    "projected": {},
-    "loop": dict.fromkeys(("torch", "jax", "tensorflow"), "loop"),
+    "projected": dict.fromkeys(_BACKENDS, "projected"),
+    "loop": dict.fromkeys(_BACKENDS, "loop"),
 }
 
 

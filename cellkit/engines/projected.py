@@ -1,0 +1,85 @@
+"""The loop over `step`, with the inputs of all time steps projected in one product before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from cellkit import loops
+from cellkit.cell import Cell
+from cellkit.running import trace
+
+if TYPE_CHECKING:
+    from cellkit.engines import Request
+    from cellkit.loops import Leaves
+
+
+def why_not(request: Request) -> str | None:
+    """Return why this engine does not apply, or None; see `cellkit.engines`."""
+    cell, name = request.cell, type(request.cell).__name__
+    if not isinstance(cell, Cell):
+        return f"{name} is no `cellkit.Cell`, whose `project` stands apart from its `step`"
+    if type(cell).project is Cell.project and "project" not in vars(cell):
+        return f"{name} has no `project` of its own"
+    if getattr(cell.call, "__func__", None) is not Cell.call:
+        return f"{name} has a `call` of its own"
+    if not request.runner.direct:
+        return f"{name} has a dtype of its own, or an activity regularizer"
+    if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
+        return "there is nothing to project: no row, or no time step"
+    if not request.layer._holder.make("row-wise", lambda: _row_wise(request)):
+        return f"what {name}.project returns does not have one row for each row of the inputs"
+    return None
+
+
+def run(request: Request) -> tuple[Leaves, Any, Leaves]:
+    """Run the loop; see `cellkit.engines`."""
+    projected = project(request)
+    leaves = keras.tree.flatten(projected)
+    cell, runner, form, training = request.cell, request.runner, request.form, request.training
+    single = not keras.tree.is_nested(projected)
+
+    def step(inputs: Leaves, states: Leaves) -> tuple[Leaves, Leaves]:
+        x = inputs[0] if single else keras.tree.pack_sequence_as(projected, inputs)
+        output, states = runner.run(cell.advance, x, states, training, {})
+        return form.flatten(output), states
+
+    return loops.run(request.loop(step), leaves, request.states, request.mask)
+
+
+def project(request: Request) -> Any:
+    """Return what the cell projects the inputs of all time steps to, `(batch, time, ...)`.
+
+    The masks that are constant over time are drawn here, and stay for the loop that follows.
+    """
+    first = keras.tree.flatten(request.inputs)[0]
+    batch, time = _sizes(first, 2)
+    rows = keras.tree.map_structure(
+        lambda x: keras.ops.reshape(x, (batch * time, *_sizes(x)[2:])), request.inputs
+    )
+    with request.scope.repeated(time):
+        projected = request.cell.prepare(rows, request.training)
+    request.scope.settle()
+    return keras.tree.map_structure(
+        lambda x: keras.ops.reshape(x, (batch, time, *_sizes(x)[1:])), projected
+    )
+
+
+def _sizes(x: Any, count: int | None = None) -> tuple[Any, ...]:
+    """Return the sizes of (the first `count`) axes, tensors where they are not known."""
+    return tuple(
+        keras.ops.shape(x)[i] if d is None else d for i, d in enumerate(tuple(x.shape)[:count])
+    )
+
+
+def _row_wise(request: Request) -> bool:
+    """Tell by its shapes whether all that the cell projects has the rows of its inputs."""
+    specs = keras.tree.map_structure(
+        lambda x: keras.KerasTensor(
+            (None, *x.shape[2:]), dtype=keras.backend.standardize_dtype(x.dtype)
+        ),
+        request.inputs,
+    )
+    projected = trace(lambda x: request.cell.prepare(x), specs)
+    return all(len(x.shape) and x.shape[0] is None for x in keras.tree.flatten(projected))

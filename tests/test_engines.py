@@ -1,0 +1,258 @@
+"""Every engine computes what the plain loop computes: outputs, states, gradients, randomness."""
+
+import keras
+import numpy as np
+import pytest
+from cell_numbers import DTYPE, TOLERANCE, random_weights
+from keras import ops
+from three_parts import raised
+
+import cellkit
+from cellkit import engines
+
+BACKEND = keras.backend.backend()
+BATCH, TIME, FEATURES = 5, 6, 3
+# One row each: whole, padded on the right, on the left, with a gap, and all of it.
+MASK = np.array(
+    [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 1, 0, 1], [0] * 6], bool
+)
+# Padded on the right alone, one row empty: what kernels for packed sequences could take.
+RIGHT = np.arange(6) < np.array([[6], [3], [1], [5], [0]])
+
+
+def data(shape, seed=0, dtype=DTYPE):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def layer_of(cell, shape=(None, None, FEATURES), **options):
+    """Return a built layer with random weights; `cell` is a name with options, or a cell."""
+    if isinstance(cell, tuple):
+        name, arguments = cell
+        cell = cellkit.create(name, **arguments, dtype=DTYPE)
+    layer = cellkit.RNN(cell, dtype=options.pop("dtype", DTYPE), return_state=True, **options)
+    layer.build(shape)
+    random_weights(cell, np.random.default_rng(1))
+    return layer
+
+
+def npy(x):
+    return np.array(ops.convert_to_numpy(ops.convert_to_tensor(x)))
+
+
+def outcome(layer, engine, x, states=None, **call):
+    """Return outputs, states and gradients of a call as a dict of arrays."""
+    layer.engine = engine
+    for v in layer.non_trainable_variables:
+        if v.name == "seed_generator_state":
+            v.assign(np.array([7, 0], "uint32"))
+    names = [f"weight {v.path}" for v in layer.trainable_variables]
+    tensors = [ops.convert_to_tensor(leaf) for leaf in keras.tree.flatten((x, states or []))]
+    results, grads = _differentiate(layer, tensors, (x, states or []), call)
+    assert layer.engine_report().engine == engine
+    found = {f"result {i}": npy(y) for i, y in enumerate(results)}
+    found |= {f"variable {v.path}": npy(v) for v in layer.non_trainable_variables}
+    names = [f"argument {i}" for i in range(len(tensors))] + names
+    return found | {n: None if g is None else npy(g) for n, g in zip(names, grads, strict=True)}
+
+
+def _loss(results):
+    """Weigh every number by its own factor, so that no error cancels another."""
+    total = 0.0
+    for i, y in enumerate(results):
+        factors = ops.convert_to_tensor(data(tuple(y.shape), seed=50 + i, dtype="float32"))
+        total = total + ops.sum(ops.cast(y, "float32") * factors)
+    return total
+
+
+def _apply(layer, tensors, structure, call):
+    x, states = keras.tree.pack_sequence_as(structure, tensors)
+    return keras.tree.flatten(layer(x, initial_state=states or None, **call))
+
+
+def _differentiate(layer, tensors, structure, call):
+    weights = layer.trainable_variables
+    if BACKEND == "torch":
+        import torch
+
+        tensors = [t.detach().requires_grad_() for t in tensors]
+        results = _apply(layer, tensors, structure, call)
+        wrt = [*tensors, *(v.value for v in weights)]
+        grads = torch.autograd.grad(_loss(results), wrt, allow_unused=True)
+        return [y.detach() for y in results], grads
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def run():
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                results = _apply(layer, tensors, structure, call)
+                loss = _loss(results)
+            return results, tape.gradient(loss, [*tensors, *(v.value for v in weights)])
+
+        return run()
+    import jax
+
+    others = layer.non_trainable_variables
+
+    def value(tensors, values):
+        mapping = [*zip(weights, values, strict=True), *((v, v.value) for v in others)]
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            results = _apply(layer, tensors, structure, call)
+        return _loss(results), (results, [scope.get_current_value(v) for v in others])
+
+    function = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))
+    (first, second), (results, updated) = function(tensors, [v.value for v in weights])
+    for v, new in zip(others, updated, strict=True):
+        v.assign(new)
+    return results, [*first, *second]
+
+
+def assert_equal(layer, engine, *arguments, tolerance=TOLERANCE, **call):
+    """Compare a named engine with the plain loop."""
+    want = outcome(layer, "loop", *arguments, **call)
+    have = outcome(layer, engine, *arguments, **call)
+    assert want.keys() == have.keys()
+    for name, value in want.items():
+        if value is None or have[name] is None:
+            # A gradient that is nowhere connected may come as zeros.
+            assert not np.any(value or 0) and not np.any(have[name] or 0), name
+            continue
+        scale = max(1.0, np.abs(value.astype("float64")).max(initial=0))
+        (
+            np.testing.assert_allclose(
+                have[name].astype("float64"),
+                value.astype("float64"),
+                atol=tolerance * scale,
+                rtol=0,
+            ),
+            name,
+        )
+
+
+CELLS = {
+    "projected": [("gru", {"units": 4, "reset_after": False}), ("cifg_lstm", {"units": 4})],
+}
+PAIRS = [(e, c) for e, cells in CELLS.items() if e in engines._engines for c in cells]
+IDS = [f"{e}-{c[0]}" for e, c in PAIRS]
+
+
+def initial(layer, seed=3):
+    return [data((BATCH, *s.shape), seed + i) for i, s in enumerate(layer.runner.layout.specs)]
+
+
+@pytest.mark.parametrize(("engine", "cell"), PAIRS, ids=IDS)
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+@pytest.mark.parametrize("backwards", [False, True], ids=["", "backwards"])
+def test_an_engine_computes_what_the_loop_computes(engine, cell, mask, backwards):
+    layer = layer_of(cell, return_sequences=True, go_backwards=backwards)
+    x = data((BATCH, TIME, FEATURES))
+    if mask is not None:
+        x[~mask] = np.nan
+    assert_equal(layer, engine, x, initial(layer), mask=mask)
+
+
+@pytest.mark.parametrize(("engine", "cell"), PAIRS, ids=IDS)
+def test_an_engine_returns_the_last_output_alone(engine, cell):
+    layer = layer_of(cell)
+    x = data((BATCH, TIME, FEATURES))
+    assert_equal(layer, engine, x, mask=MASK)
+    layer.zero_output_for_mask = layer.return_sequences = True
+    assert_equal(layer, engine, x, mask=RIGHT)
+
+
+@pytest.mark.parametrize("cell", [("lstm", {}), ("gru", {})], ids=["lstm", "gru"])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+def test_projected_inputs_are_dropped_as_in_the_loop(cell, mask):
+    options = {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "zoneout": 0.2, "seed": 3}
+    layer = layer_of((cell[0], options), return_sequences=True)
+    x = data((BATCH, TIME, FEATURES))
+    assert_equal(layer, "projected", x, mask=mask, training=True)
+
+
+def test_inputs_of_any_structure_are_projected():
+    layer = layer_of(
+        ("phased_lstm", {"units": 4, "dropout": 0.4}),
+        ((None, None, FEATURES), (None, None, 1)),
+        return_sequences=True,
+    )
+    times = np.cumsum(np.abs(data((BATCH, TIME, 1), seed=9)), axis=1)
+    x = (data((BATCH, TIME, FEATURES)), times)
+    assert_equal(layer, "projected", x, mask=MASK, training=True)
+
+
+def test_integers_are_projected_as_floats():
+    layer = layer_of(("gru", {"units": 4}))
+    x = np.arange(BATCH * TIME * FEATURES).reshape(BATCH, TIME, FEATURES) % 5
+    ys = []
+    for engine in ("loop", "projected"):
+        layer.engine = engine
+        ys.append(npy(layer(x.astype("int32"))[0]))
+    np.testing.assert_allclose(*ys, atol=TOLERANCE)
+
+
+class Untidy(cellkit.Cell):
+    """Hands on a weight from `project`: there is no row of it for each row of the inputs."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.kernel = self.add_kernel((input_shape[-1], self.units))
+
+    def project(self, inputs):
+        return inputs @ ops.convert_to_tensor(self.kernel), 1.0 * self.kernel
+
+    def step(self, projected, states):
+        h = projected[0] + states[0] + ops.sum(projected[1])
+        return h, [h]
+
+
+class Plain(Untidy):
+    """Takes the inputs as they are, with a `call` of its own."""
+
+    def call(self, inputs, states, training=False):
+        return super().call(inputs, states, training)
+
+
+@pytest.mark.parametrize(
+    ("cell", "options", "reason"),
+    [
+        (keras.layers.GRUCell(4), {}, "no `cellkit.Cell`"),
+        (Untidy(4), {}, "one row for each row"),
+        (Plain(4), {}, "a `call` of its own"),
+        (cellkit.create("cfc", units=4, dt=1.0), {}, "no `project`"),
+        (cellkit.create("gru", units=4, dtype="float16"), {"dtype": "float32"}, "a dtype of its"),
+    ],
+    ids=["keras", "untidy", "call", "no project", "dtype"],
+)
+def test_what_cannot_be_projected_falls_back_to_the_loop(cell, options, reason):
+    x = data((BATCH, TIME, FEATURES), dtype="float32")
+    layer = cellkit.RNN(cell, **options)
+    layer(x)
+    report = layer.engine_report()
+    assert report.engine == "loop"
+    assert reason in report.reasons["projected"]
+    assert reason in str(report)
+    named = cellkit.RNN(cell, engine="projected", **options)
+    assert reason in raised(named, x)[1]
+
+
+def test_an_unknown_engine_is_refused():
+    cell = cellkit.create("gru", units=2)
+    assert "'turbo'" in raised(cellkit.RNN, cell, engine="turbo")[1]
+
+
+def test_the_engine_is_in_the_configuration_where_it_was_named():
+    cell = cellkit.create("gru", units=2)
+    assert "engine" not in cellkit.RNN(cell).get_config()
+    config = cellkit.RNN(cell, engine="loop").get_config()
+    assert cellkit.RNN.from_config(config).engine == "loop"
+
+
+def test_a_report_before_and_after_the_first_call():
+    layer = cellkit.RNN(cellkit.create("gru", units=2), engine="projected")
+    assert layer.engine_report().engine is None
+    assert "has not run" in str(layer.engine_report())
+    layer(np.zeros((2, 3, 4), "float32"))
+    assert str(layer.engine_report()).startswith("engine='projected': 'projected' ran")
+    layer.step(np.zeros((2, 4), "float32"))
+    assert layer.engine_report().engine == "loop"
