@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,13 +12,15 @@ import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase
 
+from cellkit_conformance.evidence import Refusal, Values
+from cellkit_conformance.exchange import Exchange
 from cellkit_conformance.outcome import Failure, NotApplicable
 from cellkit_conformance.profiles import Profile
 from cellkit_conformance.strategies import Example, Space, edges, examples
 from cellkit_conformance.subject import Result, Subject
 from cellkit_conformance.targets import Target
 from cellkit_conformance.tolerance import Tolerance
-from cellkit_conformance.trees import Tree, difference, leaves, paths
+from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, paths
 
 
 class Context:
@@ -30,6 +33,7 @@ class Context:
         profile: How thorough to be.
         seed: Of all that is drawn.
         shrink: Whether a failing example is made smaller.
+        exchange: Where the backends of a run leave what the others compare with.
     """
 
     def __init__(
@@ -40,12 +44,14 @@ class Context:
         profile: Profile,
         seed: int = 0,
         shrink: bool = True,
+        exchange: Exchange | None = None,
     ) -> None:
         self.target = target
         self.layer = layer
         self.profile = profile
         self.seed = seed
         self.shrink = shrink
+        self.exchange = exchange
         self._subjects = subjects
         self.examples = 0
         self.error: float | None = None
@@ -53,6 +59,10 @@ class Context:
         self.ratio: float | None = None
         self.example: dict[str, Any] | None = None
         self.case = next(iter(target.cases))
+        self.evidence: Values | Refusal | None = None
+        self.current: Example | None = None
+        for subject in subjects.values():
+            subject.calls.clear()
 
     # Subjects -----------------------------------------------------------------------------------
 
@@ -68,6 +78,26 @@ class Context:
         if key not in self._subjects:
             self._subjects[key] = Subject(self.target, self.case, self.layer, extra)
         return self._subjects[key]
+
+    def bidirectional(self) -> Any:
+        """Give the wrapper that belongs to the layer under test."""
+        import keras
+
+        import cellkit
+
+        own = isinstance(self.layer, type) and issubclass(self.layer, cellkit.RNN)
+        return cellkit.Bidirectional if own else keras.layers.Bidirectional
+
+    def narrow(self) -> Subject:
+        """Give the first case with one unit, one feature per input, or as few as it takes."""
+        key = ("narrow",)
+        if key not in self._subjects:
+            self._subjects[key] = _narrow(self.target, self.case, self.layer)
+        return self._subjects[key]
+
+    def subjects(self) -> list[Subject]:
+        """List the subjects that were made so far, by this check or an earlier one."""
+        return list(self._subjects.values())
 
     def cases(self, every: bool = False) -> Iterator[Subject]:
         """Go through the cases: the first one in a quick run, all otherwise.
@@ -118,11 +148,13 @@ class Context:
             name = f"{what} {path}".strip()
             a, b = np.asarray(a), np.asarray(b)
             if a.shape != b.shape:
+                self.evidence = Values(a, b)
                 self.fail(f"{name} has shape {a.shape}, expected {b.shape}")
             found = tolerance.compare(a, b)
             if self.ratio is None or found.ratio > self.ratio:
                 self.ratio, self.error, self.limit = found.ratio, found.error, found.limit
             if not found.ok:
+                self.evidence = Values(a, b, float(tolerance.limit(np.zeros(()))))
                 self.fail(
                     f"{name}{list(found.where)} is {found.got:.9g}, expected {found.want:.9g} "
                     f"(error {found.error:.3g}, limit {found.limit:.3g})"
@@ -135,11 +167,13 @@ class Context:
             name = f"{what} {path}".strip()
             a, b = np.asarray(a), np.asarray(b)
             if a.shape != b.shape:
+                self.evidence = Values(a, b)
                 self.fail(f"{name} has shape {a.shape}, expected {b.shape}")
             if a.dtype != b.dtype:
                 self.fail(f"{name} has dtype {a.dtype}, expected {b.dtype}")
             equal = (a == b) | ((a != a) & (b != b))
             if not np.all(equal):
+                self.evidence = Values(a, b)
                 where = tuple(int(i) for i in np.argwhere(~equal)[0])
                 self.fail(
                     f"{name}{list(where)} is {a[where]!s}, expected exactly {b[where]!s} "
@@ -157,6 +191,7 @@ class Context:
         Returns:
             The text of the error.
         """
+        self.evidence = Refusal(what, fragments)
         try:
             action()
         except ValueError as error:
@@ -164,6 +199,7 @@ class Context:
             missing = [f for f in fragments if f.lower() not in text.lower()]
             if missing:
                 self.fail(f"{what}: the ValueError does not say {missing[0]!r}: {text[:200]!r}")
+            self.evidence = None
             return text
         except Exception as error:  # noqa: BLE001 (any other type is the finding)
             self.fail(f"{what}: raised {type(error).__name__} instead of ValueError: {error}")
@@ -196,12 +232,20 @@ class Context:
         def attempt(example: Example) -> None:
             self.examples += 1
             self.example = example.describe()
+            self.evidence, self.current = None, example
+            subject.calls.clear()
             subject.set_weights(example.weights)
             body(subject, example)
 
-        for example in edges(space, self.seed):
-            attempt(example)
         draws = self.profile.examples if draws is None else draws
+        chosen = edges(space, self.seed)
+        if self.profile.divide and self.profile.all_cases:
+            cases = list(self.target.cases)
+            position = cases.index(subject.case)
+            chosen = chosen[position :: len(cases)] if position else chosen
+            draws = -(-draws // len(cases))
+        for example in chosen:
+            attempt(example)
         if draws:
             self._draw(attempt, space, draws)
         self.example = None
@@ -253,6 +297,22 @@ class Context:
         self.close("output", got.output, want.result(sequences), tolerance)
         if got.states is not None:
             self.close("state", got.states, want.states, tolerance)
+
+
+def _narrow(target: Target, case: str, layer: Callable[..., Any]) -> Subject:
+    """Make a subject of one unit and one feature, where the cell has such a thing."""
+    names: list[Any] = []
+    map_shapes(lambda shape: names.append(shape[-1]) if shape else None, target.inputs)
+    ones = {name: 1 for name in names if isinstance(name, str)}
+    slim = dataclasses.replace(target, dims={**ones, **target.dims})
+    if "units" in target.cases[case]:
+        subject = Subject(slim, case, layer, {"units": 1})
+        try:
+            subject.build(subject.fresh_cell())
+            return subject
+        except ValueError:  # units in blocks, as of a clockwork cell
+            pass
+    return Subject(slim, case, layer)
 
 
 def _ordered(want: Tree, like: Tree) -> Tree:

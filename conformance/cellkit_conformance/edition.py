@@ -12,6 +12,8 @@ from cellkit._errors import problem
 
 DATA = Path(__file__).with_name("requirements.toml")
 
+PROFILE_ORDER = ("quick", "standard", "thorough")
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -24,6 +26,7 @@ class Requirement:
         sentence: What must hold.
         hint: What usually is the matter when it does not.
         cost: 1 (milliseconds) to 3 (seconds), for scheduling.
+        profile: The least thorough profile that runs it: "quick", "standard" or "thorough".
     """
 
     id: str
@@ -32,6 +35,7 @@ class Requirement:
     sentence: str
     hint: str
     cost: int
+    profile: str = "quick"
 
     @property
     def group(self) -> str:
@@ -68,6 +72,7 @@ def requirements() -> dict[str, Requirement]:
             sentence=entry["sentence"],
             hint=entry["hint"],
             cost=entry["cost"],
+            profile=entry.get("profile", "quick"),
         )
         for entry in _load()["requirement"]
     }
@@ -78,13 +83,16 @@ def groups() -> list[str]:
     return list(dict.fromkeys(requirement.group for requirement in requirements().values()))
 
 
-def select(chosen: Iterable[str] = (), skipped: Iterable[str] = ()) -> list[str]:
+def select(
+    chosen: Iterable[str] = (), skipped: Iterable[str] = (), profile: str = "thorough"
+) -> list[str]:
     """Choose requirements by id or group.
 
     Args:
         chosen: Ids and groups, each possibly several with commas between: `["MSK,STA-03"]`. Nothing
             means all.
         skipped: Ids and groups to leave out.
+        profile: What is too costly for this profile is left out, unless its id is chosen.
 
     Returns:
         Ids in the edition's order.
@@ -92,12 +100,25 @@ def select(chosen: Iterable[str] = (), skipped: Iterable[str] = ()) -> list[str]
     Raises:
         ValueError: A selector names nothing in the edition.
     """
+    chosen = list(chosen)
     wanted, unwanted = _expand(chosen), _expand(skipped)
-    return [id for id in requirements() if (not wanted or id in wanted) and id not in unwanted]
+    named = {name.upper() for name in _names(chosen)}
+    reach = PROFILE_ORDER.index(profile)
+    return [
+        id
+        for id, requirement in requirements().items()
+        if (not wanted or id in wanted)
+        and id not in unwanted
+        and (id in named or PROFILE_ORDER.index(requirement.profile) <= reach)
+    ]
+
+
+def _names(selectors: Iterable[str]) -> list[str]:
+    return [part.strip() for text in selectors for part in text.split(",") if part.strip()]
 
 
 def _expand(selectors: Iterable[str]) -> set[str]:
-    names = [part.strip() for text in selectors for part in text.split(",") if part.strip()]
+    names = _names(selectors)
     found: set[str] = set()
     for name in names:
         matches = {id for id in requirements() if name.upper() in (id, id.split("-")[0])}

@@ -7,9 +7,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from cellkit_conformance import checks
+from cellkit_conformance import checks, scripts
 from cellkit_conformance.context import Context
 from cellkit_conformance.edition import requirements
+from cellkit_conformance.exchange import Exchange
 from cellkit_conformance.outcome import (
     Failure,
     NotApplicable,
@@ -33,6 +34,8 @@ class Judge:
         seed: Of all that is drawn.
         layer: Makes the layer under test, with the signature of `keras.layers.RNN`.
         shrink: Whether a failing example is made smaller.
+        exchange: A folder that the workers of a run share, for what is compared between backends;
+            without one, this backend is alone.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Judge:
         seed: int,
         layer: Callable[..., Any],
         shrink: bool = True,
+        exchange: str | None = None,
     ) -> None:
         self.target = target
         self.backend = backend
@@ -50,6 +54,7 @@ class Judge:
         self.seed = seed
         self.layer = layer
         self.shrink = shrink
+        self.exchange = Exchange(target.name, backend, exchange)
         self.subjects: dict[Any, Subject] = {}
         checks.load()
 
@@ -68,7 +73,13 @@ class Judge:
             result.outcome, result.message = Outcome.NOT_APPLICABLE, _denial(denied)
             return result
         context = Context(
-            self.target, self.subjects, self.layer, self.profile, self.seed, self.shrink
+            self.target,
+            self.subjects,
+            self.layer,
+            self.profile,
+            self.seed,
+            self.shrink,
+            self.exchange,
         )
         start = time.perf_counter()
         try:
@@ -83,6 +94,8 @@ class Judge:
             result.outcome = Outcome.ERROR
             result.message = one_line(f"{type(error).__name__}: {text}")
             result.detail = shorten(_trace(error))
+        if result.outcome.is_bad:
+            result.script = scripts.write(result, context)
         result.seconds = round(time.perf_counter() - start, 4)
         result.example = context.example
         result.examples = context.examples

@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     CRASH = "crash"
     NOT_APPLICABLE = "n/a"
     NOT_RUN = "not run"
+    BACKEND_DEFECT = "backend defect"
 
     @property
     def is_bad(self) -> bool:
@@ -54,6 +55,7 @@ class Result:
         seconds: Wall time.
         seed: Of the run.
         reproduce: The command that runs this check alone.
+        script: A Python program that shows the failure without the suite, or "".
     """
 
     cell: str
@@ -70,6 +72,7 @@ class Result:
     seconds: float = 0.0
     seed: int = 0
     reproduce: str = ""
+    script: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

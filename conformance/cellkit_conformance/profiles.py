@@ -14,6 +14,8 @@ class Profile:
         examples: Drawn per property, beyond the edge examples that always run.
         all_cases: Whether every check runs for every constructor case. NUM-03 and the checks of
             structure and serialisation always do.
+        divide: Whether the cases share the examples: the first one runs all edges, the others a
+            part of them, and what is drawn is divided.
         timeout: Seconds that one check may take before its worker is killed.
     """
 
@@ -21,13 +23,14 @@ class Profile:
     examples: int
     all_cases: bool
     timeout: float
+    divide: bool = True
 
 
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("quick", examples=8, all_cases=False, timeout=60.0),
-        Profile("standard", examples=40, all_cases=True, timeout=180.0),
-        Profile("thorough", examples=300, all_cases=True, timeout=900.0),
+        Profile("quick", examples=4, all_cases=False, timeout=60.0),
+        Profile("standard", examples=12, all_cases=True, timeout=180.0),
+        Profile("thorough", examples=300, all_cases=True, timeout=900.0, divide=False),
     )
 }

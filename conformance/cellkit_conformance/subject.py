@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from cellkit.spec import _variables_by_path, cell_weights, set_cell_weights
-from cellkit_conformance import backend, oracle
+from cellkit_conformance import backend, evidence, oracle
 from cellkit_conformance.strategies import Example, draw_values
 from cellkit_conformance.targets import Target
 from cellkit_conformance.tolerance import Tolerance
@@ -70,8 +70,9 @@ class Subject:
         self.kwargs = {**target.cases[case], **(extra or {})}
         self.make_layer = layer
         self.compiled: dict[Any, Any] = {}
+        self.calls = evidence.calls()
         self._layers: dict[frozenset, Any] = {}
-        self._weights_seed: int | None = None
+        self._weights_seed: tuple[int, float] | None = None
         self.input_shapes = _concrete_shapes(target.inputs, target.dims)
 
     # Cells and layers ---------------------------------------------------------------------------
@@ -108,7 +109,7 @@ class Subject:
         Args:
             **options: Of `keras.layers.RNN`, `return_state=True` unless given.
         """
-        options = {"return_state": True, **options}
+        options = {"return_state": True, **self._policy, **options}
         key = frozenset(options.items())
         if key not in self._layers:
             self._layers[key] = self.make_layer(self.cell, **options)
@@ -119,11 +120,21 @@ class Subject:
         cell = self.fresh_cell()
         self.build(cell)
         set_cell_weights(cell, cell_weights(self.cell))
-        return self.make_layer(cell, **{"return_state": True, **options})
+        return self.make_layer(cell, **{"return_state": True, **self._policy, **options})
+
+    @property
+    def _policy(self) -> dict[str, Any]:
+        """The dtype of the cell, where this subject has one of its own: the layer's too."""
+        return {"dtype": self.kwargs["dtype"]} if "dtype" in self.kwargs else {}
+
+    @functools.cached_property
+    def compute_dtype(self) -> str:
+        """What the layer computes in."""
+        return str(getattr(self.layer(return_sequences=True), "compute_dtype", "float32"))
 
     # Weights ------------------------------------------------------------------------------------
 
-    def set_weights(self, seed: int) -> None:
+    def set_weights(self, seed: int, scale: float = 1.0) -> None:
         """Give the cell random, non-symmetric weights, biases included.
 
         Weights that do not train keep the values that the cell gave them, because such values mean
@@ -132,8 +143,9 @@ class Subject:
 
         Args:
             seed: Of the weights; the same on every backend.
+            scale: Smaller than one where a long run must not be chaotic.
         """
-        if seed == self._weights_seed:
+        if (seed, scale) == self._weights_seed:
             return
         trainable = {id(v) for v in self.cell.trainable_variables}
         variables = _variables_by_path(self.cell)
@@ -141,11 +153,11 @@ class Subject:
         for index, (name, start) in enumerate(self.initial_weights.items()):
             if id(variables[name]) in trainable:
                 rng = np.random.default_rng([seed, index, 11])
-                weights[name] = _constrained(variables[name], _random_weight(start, rng))
+                weights[name] = _constrained(variables[name], _random_weight(start, rng, scale))
             else:
                 weights[name] = start
         set_cell_weights(self.cell, weights)
-        self._weights_seed = seed
+        self._weights_seed = (seed, scale)
         self.__dict__.pop("symbols", None)
 
     @functools.cached_property
@@ -166,9 +178,11 @@ class Subject:
         """Draw the inputs of an example: float32 leaves of shape (B, T, ...)."""
         rng = np.random.default_rng([example.seed, 1])
         lead = (example.batch, example.time)
-        return map_shapes(
+        drawn = map_shapes(
             lambda shape: draw_values(example.values, (*lead, *shape), rng), self.input_shapes
         )
+        valid = self.target.spec.draw_inputs if self.target.spec is not None else None
+        return drawn if valid is None else valid(drawn)
 
     def states(self, example: Example) -> Tree | None:
         """Draw the initial states of an example, or None where it passes none."""
@@ -193,12 +207,19 @@ class Subject:
         valid = self.target.spec.draw_states if self.target.spec is not None else None
         return states if valid is None else valid(states)
 
-    def symbolic_inputs(self) -> Tree:
-        """Make Keras inputs with unknown batch and time; entries of a dict are named by key."""
+    def symbolic_inputs(self, batch: int | None = None, time: int | None = None) -> Tree:
+        """Make Keras inputs, of unknown batch and time unless given.
+
+        Entries of a dict are named by key.
+
+        Args:
+            batch: B, which a stateful layer has to know.
+            time: T.
+        """
 
         def make(node: Tree, name: str | None) -> Tree:
             if is_shape(node):
-                return keras.Input((None, *node), name=name)
+                return keras.Input(batch_shape=(batch, time, *node), name=name)
             named = [
                 make(child, key if isinstance(key, str) else None) for key, child in children(node)
             ]
@@ -237,6 +258,8 @@ class Subject:
             mask: (B, T), or None.
             training: Passed on where it is not None.
         """
+        call = evidence.Call("layer", layer, inputs, states, mask, training, stored=_stored(layer))
+        self.calls.append(call)
         result = backend.call_layer(
             layer,
             map_trees(backend.to_tensor, inputs),
@@ -244,7 +267,9 @@ class Subject:
             None if mask is None else backend.to_tensor(mask),
             training,
         )
-        return self.unpack(layer, result)
+        found = self.unpack(layer, result)
+        call.returned, call.output, call.new_states = result, found.output, found.states
+        return found
 
     def unpack(self, layer: Any, result: Any) -> Result:
         """Take apart what a layer returned, into NumPy."""
@@ -275,13 +300,17 @@ class Subject:
             training: The training flag.
         """
         cell = self.cell if cell is None else cell
+        inputs, states = map_trees(_narrow, inputs), map_trees(_narrow, states)
+        call = evidence.Call("step", cell, inputs, states, training=training)
+        self.calls.append(call)
         output, new = call_cell(
             cell,
-            map_trees(lambda x: backend.to_tensor(_narrow(x)), inputs),
-            map_trees(lambda s: backend.to_tensor(_narrow(s)), states),
+            map_trees(backend.to_tensor, inputs),
+            map_trees(backend.to_tensor, states),
             training,
         )
-        return backend.to_numpy(output), backend.to_numpy(new)
+        call.output, call.new_states = backend.to_numpy(output), backend.to_numpy(new)
+        return call.output, call.new_states
 
     # The oracle ---------------------------------------------------------------------------------
 
@@ -334,7 +363,7 @@ class Subject:
         sizes = [int(np.prod(shape)) for shape in self._shape_list()]
         states = [int(np.prod(leaf.shape[1:])) for leaf in leaves(self.template)]
         multiplier = 1.0 if self.target.spec is None else self.target.spec.tolerance
-        return Tolerance("float32", max(1, steps), sum(sizes) + sum(states), multiplier)
+        return Tolerance(self.compute_dtype, max(1, steps), sum(sizes) + sum(states), multiplier)
 
     def _shape_list(self) -> list[tuple]:
         found: list[tuple] = []
@@ -348,6 +377,13 @@ def call_cell(cell: Any, inputs: Tree, states: Tree, training: bool = False) -> 
     takes = "training" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     call = cell if callable(cell) else cell.call
     return call(inputs, states, training=training) if takes else call(inputs, states)
+
+
+def _stored(layer: Any) -> list[np.ndarray] | None:
+    """Copy what a stateful layer holds before a call; nothing of any other layer."""
+    if not getattr(layer, "stateful", False) or not getattr(layer, "states", None):
+        return None
+    return [backend.to_numpy(leaf) for leaf in leaves(layer.states) if leaf is not None]
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:
@@ -377,8 +413,8 @@ def _first(pinned: Any) -> int:
     return int(pinned) if isinstance(pinned, int) else int(pinned[0])
 
 
-def _random_weight(start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    noise = np.clip(rng.standard_normal(start.shape), -2, 2)
+def _random_weight(start: np.ndarray, rng: np.random.Generator, scale: float) -> np.ndarray:
+    noise = scale * np.clip(rng.standard_normal(start.shape), -2, 2)
     if start.size and np.all(start == start.flat[0]):
         return (start + 0.4 * noise).astype(start.dtype)
     fan_in = max(1, int(np.prod(start.shape[:-1]))) if start.ndim > 1 else 1

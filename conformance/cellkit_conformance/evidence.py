@@ -1,0 +1,84 @@
+"""What a check leaves behind for a reproduction script: the calls it made, and what it compared."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cellkit_conformance.trees import Tree
+
+KEPT = 24
+"""Calls that are kept of one example."""
+
+_clock = itertools.count()
+
+
+@dataclass
+class Call:
+    """One call of a layer, of the cell itself, or of a layer's gradient.
+
+    Attributes:
+        kind: "layer", "step" or "gradient".
+        layer: The layer, or the cell for a step.
+        inputs: NumPy arrays.
+        states: NumPy arrays, or None.
+        mask: An array, or None.
+        training: The flag, or None.
+        which: What a gradient was taken of: "all", "outputs" or "last".
+        stored: What a stateful layer held before the call, or None.
+        output: In NumPy, once the call has returned.
+        new_states: In NumPy, or None.
+        returned: What the layer returned, as it returned it.
+        number: Grows from call to call, over all subjects.
+    """
+
+    kind: str
+    layer: Any
+    inputs: Tree
+    states: Tree | None = None
+    mask: Any = None
+    training: bool | None = None
+    which: str = "all"
+    stored: list[np.ndarray] | None = None
+    output: Tree = None
+    new_states: Tree | None = None
+    returned: Any = None
+    number: int = field(default_factory=lambda: next(_clock))
+
+
+@dataclass(frozen=True)
+class Values:
+    """A comparison of two arrays that failed.
+
+    Attributes:
+        got: What was computed.
+        want: What was expected.
+        limit: The tolerance for a magnitude of up to one, growing with the expected magnitude
+            beyond; 0 where the values must be equal.
+    """
+
+    got: np.ndarray
+    want: np.ndarray
+    limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A call that was to raise a `ValueError` and did not, or with another text.
+
+    Attributes:
+        what: What was done.
+        fragments: Words that the text must contain, in whatever case.
+    """
+
+    what: str
+    fragments: tuple[str, ...]
+
+
+def calls() -> deque[Call]:
+    """Make an empty record of calls."""
+    return deque(maxlen=KEPT)

@@ -1,0 +1,82 @@
+"""What the backends of one run leave for each other: files in a folder that they share.
+
+A worker has one backend, so no worker can compare two. Each leaves what it found, by cell and
+subject, and compares with what the others have left before it: every pair is compared once, by the
+one that comes later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+
+class Exchange:
+    """The shared folder, as the checks of one cell on one backend see it.
+
+    Args:
+        cell: The cell's name.
+        backend: This process's backend.
+        folder: The folder; a new one, of nobody else, unless given.
+    """
+
+    def __init__(self, cell: str, backend: str, folder: str | None = None) -> None:
+        self.backend = backend
+        self._own = None if folder else tempfile.TemporaryDirectory(prefix="cellkit-")
+        root = Path(folder or self._own.name)  # type: ignore[union-attr]
+        # A cell's name may be a path.
+        readable = "".join(c if c.isalnum() else "-" for c in cell)[-40:]
+        self.folder = root / f"{readable}-{hashlib.sha256(cell.encode()).hexdigest()[:8]}"
+
+    def mine(self, topic: str, suffix: str) -> Path:
+        """Give the file that this backend writes.
+
+        Args:
+            topic: What the file is about.
+            suffix: Such as ".npz".
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{topic}.{self.backend}{suffix}"
+
+    def others(self, topic: str, suffix: str) -> dict[str, Path]:
+        """Find the files that other backends have left, by backend.
+
+        Args:
+            topic: What the files are about.
+            suffix: Such as ".npz".
+        """
+        if not self.folder.is_dir():
+            return {}
+        found = {}
+        for path in sorted(self.folder.iterdir()):
+            name = path.name.removeprefix(f"{topic}.").removesuffix(suffix)
+            if path.name == f"{topic}.{name}{suffix}" and name != self.backend:
+                found[name] = path
+        return found
+
+    def arrays(
+        self, topic: str, own: Mapping[str, np.ndarray]
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Leave arrays for the others, and read what they have left.
+
+        Args:
+            topic: What the arrays are.
+            own: This backend's, by name.
+
+        Returns:
+            The arrays of the others, by backend and name.
+        """
+        found = {}
+        for name, path in self.others(topic, ".npz").items():
+            with np.load(path) as data:
+                found[name] = {key: data[key] for key in data.files}
+        # Written aside and moved, so that nobody reads half a file.
+        path = self.mine(topic, ".npz")
+        part = path.with_name(f"part-{path.name}")
+        np.savez(part, **own)
+        part.replace(path)
+        return found
