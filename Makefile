@@ -25,7 +25,7 @@ export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help conform test compat check lint format docs clean
+.PHONY: help conform test compat check bench lint format docs clean
 
 help: ## show this list
 	@echo "make TARGET    (each makes $(VENV) first if it isn't there)"
@@ -47,6 +47,9 @@ compat: $(READY) ## run only Keras' own RNN tests against cellkit's layers
 
 check: lint ## what to run before a commit: lint, and the tests on one backend (BACKEND=torch)
 	@$(BIN)/python tools/run_tests.py --backend $(ONE) --workers $(WORKERS) --only tests
+
+bench: $(READY) ## measure how fast cells run beside their rivals; benchmarks/results/
+	@env -u TF_ENABLE_ONEDNN_OPTS $(BIN)/cellkit bench --backend $(ALL)
 
 lint: $(READY) ## check formatting, style and types
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --diff

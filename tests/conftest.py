@@ -47,6 +47,7 @@ collect_ignore = (
         "conformance/test_strategies.py",
         "conformance/test_tolerance.py",
         "examples/test_data.py",
+        "test_benchmarks.py",
         "test_cli.py",
         "test_docs_tables.py",
         "test_packaging.py",

@@ -15,6 +15,7 @@ from cellkit import registry
 from cellkit._errors import problem
 from cellkit._names import did_you_mean
 from cellkit_conformance import edition
+from cellkit_conformance.bench.cli import bench
 from cellkit_conformance.process import MODULES
 from cellkit_conformance.profiles import PROFILES
 from cellkit_conformance.report import EXIT_CODES, Report
@@ -34,6 +35,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("conform", epilog=_EPILOG)(conform)
     app.command("golden")(golden)
     app.command("explain")(explain)
+    app.command("bench")(bench)
 
 
 def conform(
