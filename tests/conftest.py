@@ -68,6 +68,24 @@ def same_start():
     keras.config.set_floatx(floatx)
 
 
+@pytest.fixture(autouse=True)
+def cheap_compilation(request):
+    """Switch most of XLA's optimisations off: the tests compile much and compute little.
+
+    Tests of memory ask for the real thing, and so does the conformance suite, in its own processes.
+    """
+    name = request.node.name
+    if BACKEND != "jax" or name.startswith("test_p3") or "memory" in name:
+        yield
+        return
+    import jax
+
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
 def own_registry(monkeypatch):
     """Let a test register cells without leaving them to the next one."""
