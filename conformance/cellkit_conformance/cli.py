@@ -1,11 +1,13 @@
-"""The commands `cellkit conform`, `cellkit golden` and `cellkit explain`."""
+"""The commands of the suite: conform, replay, baseline, diff, explain, golden, new and more."""
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,10 +17,19 @@ from cellkit import registry
 from cellkit._errors import problem
 from cellkit._names import did_you_mean
 from cellkit_conformance import edition
+from cellkit_conformance import expected as expectations
 from cellkit_conformance.bench.cli import bench
+from cellkit_conformance.comparison import (
+    compare,
+    read_outcomes,
+    read_report,
+    show_changes,
+    write_baseline,
+)
+from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.process import MODULES
 from cellkit_conformance.profiles import PROFILES
-from cellkit_conformance.report import EXIT_CODES, Report
+from cellkit_conformance.report import EXIT_CODES, EXIT_CONFORMANT, EXIT_STALE, Report
 from cellkit_conformance.runner import Plan, Runner, installed_backends, total
 
 DEFAULT_JSON = Path("reports/conformance.json")
@@ -33,6 +44,9 @@ def add_commands(app: typer.Typer) -> None:
         app: The application of `cellkit`.
     """
     app.command("conform", epilog=_EPILOG)(conform)
+    app.command("replay", epilog=_EPILOG)(replay)
+    app.command("baseline")(baseline)
+    app.command("diff")(diff)
     app.command("golden")(golden)
     app.command("explain")(explain)
     app.command("bench")(bench)
@@ -75,6 +89,30 @@ def conform(
     junit_file: Annotated[
         Path | None, typer.Option("--junit", help="Where a JUnit report goes.")
     ] = None,
+    badge_file: Annotated[
+        Path | None, typer.Option("--badge", help="Where an SVG badge goes.")
+    ] = None,
+    scripts: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of the reproduction scripts.",
+            show_default="reproduce, beside the JSON report",
+        ),
+    ] = None,
+    expected: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file of expected failures.",
+            show_default="cellkit-expected.toml or pyproject.toml, where it is",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Run a part of the checks, such as 1/4.", show_default=False)
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds after which no further check is started."),
+    ] = None,
     durations: Annotated[bool, typer.Option(help="Print where the time went.")] = False,
 ) -> int:
     """Prove cells correct: every requirement, on every backend, each in a process of its own."""
@@ -89,29 +127,158 @@ def conform(
     plan = Plan(
         cells=_cells(cells or []),
         backends=chosen,
-        ids=edition.select(select or [], skip or []),
+        ids=edition.select(select or [], skip or [], profile),
         profile=profile,
         seed=seed,
         layer=layer,
         workers=workers,
         timeout=timeout,
+        shard=_shard(shard),
+        budget=budget,
     )
+    files = Files(json_file, html_file, junit_file, badge_file, scripts)
+    return _conform(plan, missing, files, expected, durations)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the reports of a run go.
+
+    Attributes:
+        json: The JSON report.
+        html: The HTML report, or None.
+        junit: The JUnit report, or None.
+        badge: The badge, or None.
+        scripts: The folder of the scripts, or None for one beside the JSON report.
+    """
+
+    json: Path
+    html: Path | None = None
+    junit: Path | None = None
+    badge: Path | None = None
+    scripts: Path | None = None
+
+
+def _conform(
+    plan: Plan, missing: list[str], files: Files, expected: Path | None, durations: bool
+) -> int:
+    """Run a plan, write the reports, and return the exit code."""
+    path = expected or expectations.find(Path.cwd())
+    try:
+        known = [] if path is None else expectations.read(path)
+    except expectations.BadExpectations as error:
+        print(error, file=sys.stderr)
+        return EXIT_STALE
     report = _run(plan, missing)
+    expectations.apply(known, report.results)
+    from cellkit_conformance.badge import write_badge
     from cellkit_conformance.html import write_html
     from cellkit_conformance.terminal import show_report
 
+    written = report.write_scripts(files.scripts or files.json.parent / "reproduce")
     console = Console()
     show_report(console, report, durations)
-    report.write_json(json_file)
-    written = [json_file]
-    if html_file is not None:
-        write_html(report, html_file)
-        written.append(html_file)
-    if junit_file is not None:
-        report.write_junit(junit_file)
-        written.append(junit_file)
-    console.print("Report: " + ", ".join(str(path) for path in written), highlight=False)
+    report.write_json(files.json)
+    said = [str(files.json)]
+    for file, write in (
+        (files.html, lambda to: write_html(report, to)),
+        (files.junit, report.write_junit),
+        (files.badge, lambda to: write_badge(report, to)),
+    ):
+        if file is not None:
+            write(file)
+            said.append(str(file))
+    if written:
+        said.append(f"{len(written)} script(s) in {written[0].parent}")
+    console.print("Report: " + ", ".join(said), highlight=False, soft_wrap=True)
     return report.exit_code
+
+
+def replay(
+    report: Annotated[Path, typer.Argument(help="A JSON report.")],
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Only these ids or groups; nothing means all.", show_default=False),
+    ] = None,
+    cell: Annotated[str | None, typer.Option(help="Only this cell.", show_default=False)] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Only this backend.", show_default=False)
+    ] = None,
+    json_file: Annotated[
+        Path, typer.Option("--json", help="Where the new JSON report goes.")
+    ] = Path("reports/replay.json"),
+) -> int:
+    """Run the failures of a report again: same cells, backends, profile, seed and layer."""
+    read_outcomes(report)  # says so where it is none
+    data = read_report(report)
+    if "results" not in data:
+        raise problem(
+            f"{report} is a baseline, which does not say how to run its failures again.",
+            received=str(report),
+            expected="a report that `cellkit conform --json` wrote",
+            fix="run `cellkit conform` first",
+        )
+    chosen = set(edition.select(ids or []))
+    plan = replay_plan(data, chosen, cell, backend)
+    if not plan.work():
+        print("There is no such failure in the report.")
+        return EXIT_CONFORMANT
+    return _conform(plan, [], Files(json_file), None, durations=False)
+
+
+def replay_plan(
+    data: dict[str, Any], ids: set[str], cell: str | None = None, backend: str | None = None
+) -> Plan:
+    """Make the plan that runs the failures of a report again.
+
+    Args:
+        data: A JSON report.
+        ids: The requirements that count.
+        cell: The only cell, or None.
+        backend: The only backend, or None.
+    """
+    only: dict[tuple[str, str], list[str]] = {}
+    there = installed_backends()
+    for result in data["results"]:
+        key = (result["cell"], result["backend"])
+        if not Outcome(result["outcome"]).is_bad or result["requirement"] not in ids:
+            continue
+        if cell in (None, key[0]) and backend in (None, key[1]):
+            # What compares backends compares with what the others leave in the same run.
+            text = result["message"]
+            others = [b for b in data["backends"] if b != key[1] and b in text and there.get(b)]
+            for name in [*others, key[1]]:
+                found = only.setdefault((key[0], name), [])
+                if result["requirement"] not in found:
+                    found.append(result["requirement"])
+    return Plan(
+        cells=list(dict.fromkeys(cell for cell, _ in only)),
+        backends=[name for name in data["backends"] if any(b == name for _, b in only)],
+        ids=[id for id in edition.requirements() if any(id in found for found in only.values())],
+        profile=data["profile"],
+        seed=data["seed"],
+        layer=data["layer"],
+        only=only,
+    )
+
+
+def baseline(
+    report: Annotated[Path, typer.Argument(help="A JSON report.")] = DEFAULT_JSON,
+    to: Annotated[Path, typer.Option(help="The file to write.")] = Path("cellkit-baseline.json"),
+) -> int:
+    """Write the outcomes of a run into a small, sorted file, to be kept beside the code."""
+    count = write_baseline(report, to)
+    print(f"{count} outcomes in {to}. Later: cellkit diff {to} {report}")
+    return 0
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(help="A report or a baseline.")],
+    after: Annotated[Path, typer.Argument(help="A report or a baseline.")] = DEFAULT_JSON,
+) -> int:
+    """Say what has changed. Exit code: 0 nothing got worse, 1 something did, 3 checks are gone."""
+    changes = compare(read_outcomes(before), read_outcomes(after))
+    return show_changes(changes, Console())
 
 
 def _run(plan: Plan, missing: list[str]) -> Report:
@@ -159,6 +326,21 @@ def explain(
         if identifier:
             console.print(f"  [dim]look for:[/] {escape(requirement.hint)}", highlight=False)
     return 0
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """Read `1/4`."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise problem(
+            "The shard cannot be read.",
+            received=f"--shard {text}",
+            expected="i/n with i from 1 to n, such as 1/4",
+            fix="run 1/4, 2/4, 3/4 and 4/4 for the whole",
+        )
+    return int(found[1]), int(found[2])
 
 
 def _backends(names: list[str]) -> tuple[list[str], list[str]]:

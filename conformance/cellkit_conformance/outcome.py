@@ -20,6 +20,9 @@ class Outcome(StrEnum):
     CRASH = "crash"
     NOT_APPLICABLE = "n/a"
     NOT_RUN = "not run"
+    BLOCKED = "blocked"
+    EXPECTED = "expected failure"
+    STALE = "stale expectation"
     BACKEND_DEFECT = "backend defect"
 
     @property

@@ -32,6 +32,8 @@ QUIET = {
     "TF_NUM_INTEROP_THREADS": "1",
     "PYTHONFAULTHANDLER": "1",
     "PYTHONUNBUFFERED": "1",
+    # Two processors for JAX, so that placement can be checked; TensorFlow is told in the worker.
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
 }
 
 

@@ -55,7 +55,7 @@ def conformance_tests(
     if profile not in PROFILES:
         raise ValueError(f"profile={profile!r}; expected one of {sorted(PROFILES)}")
 
-    @pytest.mark.parametrize("requirement", edition.select(select, skip))
+    @pytest.mark.parametrize("requirement", edition.select(select, skip, profile))
     def test_conformance(requirement: str) -> None:
         result = _judge(cell, profile, seed, layer).run(requirement)
         if result.outcome is Outcome.NOT_APPLICABLE:
@@ -88,4 +88,6 @@ def _text(result: Result) -> str:
         lines.append(f"example:   {result.example}")
     if result.detail and result.detail != result.message:
         lines.append(result.detail)
+    if result.script:
+        lines.append(f"a program that shows it:\n\n{result.script}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
@@ -18,16 +19,23 @@ from cellkit_conformance.runner import Backend, Plan, Unit, all_results
 SCHEMA = 1
 """Version of the JSON report. A field that is there keeps its meaning; new ones may come."""
 
+_HEAD = "(cellkit conformance, edition "
+"""What every reproduction script says in its first lines."""
+
 EXIT_CONFORMANT = 0
 EXIT_FAILED = 1
+EXIT_STALE = 2
 EXIT_INCOMPLETE = 3
+EXIT_BACKEND = 5
 EXIT_USAGE = 64
 EXIT_SUITE_ERROR = 70
 
 EXIT_CODES = {
     EXIT_CONFORMANT: "conformant: every check that applies ran and passed",
     EXIT_FAILED: "at least one must-requirement failed, raised, timed out or crashed",
+    EXIT_STALE: "an expected failure passes or is not well-formed",
     EXIT_INCOMPLETE: "nothing failed, but fewer checks ran than apply",
+    EXIT_BACKEND: "nothing failed but what fails on a cell that is known to be right, too",
     EXIT_USAGE: "wrong use: an unknown cell, backend or requirement, or a bad option",
     EXIT_SUITE_ERROR: "a defect of the suite itself",
 }
@@ -76,24 +84,43 @@ class Report:
         """One of `EXIT_CODES`."""
         if any(_is_must(result) for result in self.bad):
             return EXIT_FAILED
-        if self.counts()[Outcome.NOT_RUN] or not self.counts()[Outcome.PASS]:
+        counts = self.counts()
+        if counts[Outcome.STALE]:
+            return EXIT_STALE
+        ran = counts[Outcome.PASS] + counts[Outcome.EXPECTED] + counts[Outcome.BACKEND_DEFECT]
+        if counts[Outcome.NOT_RUN] or counts[Outcome.BLOCKED] or not ran:
             return EXIT_INCOMPLETE
-        return EXIT_CONFORMANT
+        return EXIT_BACKEND if counts[Outcome.BACKEND_DEFECT] else EXIT_CONFORMANT
 
     @property
     def verdict(self) -> str:
         """One sentence that says how the run ended."""
         counts = self.counts()
-        ran = sum(n for o, n in counts.items() if o not in {Outcome.NOT_RUN, o.NOT_APPLICABLE})
-        tail = f"{ran} checks ran, {counts[Outcome.NOT_APPLICABLE]} do not apply"
-        if counts[Outcome.NOT_RUN]:
-            tail += f", {counts[Outcome.NOT_RUN]} were not run"
+        tail = f"{self.ran} checks ran, {counts[Outcome.NOT_APPLICABLE]} do not apply"
+        for outcome, said in (
+            (Outcome.NOT_RUN, "were not run"),
+            (Outcome.BLOCKED, "were blocked by an earlier failure"),
+            (Outcome.EXPECTED, "failed as expected"),
+            (Outcome.BACKEND_DEFECT, "are defects of a backend"),
+        ):
+            if counts[outcome]:
+                tail += f", {counts[outcome]} {said}"
         if self.exit_code == EXIT_FAILED:
             return f"NOT conformant: {len(self.bad)} broken; {tail}."
+        if self.exit_code == EXIT_STALE:
+            return f"Stale: {counts[Outcome.STALE]} expected failure(s) no longer fail; {tail}."
         if self.exit_code == EXIT_INCOMPLETE:
             return f"Incomplete: nothing broken, but {tail}."
+        if self.exit_code == EXIT_BACKEND:
+            return f"No defect of a cell: {tail}."
         extra = f" {len(self.bad)} should-requirement(s) broken;" if self.bad else ""
         return f"Conformant:{extra} {tail}."
+
+    @property
+    def ran(self) -> int:
+        """How many checks ran to an end, whatever it was."""
+        out = {Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.BLOCKED}
+        return sum(number for outcome, number in self.counts().items() if outcome not in out)
 
     def to_json(self) -> dict[str, Any]:
         """Give the report as plain data."""
@@ -104,9 +131,12 @@ class Report:
             "profile": self.plan.profile,
             "seed": self.plan.seed,
             "layer": self.plan.layer,
+            "shard": None if self.plan.shard is None else "{}/{}".format(*self.plan.shard),
+            "budget": self.plan.budget,
             "seconds": round(self.seconds, 2),
             "exit_code": self.exit_code,
             "verdict": self.verdict,
+            "ran": self.ran,
             "counts": {str(outcome): n for outcome, n in self.counts().items()},
             "backends": {
                 name: {
@@ -146,6 +176,30 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
 
+    def write_scripts(self, folder: Path) -> list[Path]:
+        """Write the reproduction scripts, and delete those of an earlier run.
+
+        Args:
+            folder: Where they go; it is made when there is one to write.
+
+        Returns:
+            The files. Every result that has one gets its path as `extra["file"]`.
+        """
+        for old in sorted(folder.glob("*.py")) if folder.is_dir() else ():
+            if _HEAD in old.read_text(encoding="utf-8", errors="replace")[:400]:
+                old.unlink()
+        written = []
+        for result in self.bad:
+            if not result.script or result.script.startswith("# No script"):
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{result.cell.rpartition('/')[2]}-{result.backend}-{result.requirement}"
+            path = folder / (re.sub(r"[^\w-]+", "_", name) + ".py")
+            path.write_text(result.script, encoding="utf-8")
+            result.extra["file"] = str(path)
+            written.append(path)
+        return written
+
     def write_junit(self, path: Path) -> None:
         """Write a JUnit report: a suite per cell and backend, a case per requirement.
 
@@ -156,7 +210,8 @@ class Report:
         for unit in self.units:
             suite = ET.SubElement(root, "testsuite", name=f"{unit.cell} on {unit.backend}")
             suite.set("tests", str(len(unit.results)))
-            suite.set("failures", str(sum(r.outcome is Outcome.FAIL for r in unit.results)))
+            wrong = (Outcome.FAIL, Outcome.STALE)
+            suite.set("failures", str(sum(r.outcome in wrong for r in unit.results)))
             for result in unit.results:
                 _junit_case(suite, result)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +227,7 @@ def _junit_case(suite: ET.Element, result: Result) -> None:
         time=f"{result.seconds:.3f}",
     )
     text = f"{result.detail}\n{result.reproduce}".strip()
-    if result.outcome is Outcome.FAIL:
+    if result.outcome in (Outcome.FAIL, Outcome.STALE):
         ET.SubElement(case, "failure", message=_xml(result.message)).text = _xml(text)
     elif result.outcome.is_bad:
         message = _xml(f"{result.outcome}: {result.message}")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cellkit_conformance.edition import requirements
@@ -36,6 +37,9 @@ class Plan:
         layer: The layer under test: "cellkit", "keras" or `module:Class`.
         workers: How many processes at a time.
         timeout: Seconds per check, or None for the profile's.
+        shard: (i, n) runs the i-th of n parts, counted from one; None runs everything.
+        budget: Seconds after which no further check is started, or None.
+        only: The requirements of each cell and backend where they differ, or None for `ids`.
     """
 
     cells: Sequence[str]
@@ -46,6 +50,20 @@ class Plan:
     layer: str = "cellkit"
     workers: int = 1
     timeout: float | None = None
+    shard: tuple[int, int] | None = None
+    budget: float | None = None
+    only: Mapping[tuple[str, str], Sequence[str]] | None = None
+
+    def work(self) -> dict[tuple[str, str], list[str]]:
+        """List the requirements to run by cell and backend; what has none is left out."""
+        keys = [(cell, backend) for backend in self.backends for cell in self.cells]
+        chosen = {
+            key: list(self.ids if self.only is None else self.only.get(key, ())) for key in keys
+        }
+        if self.shard is not None:
+            number, count = self.shard
+            chosen = divide(chosen, count)[number - 1]
+        return {key: ids for key, ids in chosen.items() if ids}
 
     @property
     def seconds(self) -> float:
@@ -67,6 +85,51 @@ class Plan:
         return shlex.join(words)
 
 
+WEIGHTS = {"torch": 1.0, "tensorflow": 2.0, "jax": 3.0}
+"""How long the same check takes on a backend, about; JAX and TensorFlow compile."""
+
+
+def divide(
+    work: Mapping[tuple[str, str], Sequence[str]], count: int
+) -> list[dict[tuple[str, str], list[str]]]:
+    """Divide checks into parts of about equal cost, the same on every machine.
+
+    Whole cells are kept together as long as there are enough of them, because the checks of a cell
+    share what was compiled; otherwise the groups of requirements are dealt out.
+
+    Args:
+        work: Requirements by cell and backend.
+        count: How many parts.
+
+    Returns:
+        The parts: together they are the whole, and no two share a check.
+    """
+    pieces: list[tuple[tuple[str, str], list[str]]] = []
+    for key, ids in work.items():
+        if len(work) >= 2 * count:
+            pieces.append((key, list(ids)))
+            continue
+        groups = dict.fromkeys(requirements()[id].group for id in ids)
+        pieces += [(key, [i for i in ids if requirements()[i].group == g]) for g in groups]
+    parts: list[dict[tuple[str, str], list[str]]] = [{} for _ in range(count)]
+    loads = [0.0] * count
+    for key, ids in sorted(pieces, key=lambda piece: (-_cost(*piece), piece)):
+        lightest = loads.index(min(loads))
+        parts[lightest].setdefault(key, []).extend(ids)
+        loads[lightest] += _cost(key, ids)
+    order = {id: number for number, id in enumerate(requirements())}
+    keys = list(work)
+    return [
+        {key: sorted(part[key], key=order.__getitem__) for key in sorted(part, key=keys.index)}
+        for part in parts
+    ]
+
+
+def _cost(key: tuple[str, str], ids: Sequence[str]) -> float:
+    # A requirement's cost of 1, 2, 3 means milliseconds, tenths of a second, seconds.
+    return WEIGHTS.get(key[1], 2.0) * sum(4.0 ** requirements()[id].cost for id in ids)
+
+
 @dataclass
 class Unit:
     """All checks of one cell on one backend.
@@ -79,6 +142,7 @@ class Unit:
         notes: What was assumed about the cell.
         problem: Why the cell could not be checked at all, or "".
         seconds: Wall time, without the start of the worker.
+        ids: What is to run.
     """
 
     cell: str
@@ -88,6 +152,7 @@ class Unit:
     notes: list[str] = field(default_factory=list)
     problem: str = ""
     seconds: float = 0.0
+    ids: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -124,7 +189,7 @@ class Runner:
 
     def __init__(self, plan: Plan, on_result: Callable[[Result], None] | None = None) -> None:
         self.plan = plan
-        self.units = [Unit(cell, backend) for backend in plan.backends for cell in plan.cells]
+        self.units = [Unit(*key, ids=ids) for key, ids in plan.work().items()]
         there = installed_backends()
         self.backends = {name: Backend(name, there.get(name, False)) for name in plan.backends}
         self._waiting = list(self.units)
@@ -132,6 +197,8 @@ class Runner:
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._alive: list[Process] = []
+        self._exchange = ""
+        self._deadline = float("inf")
 
     def run(self) -> list[Unit]:
         """Run everything.
@@ -139,6 +206,12 @@ class Runner:
         Returns:
             The units with their results.
         """
+        if self.plan.budget is not None:
+            self._deadline = time.monotonic() + self.plan.budget
+        with tempfile.TemporaryDirectory(prefix="cellkit-") as self._exchange:
+            return self._run()
+
+    def _run(self) -> list[Unit]:
         count = max(1, min(self.plan.workers, len(self.units)))
         slots = [threading.Thread(target=self._slot, daemon=True) for _ in range(count)]
         for slot in slots:
@@ -184,7 +257,11 @@ class Runner:
     def _run_unit(self, unit: Unit, process: Process | None) -> Process | None:
         """Run all checks of a unit and return the worker, if it lives."""
         start, lost = time.perf_counter(), 0
-        for number, identifier in enumerate(self.plan.ids):
+        for number, identifier in enumerate(unit.ids):
+            if time.monotonic() >= self._deadline:
+                reason = f"the budget of {self.plan.budget:g} s was spent"
+                self._give_up(unit, number, reason)
+                break
             if lost >= GIVE_UP_AFTER:
                 self._give_up(unit, number, f"{lost} checks in a row ended in a timeout or crash")
                 break
@@ -196,7 +273,7 @@ class Runner:
                     self._describe(unit, process)
                 if unit.problem:
                     self._record(unit, self._unusable(unit, identifier))
-                    self._give_up(unit, number + 1, unit.problem)
+                    self._give_up(unit, number + 1, unit.problem, Outcome.BLOCKED)
                     break
                 self._record(unit, self._check(unit, process, identifier))
                 lost = 0
@@ -215,7 +292,12 @@ class Runner:
     def _start(self, name: str) -> Process:
         process = Process(
             name,
-            {"profile": self.plan.profile, "seed": self.plan.seed, "layer": self.plan.layer},
+            {
+                "profile": self.plan.profile,
+                "seed": self.plan.seed,
+                "layer": self.plan.layer,
+                "exchange": self._exchange,
+            },
         )
         self._alive = [*self._alive, process]
         backend = self.backends[name]
@@ -264,11 +346,11 @@ class Runner:
             seconds=self.plan.seconds if gone.kind == "timeout" else 0.0,
         )
 
-    def _give_up(self, unit: Unit, first: int, reason: str) -> None:
+    def _give_up(self, unit: Unit, first: int, reason: str, why: Outcome = Outcome.NOT_RUN) -> None:
         """Say of the remaining checks that they were not run, and why."""
-        for identifier in self.plan.ids[first:]:
+        for identifier in unit.ids[first:]:
             denied = requirements()[identifier].denied_by(unit.traits) if unit.traits else None
-            outcome = Outcome.NOT_APPLICABLE if denied else Outcome.NOT_RUN
+            outcome = Outcome.NOT_APPLICABLE if denied else why
             text = one_line(reason)
             self._record(unit, Result(unit.cell, unit.backend, identifier, outcome, text, reason))
 
@@ -288,7 +370,7 @@ def total(plan: Plan) -> int:
     Args:
         plan: What to run.
     """
-    return len(plan.cells) * len(plan.backends) * len(plan.ids)
+    return sum(len(ids) for ids in plan.work().values())
 
 
 def all_results(units: Iterable[Unit]) -> list[Result]:
@@ -300,4 +382,13 @@ def all_results(units: Iterable[Unit]) -> list[Result]:
     return [result for unit in units for result in unit.results]
 
 
-__all__ = ["Backend", "Plan", "Runner", "Unit", "all_results", "installed_backends", "total"]
+__all__ = [
+    "Backend",
+    "Plan",
+    "Runner",
+    "Unit",
+    "all_results",
+    "divide",
+    "installed_backends",
+    "total",
+]

@@ -72,6 +72,10 @@ def show_report(console: Console, report: Report, durations: bool = False) -> No
         _print_failure(console, result)
     if len(report.bad) > SHOWN:
         console.print(f"... and {len(report.bad) - SHOWN} more; see the report files.\n")
+    for result in report.results:
+        if result.outcome is Outcome.STALE:
+            said = f"{result.requirement} {result.cell} on {result.backend}: {result.message}"
+            console.print(f"[bold yellow]stale[/] {escape(said)}\n", highlight=False)
     if durations:
         _print_durations(console, report)
     colour = "green" if report.exit_code == 0 else "red" if report.exit_code == 1 else "yellow"
@@ -86,19 +90,22 @@ def _matrix(report: Report) -> Table:
         table.add_column(f"{name}\n[dim]{versions.get(name, '')}[/]", justify="right")
     by_key = {(unit.cell, unit.backend): unit for unit in report.units}
     for cell in report.plan.cells:
-        row = [_tally(report, by_key[cell, backend]) for backend in report.plan.backends]
+        row = [_tally(report, by_key.get((cell, backend))) for backend in report.plan.backends]
         table.add_row(escape(cell), *row)
     return table
 
 
-def _tally(report: Report, unit: Unit) -> str:
+def _tally(report: Report, unit: Unit | None) -> str:
+    if unit is None:
+        return "[dim]not in this run[/]"
     counts = report.counts(unit)
     bad = sum(n for outcome, n in counts.items() if outcome.is_bad)
     parts = [f"[green]{counts[Outcome.PASS]} pass[/]"]
     if bad:
         parts.append(f"[bold red]{bad} broken[/]")
-    if counts[Outcome.NOT_RUN]:
-        parts.append(f"[yellow]{counts[Outcome.NOT_RUN]} not run[/]")
+    others = {Outcome.STALE: "stale", Outcome.NOT_RUN: "not run", Outcome.BLOCKED: "blocked"}
+    others |= {Outcome.EXPECTED: "expected", Outcome.BACKEND_DEFECT: "of the backend"}
+    parts += [f"[yellow]{counts[o]} {said}[/]" for o, said in others.items() if counts[o]]
     if counts[Outcome.NOT_APPLICABLE]:
         parts.append(f"[dim]{counts[Outcome.NOT_APPLICABLE]} n/a[/]")
     return " ".join(parts) + f"\n[dim]{unit.seconds:.0f} s[/]"
@@ -124,8 +131,11 @@ def _print_failure(console: Console, result: Result) -> None:
     ]
     if result.example:
         lines.append(f"  [dim]example:  [/] {escape(str(result.example))}")
+    if "file" in result.extra:
+        lines.append(f"  [dim]reproduce:[/] python {escape(result.extra['file'])}")
     lines.append(f"  [dim]run again:[/] {escape(result.reproduce)}\n")
-    console.print("\n".join(lines), highlight=False)
+    # Unbroken, because a command that is broken over lines cannot be copied.
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
 def _print_durations(console: Console, report: Report) -> None:

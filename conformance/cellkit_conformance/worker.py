@@ -60,7 +60,8 @@ class Server:
     """Answers requests about cells; imports the backend when it is made.
 
     Args:
-        options: "backend", "profile", "seed" and "layer" (see `find_layer`).
+        options: "backend", "profile", "seed", "layer" (see `find_layer`), and "exchange", a folder
+            that the workers of a run share.
 
     Raises:
         ImportError: The backend is not installed.
@@ -74,8 +75,10 @@ class Server:
         self.backend = options["backend"]
         if keras.backend.backend() != self.backend:
             raise RuntimeError(f"Keras runs on {keras.backend.backend()}, not on {self.backend}")
+        _divide_processor(self.backend)
         self.profile = PROFILES[options["profile"]]
         self.seed = options["seed"]
+        self.exchange = options.get("exchange")
         self.layer = find_layer(options["layer"])
         self.judges: dict[str, Any] = {}
 
@@ -133,7 +136,12 @@ class Server:
         if name not in self.judges:
             self.judges.clear()  # cells come one after another: what the last one compiled can go
             self.judges[name] = Judge(
-                self._resolve(name), self.backend, self.profile, self.seed, self.layer
+                self._resolve(name),
+                self.backend,
+                self.profile,
+                self.seed,
+                self.layer,
+                exchange=self.exchange,
             )
         return self.judges[name]
 
@@ -152,6 +160,20 @@ class Server:
         if self.backend != "tensorflow":
             sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
         return target
+
+
+def _divide_processor(backend: str) -> None:
+    """Make two logical processors of one, so that placement can be checked on any machine.
+
+    JAX is told by an environment variable, see `process.QUIET`; PyTorch has no such thing.
+    """
+    if backend != "tensorflow":
+        return
+    import tensorflow as tf
+
+    processors = tf.config.list_physical_devices("CPU")
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(processors[0], two)
 
 
 def find_layer(name: str) -> Any:
