@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
 
 import pytest
 
@@ -51,13 +52,52 @@ def test_a_broken_should_is_shown_and_forgiven():
     assert "1 should-requirement(s) broken" in found.verdict
 
 
+class Tags(HTMLParser):
+    """Collects the elements of a page, and the text of the one that holds the data."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.data, self.inside = [], "", False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append(tag)
+        self.inside = dict(attributes).get("id") == "data"
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, text):
+        self.data += text if self.inside else ""
+
+
 def test_html_escapes_what_comes_from_outside(tmp_path):
-    write_html(report(Outcome.PASS, Outcome.FAIL, cell="my:<b>Cell</b>"), tmp_path / "r.html")
+    found = report(Outcome.PASS, Outcome.FAIL, cell="my:<b>Cell</b></script><img src=x>")
+    found.results[1].script = f"# {NASTY}"
+    found.results[1].extra["reason"] = NASTY
+    write_html(found, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "<script>" not in page and "<b>Cell" not in page
+    tags = Tags(page)
+    assert tags.found.count("script") == 2  # the data and the program, both our own
+    assert "img" not in tags.found and "alert" not in "".join(tags.found)
     assert "&lt;script&gt;" in page
+    data = json.loads(tags.data)
+    assert data["results"][1]["message"] == NASTY  # escaped on the way, and complete
+    assert data["cells"] == [found.plan.cells[0]]
+
+
+def test_html_needs_nothing_else_and_keeps_the_order(tmp_path):
+    write_html(report(Outcome.PASS, Outcome.FAIL, Outcome.STALE), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "jax is not installed" in page
-    assert "http" not in page.replace("http-equiv", "")
+    assert "http" not in page and "@import" not in page and "src=" not in page
+    assert list(json.loads(Tags(page).data)["requirements"]) == list(edition.requirements())[:3]
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_html_knows_every_outcome(tmp_path, outcome):
+    write_html(report(Outcome.PASS, outcome), tmp_path / "r.html")
+    assert f"{outcome}" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_json_and_junit(tmp_path):
