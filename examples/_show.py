@@ -59,7 +59,8 @@ def fit(bars: Progress, name: str, model: keras.Model, *data: Any, **options: An
 
 def array(tensor: Any) -> np.ndarray:
     """Return a tensor as a NumPy array, without its gradient."""
-    return np.asarray(keras.ops.convert_to_numpy(keras.ops.stop_gradient(tensor)))
+    tensor = keras.ops.stop_gradient(keras.ops.convert_to_tensor(tensor))
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def table(
@@ -129,5 +130,6 @@ def figure(path: Path, title: str, columns: int, rows: int = 1, **options: Any) 
 def verdict(claims: Mapping[str, bool]) -> int:
     """Print which claims hold; return the exit code, 0 if all do."""
     for text, holds in claims.items():
-        console.print(f"{'[green]holds' if holds else '[red]FAILS'}[/] {text}", highlight=False)
+        word = "[green]holds" if holds else "[red]FAILS"
+        console.print(f"{word}[/] {text}", highlight=False, soft_wrap=True)
     return 0 if all(claims.values()) else 1

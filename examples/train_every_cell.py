@@ -15,9 +15,11 @@ diverges or is no better than guessing.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import sys
 import time
+from pathlib import Path
 
 import _feed
 import _options
@@ -35,6 +37,10 @@ def _more(parser) -> None:
         choices=("digits", "japanese_vowels"),
         help="one set of data for all cells (default: what fits the inputs of each)",
     )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="training steps (default: 120, or 60 with --quick)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
 
 
 options = _options.parse(__doc__, plot="train_every_cell.png", more=_more)
@@ -54,7 +60,7 @@ from rich.progress import (  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 BATCH = 32
-STEPS = 60 if options.quick else 120
+STEPS = options.steps or (60 if options.quick else 120)
 RATE = 0.005
 SCALE = 8  # how much larger a cell is than in the first case of its spec
 MARGIN = 5  # standard errors by which a cell must be better than the largest class
@@ -261,6 +267,10 @@ def main() -> int:
     console.print(table(rows))
     draw(rows)
     console.print(f"Plot: {options.plot}")
+    if options.json:
+        results = {"backend": keras.backend.backend(), "steps": STEPS, "batch": BATCH}
+        rows_with_verdicts = [{**row, "verdict": verdict(row)} for row in rows]
+        options.json.write_text(json.dumps({**results, "cells": rows_with_verdicts}, indent=1))
     bad = [f"{row['cell']} ({verdict(row)})" for row in rows if verdict(row) != "learns"]
     if bad:
         console.print(f"[red]{len(bad)} of {len(rows)} cells fail:[/] {', '.join(bad)}")

@@ -47,6 +47,8 @@ collect_ignore = (
         "conformance/test_strategies.py",
         "conformance/test_tolerance.py",
         "examples/test_data.py",
+        "examples/test_parts.py",
+        "examples/test_text.py",
         "test_benchmarks.py",
         "test_cli.py",
         "test_docs_tables.py",

@@ -1,16 +1,40 @@
-"""Every example runs to its end with `--quick`, on the backend of this process."""
+"""Every example runs to its end with `--quick`, on one backend at least, and beats its baseline."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import _gradients
+import keras
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(p.name for p in EXAMPLES.glob("[!_]*.py"))
 PNG = b"\x89PNG\r\n\x1a\n"
+
+# What is run on which backend: arguments that keep it off the network, and how much it claims.
+# Each example runs on one backend; those with a test of their own below run on all of them.
+CLAIMS = {
+    "torch": {
+        "first_steps.py": ([], 3),
+        "numpy_rnn.py": ([], 5),
+        "handwriting_nested.py": ([], 2),
+    },
+    "jax": {
+        "irregular_time.py": ([], 2),
+        "sentiment.py": (["--data", "generated"], 2),
+        "temperature.py": ([], 2),
+    },
+    "tensorflow": {
+        "digit_rows.py": (["--data", "digits"], 2),
+        "long_stream.py": ([], 4),
+        "topics.py": (["--data", "generated"], 2),
+    },
+}
+ON_ALL = ("guide_nested_cell.py", "motion_nested.py", "train_every_cell.py")
 
 
 def run(name, *arguments, backend):
@@ -29,6 +53,39 @@ def run(name, *arguments, backend):
         timeout=900,
         check=False,
     )
+
+
+@pytest.mark.parametrize("name", CLAIMS[keras.backend.backend()])
+def test_example_beats_its_baseline_and_draws_a_plot(name, backend, tmp_path):
+    plot = tmp_path / "made" / "plot.png"
+    arguments, claims = CLAIMS[backend][name]
+    done = run(name, "--quick", "--plot", str(plot), *arguments, backend=backend)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("holds ") == claims
+    assert "FAILS" not in done.stdout
+    assert f"{backend} backend" in done.stdout
+    written = plot.read_bytes()
+    assert written.startswith(PNG)
+    assert len(written) > 20_000
+
+
+def test_every_example_runs_on_a_backend():
+    assert sorted([*ON_ALL, *(name for names in CLAIMS.values() for name in names)]) == SCRIPTS
+
+
+def test_gradient_is_that_of_finite_differences():
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
+
+    def cubes(x):
+        return keras.ops.sum(x * x * x, axis=1)
+
+    step = 1e-2
+    for place in np.ndindex(x.shape):
+        moved = [x.astype("float64") for _ in range(2)]
+        moved[0][place] += step
+        moved[1][place] -= step
+        difference = ((moved[0] ** 3).sum() - (moved[1] ** 3).sum()) / (2 * step)
+        assert _gradients.gradient(cubes, x)[place] == pytest.approx(difference, abs=1e-3)
 
 
 def test_motion_nested_beats_its_baselines_and_draws_a_plot(backend, tmp_path):
