@@ -40,8 +40,8 @@ class LinearCell(Cell):
     **Earlier inputs.** A cell whose coefficients need the inputs of steps before sets `window` to
     the number of steps it looks at, its own included. Its last state then holds the ``window - 1``
     inputs before, as `project` returned them (a state that is linear, too: ``a = 0, b = x``), and
-    `coefficients` and `read` are given whole windows of shape `(rows, window, ...)`, oldest first.
-    Steps that are masked do not count as inputs.
+    `look` is given whole windows of shape `(rows, window, ...)`, oldest first, from which it makes
+    what `coefficients` and `read` are given. Steps that are masked do not count as inputs.
 
     Args:
         units: Positive int, the number of units.
@@ -92,11 +92,20 @@ class LinearCell(Cell):
         """Width of the output: `units`."""
         return super().state_size
 
+    def look(self, window: Any) -> Any:
+        """Return what `coefficients` and `read` take of a window. The default passes it on.
+
+        Args:
+            window: What `project` returned at the last `window` steps, `(rows, window, ...)`,
+                oldest first.
+        """
+        return window
+
     def coefficients(self, projected: Any) -> tuple[Any, Any]:
         """Return what each state is multiplied with, and what is added to it.
 
         Args:
-            projected: What `project` returned; with a `window` above 1 whole windows of it.
+            projected: What `project` returned; with a `window` above 1 what `look` returned.
 
         Returns:
             a and b, each in the structure of the states (one state: a tensor or a number). A
@@ -122,8 +131,8 @@ class LinearCell(Cell):
         """Advance one time step."""
         own, seen = self.split_states(states)
         if self.window > 1:
-            projected = keras.ops.concatenate([seen[0], projected[:, None]], axis=1)
-            seen = [projected[:, 1:]]
+            inputs = keras.ops.concatenate([seen[0], projected[:, None]], axis=1)
+            projected, seen = self.look(inputs), [inputs[:, 1:]]
         a, b = (keras.tree.flatten(c) for c in self.coefficients(projected))
         olds = keras.tree.flatten(own)
         self.check_coefficients(a, b, olds)

@@ -119,16 +119,18 @@ def _scan(
     cell, form = request.cell, request.form
     own, seen = cell.split_states(request.runner.layout.pack(states))
     x = projected.project(dataclasses.replace(request, inputs=inputs))
-    batch, time = _sizes(keras.tree.flatten(x)[0])
+    batch, time = sizes = _sizes(keras.tree.flatten(x)[0])
     if seen:
         x, seen = _windows(x, seen[0], mask)
     rows = keras.tree.map_structure(_rows, x)
     token = _training.set(request.training)
     try:
+        if seen:
+            rows = cell.look(rows)
+            x = keras.tree.map_structure(lambda v: _steps(v, sizes), rows)
         a, b = (keras.tree.flatten(c) for c in cell.coefficients(rows))
         olds = keras.tree.flatten(own)
         cell.check_coefficients(a, b, olds)
-        sizes = (batch, time)
         hs = [_states(u, v, h, mask, sizes) for u, v, h in zip(a, b, olds, strict=True)]
         final = [h[:, -1] for h in hs]
         if request.collect:
@@ -150,7 +152,7 @@ def _scan(
     states = [*final, *seen]
     if not request.collect:
         return y if mask is None else _or_before(y, index >= 0, last), None, states
-    y = [keras.ops.reshape(v, (batch, time, *v.shape[1:])) for v in y]
+    y = [_steps(v, sizes) for v in y]
     if mask is None:
         return [v[:, -1] for v in y], y, states
     index = _last_kept(mask)
@@ -241,6 +243,11 @@ def _rows(x: Any) -> Any:
     """Return `(batch, time, ...)` as so many rows."""
     batch, time = _sizes(x)
     return keras.ops.reshape(x, (batch * time, *x.shape[2:]))
+
+
+def _steps(rows: Any, sizes: tuple[Any, Any]) -> Any:
+    """Return rows as `(batch, time, ...)`."""
+    return keras.ops.reshape(rows, (*sizes, *rows.shape[1:]))
 
 
 def _sizes(x: Any) -> tuple[Any, Any]:
