@@ -211,3 +211,64 @@ def _differentiate_jax(layer, loss, inputs, states, counts, mask, training, comp
     return functions[key](
         _floating(inputs), _floating(states), weights, others, inputs, states, counts, mask
     )
+
+
+def can_compile() -> bool:
+    """Whether this backend compiles at a price that a check can pay; Torch takes far longer."""
+    return keras.backend.backend() != "torch"
+
+
+def call_compiled(
+    layer: Any,
+    inputs: Tree,
+    states: Tree | None = None,
+    mask: Any = None,
+    training: bool | None = None,
+    xla: bool = False,
+) -> Any:
+    """Call a built layer inside a compiled function.
+
+    Args:
+        layer: A layer that was built.
+        inputs: NumPy arrays (B, T, ...).
+        states: Initial states in NumPy, or None.
+        mask: (B, T), or None.
+        training: Passed on where it is not None.
+        xla: Whether TensorFlow compiles with XLA, and not only into a graph.
+
+    Returns:
+        What the layer returned.
+    """
+    x, states = map_trees(to_tensor, inputs), _tensors(states)
+    mask = None if mask is None else to_tensor(mask)
+    if not layer.built:
+        layer.build(map_trees(np.shape, inputs))
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        compiled = tf.function(
+            lambda x, s, m: call_layer(layer, x, s, m, training), jit_compile=xla
+        )
+        return compiled(x, states, mask)
+    if name == "torch":
+        import torch
+
+        compiled = torch.compile(lambda x, s, m: call_layer(layer, x, s, m, training))
+        return compiled(x, states, mask)
+    import jax
+
+    given = {"training": training} if training is not None else {}
+
+    def run(trainable: Any, others: Any, x: Any, states: Any, mask: Any) -> Any:
+        optional = {"initial_state": states, "mask": mask}
+        optional = {key: value for key, value in optional.items() if value is not None}
+        return layer.stateless_call(trainable, others, x, **optional, **given)[0]
+
+    return jax.jit(run)(
+        [v.value for v in layer.trainable_variables],
+        [v.value for v in layer.non_trainable_variables],
+        x,
+        states,
+        mask,
+    )

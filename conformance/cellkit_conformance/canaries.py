@@ -2,7 +2,7 @@
 
 `PlainCanary` uses nothing of cellkit, as a cell from elsewhere would: a Keras layer with two states
 whose output is neither of them. `NestedCanary` has everything nested: inputs, outputs and states,
-with an integer counter, a matrix state and an initial state that is not zero.
+with an integer counter, a matrix state and initial states that are not zero, one of them learned.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class NestedCanary(cellkit.Cell):
     """Two inputs, two outputs, three states of three ranks and two dtypes.
 
     m' = tanh(0.5 m + (a A)[:, :, None] * (b B)[:, None, :]);  k' = k + 1;
-    s' = sigmoid(s + sum(m')); outputs m' R and a C + s'.
+    s' = sigmoid(s + sum(m')); outputs m' R and a C + s'. The first s is learned.
     """
 
     @property
@@ -146,7 +146,7 @@ class NestedCanary(cellkit.Cell):
         return {
             "memory": cellkit.TensorSpec((self.units, 2), initializer=0.25),
             "count": cellkit.TensorSpec((1,), dtype="int32"),
-            "level": [cellkit.TensorSpec((1,), initializer=0.5)],
+            "level": [cellkit.TensorSpec((1,), initializer=0.5, trainable=True)],
         }
 
     @property
@@ -189,7 +189,7 @@ def nested_start(w: dict, batch: int, config: dict) -> dict:
     return {
         "memory": np.full((batch, config["units"], 2), 0.25),
         "count": np.zeros((batch, 1), np.int32),
-        "level": [np.full((batch, 1), 0.5)],
+        "level": [np.broadcast_to(w["s"], (batch, 1))],
     }
 
 
@@ -198,9 +198,9 @@ NestedCanary.spec = cellkit.CellSpec(
     inputs={"a": ("f",), "b": ("p", "q")},
     cases={"default": {"units": 4}, "small": {"units": 2}},
     paper=PAPER,
-    symbols=rename({name: name for name in "ABCR"}),
+    symbols=rename({**{name: name for name in "ABCR"}, "initial_state_1": "s"}),
     initial_state=nested_start,
-    traits={"masking", "dropout"},
+    traits={"masking", "dropout", "zoneout"},
 )
 
 CANARIES = (PlainCanary, NestedCanary)

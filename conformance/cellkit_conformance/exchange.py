@@ -58,9 +58,7 @@ class Exchange:
                 found[name] = path
         return found
 
-    def arrays(
-        self, topic: str, own: Mapping[str, np.ndarray]
-    ) -> dict[str, dict[str, np.ndarray]]:
+    def arrays(self, topic: str, own: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
         """Leave arrays for the others, and read what they have left.
 
         Args:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cellkit._errors import problem
+from cellkit_conformance.edition import requirements
 from cellkit_conformance.trees import Tree
 
 
@@ -28,6 +31,7 @@ class Target:
         dims: Sizes that the spec pins.
         traits: What is claimed, and "reference" where the spec has one.
         notes: What was assumed because there is no spec, for the report.
+        effects: What importing the cell's module did to the process, beside defining the cell.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Target:
     dims: Mapping[str, Any]
     traits: frozenset[str]
     notes: tuple[str, ...] = ()
+    effects: tuple[str, ...] = ()
 
     def make(self, kwargs: Mapping[str, Any]) -> Any:
         """Make a cell, not built."""
@@ -56,8 +61,40 @@ def resolve(name: str) -> Target:
     Raises:
         ValueError: There is no such cell, its module does not import, or it is no cell.
     """
+    before = _settings()
     cls, spec = load(name) if ":" in name else _registered(name)
-    return describe(name, cls, spec)
+    after = _settings()
+    effects = [_effect(key, before.get(key), value) for key, value in after.items()]
+    return dataclasses.replace(
+        describe(name, cls, spec), effects=tuple(effect for effect in effects if effect)
+    )
+
+
+BACKENDS = ("tensorflow", "torch", "jax")
+
+
+def _settings() -> dict[str, Any]:
+    """Read what an import of a cell must not change: backends, and settings of the process."""
+    import keras
+
+    found: dict[str, Any] = {name: sys.modules.get(name) is not None for name in BACKENDS}
+    found["keras.config.floatx"] = keras.config.floatx()
+    found["keras.config.epsilon"] = keras.config.epsilon()
+    found["the global dtype policy"] = keras.config.dtype_policy().name
+    found["the image data format"] = keras.config.image_data_format()
+    found["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND")
+    if found["jax"]:
+        found["jax_enable_x64"] = sys.modules["jax"].config.jax_enable_x64
+    if found["torch"]:
+        found["torch's default dtype"] = str(sys.modules["torch"].get_default_dtype())
+    return found
+
+
+def _effect(key: str, before: Any, after: Any) -> str:
+    """Say what became of a setting, or return "" where nothing did."""
+    if before == after or before is None:
+        return ""
+    return f"imports {key}" if key in BACKENDS else f"changes {key} from {before} to {after}"
 
 
 def describe(name: str, cls: Any, spec: Any) -> Target:
@@ -84,10 +121,17 @@ def describe(name: str, cls: Any, spec: Any) -> Target:
     notes = (
         "no spec: nothing is compared with a paper; checked is what needs no reference",
         "no spec: assumed are one input vector per step, and the trait 'masking' alone",
+        "a spec with a NumPy `reference` of one step would add " + _of_a_reference(),
     )
     return Target(
         name, cls, None, _guess_cases(name, cls), ("features",), {}, frozenset({"masking"}), notes
     )
+
+
+def _of_a_reference() -> str:
+    """List what is checked only where there is a reference."""
+    ids = [id for id, r in requirements().items() if "reference" in r.traits]
+    return f"{len(ids)} checks of the numbers themselves: {', '.join(ids)}"
 
 
 def _guess_cases(name: str, cls: Any) -> dict[str, dict[str, Any]]:

@@ -149,7 +149,10 @@ GRUCell.spec = CellSpec(
         "arXiv:1406.1078",
     ),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "equiv:GRU"}),
+    states=("h",),
+    traits=frozenset(
+        {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "equiv:GRU"}
+    ),
     deviations=(
         "With reset_after=True the candidate has a recurrent bias b_hn, as in the fused kernels.",
     ),

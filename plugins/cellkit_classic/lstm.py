@@ -102,7 +102,10 @@ LSTMCell.spec = CellSpec(
         "doi:10.1162/neco.1997.9.8.1735",
     ),
     symbols=gate_blocks(["i", "f", "g", "o"]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "equiv:LSTM"}),
+    states=("h", "c"),
+    traits=frozenset(
+        {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "equiv:LSTM"}
+    ),
     deviations=(
         "The cell of 1997 has no forget gate; this is the form of Gers et al. (2000) that the "
         "name stands for today.",

@@ -62,6 +62,9 @@ SimpleRNNCell.spec = CellSpec(
     },
     paper=Paper("Elman", 1990, "Finding Structure in Time", "doi:10.1207/s15516709cog1402_1"),
     symbols=rename({"kernel": "W", "recurrent_kernel": "U"}) | rename({"bias": "b"}, optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "equiv:SimpleRNN"}),
+    states=("h",),
+    traits=frozenset(
+        {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "equiv:SimpleRNN"}
+    ),
     deviations=("The default activation is tanh, as in Keras; the paper's is the logistic one.",),
 )

@@ -186,7 +186,7 @@ ClockworkCell.spec = CellSpec(
     symbols=rename({"kernel": "W", "bias": "b"})
     | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     initial_state=initial_state,
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "Blocks stand in the order of `periods`; theanets sorts them, the slowest first.",
         "rnn_jax applies tanh to the blocks that should hold.",

@@ -196,7 +196,7 @@ SCRNCell.spec = CellSpec(
         "arXiv:1412.7753",
     ),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The output has a bias, which use_bias=False takes away, and tanh in place of softmax.",
         "torchrecurrent and RecurrentLayers.jl feed the output back in the place of h.",

@@ -296,7 +296,7 @@ CfCCell.spec = CellSpec(
         "arXiv:2106.13898",
     ),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The gate is s(A_a u dt + A_b u), as in the authors' package; the paper's is s(-f dt).",
     ),

@@ -130,7 +130,7 @@ ConvGRUCell.spec = CellSpec(
         "arXiv:1511.06432",
     ),
     symbols=gate_blocks(["z", "r", "n"]) | rename({"recurrent_bias": "b_hn"}, optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "rank:5"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "rank:5"}),
     deviations=(
         "The paper resets before the convolution (reset_after=False) and swaps z and 1 - z.",
         "With reset_after=True the candidate has a recurrent bias b_hn, as in MXNet.",

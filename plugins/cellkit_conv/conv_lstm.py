@@ -150,7 +150,15 @@ ConvLSTMCell.spec = CellSpec(
     symbols=gate_blocks(["i", "f", "g", "o"])
     | rename({"peephole_i": "p_i", "peephole_f": "p_f", "peephole_o": "p_o"}, optional=True),
     traits=frozenset(
-        {"masking", "stateful", "dropout", "recurrent_dropout", "rank:5", "equiv:ConvLSTM2D"}
+        {
+            "masking",
+            "stateful",
+            "dropout",
+            "recurrent_dropout",
+            "zoneout",
+            "rank:5",
+            "equiv:ConvLSTM2D",
+        }
     ),
     deviations=("The paper has peepholes; they are the option `peepholes`, off as in Keras.",),
     aliases={"conv_lstm": {"padding": "same"}},

@@ -78,7 +78,7 @@ ConvRNNCell.spec = CellSpec(
         "arXiv:1506.04214",
     ),
     symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "rank:5"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "rank:5"}),
     deviations=("The paper puts convolutions into the LSTM; this is Elman's cell, treated alike.",),
     aliases={"conv_rnn": {"padding": "same"}},
     dims={"rows": 6, "columns": 5, "channels": 2},

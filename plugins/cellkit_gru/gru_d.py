@@ -271,7 +271,7 @@ GRUDCell.spec = CellSpec(
     | rename({"input_decay": "w_x", "state_decay": "W_d", "empirical_mean": "x_mean"})
     | rename({"input_decay_bias": "c_x", "state_decay_bias": "c_h"}, optional=True),
     initial_state=initial_state,
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The last observed value starts at the mean, which the paper leaves open.",
         "PyPOTS feeds the imputed values, the state and the mask to a GRU that resets after the "

@@ -130,7 +130,7 @@ MGUCell.spec = CellSpec(
         "arXiv:1603.09420",
     ),
     symbols=gate_blocks(["f", "n"]) | rename({"recurrent_bias": "b_hn"}, optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "flax.linen.MGUCell is another function, offered as variant='flax': it resets after the "
         "recurrent product, and its gate keeps the old state instead of replacing it.",

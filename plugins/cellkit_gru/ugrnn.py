@@ -85,7 +85,7 @@ UGRNNCell.spec = CellSpec(
         "arXiv:1611.09913",
     ),
     symbols=gate_blocks(["g", "n"]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     aliases={"ugrnn": {}},
     states=("h",),
 )

@@ -102,7 +102,7 @@ CIFGLSTMCell.spec = CellSpec(
     },
     paper=Paper("Greff et al.", 2015, "LSTM: A Search Space Odyssey", "arXiv:1503.04069"),
     symbols=gate_blocks(["i", "g", "o"]) | blocks("peephole_kernel", ["p_i", "p_o"], optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The paper's variants have peepholes; here they are an option, and off.",
         "DyNet's coupled LSTM has full matrices for peepholes.",

@@ -95,7 +95,7 @@ JANETCell.spec = CellSpec(
         "arXiv:1804.04849",
     ),
     symbols=gate_blocks(["f", "g"]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=("torchrecurrent keeps the one state twice, and learns beta.",),
     states=("h",),
     configure=configure,

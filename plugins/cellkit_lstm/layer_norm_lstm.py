@@ -144,7 +144,7 @@ LayerNormLSTMCell.spec = CellSpec(
     | blocks("gamma_x", [f"gamma_x_{gate}" for gate in _GATES])
     | blocks("gamma_h", [f"gamma_h_{gate}" for gate in _GATES])
     | rename({"gamma_c": "gamma_c", "beta_c": "beta_c"}),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "TensorFlow Addons stores the normalised cell state: the option form='tfa'.",
         "labml normalises the sum of both products, each gate apart: another function.",

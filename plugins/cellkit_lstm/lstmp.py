@@ -131,7 +131,7 @@ LSTMPCell.spec = CellSpec(
     symbols=gate_blocks(["i", "f", "g", "o"])
     | rename({"projection_kernel": "P"})
     | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The paper has peepholes; here they are an option, and off, as in PyTorch and MXNet.",
         "The paper's second projection, which does not recur, is left out.",

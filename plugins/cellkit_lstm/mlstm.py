@@ -231,7 +231,7 @@ MLSTMCell.spec = CellSpec(
     },
     paper=Paper("Beck et al.", 2024, "xLSTM: Extended Long Short-Term Memory", "arXiv:2405.04517"),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "fp32_state"}),
+    traits=frozenset({"masking", "stateful", "dropout", "zoneout", "fp32_state"}),
     deviations=(
         "The bias of k is divided by sqrt(D) too, as in the authors' code.",
         "In the xlstm package the output gate is outside the cell: output_gate=False.",

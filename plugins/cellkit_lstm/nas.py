@@ -124,7 +124,7 @@ NASCell.spec = CellSpec(
         "arXiv:1611.01578",
     ),
     symbols=gate_blocks([str(k) for k in range(8)]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "torchrecurrent and RecurrentLayers.jl add the projections of gate 3: third_gate='add'.",
         "TensorFlow Addons orders its states [c, h].",

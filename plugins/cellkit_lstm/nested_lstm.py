@@ -155,7 +155,7 @@ NestedLSTMCell.spec = CellSpec(
     },
     paper=Paper("Moniz and Krueger", 2018, "Nested LSTMs", "arXiv:1801.10308"),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The activations are one and the same at all levels, as in the implementation hannw/nlstm.",
     ),

@@ -127,7 +127,7 @@ PeepholeLSTMCell.spec = CellSpec(
     ),
     symbols=gate_blocks(["i", "f", "g", "o"])
     | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "Chainer, DyNet and PyPOTS have full matrices for peepholes; in PyPOTS the output gate "
         "sees the old cell state.",

@@ -210,7 +210,7 @@ PhasedLSTMCell.spec = CellSpec(
     symbols=gate_blocks(["i", "f", "g", "o"])
     | rename({"tau": "tau", "shift": "shift", "r_on": "r_on"})
     | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     # The rounding of a phase is multiplied by the slope of the gate, 2 / r_on = 40.
     tolerance=40.0,
     deviations=(

@@ -222,7 +222,9 @@ SLSTMCell.spec = CellSpec(
     paper=Paper("Beck et al.", 2024, "xLSTM: Extended Long Short-Term Memory", "arXiv:2405.04517"),
     symbols=gate_blocks(["i", "f", "z", "o"], recurrent_kernel=None)
     | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "fp32_state"}),
+    traits=frozenset(
+        {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "fp32_state"}
+    ),
     deviations=(
         "The rule of the first step holds per row; in the xlstm package it holds for the batch.",
         "flashrnn keeps n at one or more.",

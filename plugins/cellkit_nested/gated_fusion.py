@@ -186,6 +186,7 @@ GatedFusionCell.spec = CellSpec(
         "arXiv:1702.01992",
     ),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    states=("h",),
     traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The paper's unit has no recurrence; here it makes the candidate of a recurrent one.",

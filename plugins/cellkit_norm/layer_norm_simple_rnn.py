@@ -99,7 +99,7 @@ LayerNormSimpleRNNCell.spec = CellSpec(
     },
     paper=Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
     symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b", "gamma": "gamma"}),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     states=("h",),
     configure=configure,
 )

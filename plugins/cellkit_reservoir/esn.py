@@ -162,7 +162,7 @@ ESNCell.spec = CellSpec(
         "https://www.researchgate.net/publication/215385037",
     ),
     symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout"}),
+    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=("TensorFlow Addons can scale by the norm of U in place of its eigenvalues.",),
     states=("h",),
     configure=configure,

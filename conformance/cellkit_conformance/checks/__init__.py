@@ -24,6 +24,10 @@ MODULES = (
     "gradients",
     "randomness",
     "serialization",
+    "dtypes",
+    "compiled",
+    "wrappers",
+    "purity",
     "errors",
 )
 

@@ -6,6 +6,8 @@ CMP-08 is here too, as the third kind of promise about a call rather than about 
 from __future__ import annotations
 
 import copy
+import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +87,35 @@ def bad_input_is_refused(ctx: Context) -> None:
                     lambda s=subject, v=value: s.target.make({**s.kwargs, "units": v}),
                     repr(value),
                 )
+
+
+@check("ERR-02")
+def errors_are_the_same_everywhere(ctx: Context) -> None:
+    """Leave the texts of errors for the other backends, and compare with theirs."""
+    texts: dict[str, np.ndarray] = {}
+    for subject in itertools.islice(ctx.cases(), 1):
+        for what, action in _mistakes(subject):
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001 (ERR-01 judges the type)
+                text = f"{type(error).__name__}: {error}"
+                # Keras numbers the layers of a process in their names.
+                texts[what] = np.array(re.sub(r"_\d+\b", "", text))
+            else:
+                texts[what] = np.array("accepted")
+            ctx.examples += 1
+    for what, text in texts.items():
+        named = [word for word in BACKEND_WORDS if word in str(text).lower()]
+        ctx.require(not named, f"the error for {what} speaks of {named}: {str(text)[:200]}")
+    for name, theirs in ctx.exchange.arrays("errors", texts).items():
+        for what, text in texts.items():
+            other = str(theirs.get(what, "nothing"))
+            ctx.require(
+                other == str(text), f"{what}: {str(text)[:150]!r}, and on {name} {other[:150]!r}"
+            )
+
+
+BACKEND_WORDS = ("tracer", "torch.", "tensorflow", "jax", "xla", "eagertensor", "op_name")
 
 
 @check("ERR-03")

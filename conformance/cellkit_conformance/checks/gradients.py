@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from cellkit_conformance import backend
+from cellkit.spec import _variables_by_path, cell_weights
+from cellkit_conformance import backend, evidence, oracle
 from cellkit_conformance.checks import check
 from cellkit_conformance.context import Context
 from cellkit_conformance.strategies import Example, Space
 from cellkit_conformance.subject import Subject
-from cellkit_conformance.trees import Tree, leaves, map_trees
+from cellkit_conformance.trees import Tree, leaves, map_trees, paths
 
 SEQUENCES = {"return_sequences": True}
 
@@ -25,6 +27,8 @@ def gradients(
     mask: np.ndarray | None = None,
     which: str = "all",
     training: bool = False,
+    layer: Any = None,
+    anew: bool = False,
 ) -> backend.Gradients:
     """Differentiate a fixed random projection of what the layer returns.
 
@@ -36,10 +40,15 @@ def gradients(
         which: "all" for all outputs and states, "outputs" for all outputs, "last" for the last
             output and the final states: the output of a cell need not read its states.
         training: The training flag.
+        layer: Another layer of the subject's than the plain one.
+        anew: Whether to trace anew where a compiled function is at hand.
     """
-    layer = subject.layer(**SEQUENCES)
+    layer = subject.layer(**SEQUENCES) if layer is None else layer
     if not layer.built:
         layer.build(map_trees(np.shape, inputs))
+    subject.calls.append(
+        evidence.Call("gradient", layer, inputs, states, mask, training, which=which)
+    )
     batch, time = leaves(inputs)[0].shape[:2]
     # Which outputs count is data and not code, so that one compiled function serves both.
     counts = np.ones(time + 1, np.float32)
@@ -56,7 +65,7 @@ def gradients(
         counts,
         mask=mask,
         training=training,
-        compiled=subject.compiled,
+        compiled=None if anew else subject.compiled,
     )
 
 
@@ -89,9 +98,13 @@ def _project(leaf: Any, number: int, counts: Any) -> Any:
     if not keras.backend.is_float_dtype(dtype):
         return 0.0
     shape = tuple(int(size) for size in leaf.shape)
-    angles = np.arange(int(np.prod(shape)), dtype=np.float64) * 1.7 + 0.3 + number
-    weights = backend.to_tensor(np.cos(angles).reshape(shape).astype(np.float32))
+    weights = backend.to_tensor(_cosines(shape, number).astype(np.float32))
     return keras.ops.sum(keras.ops.cast(leaf, "float32") * weights * counts)
+
+
+def _cosines(shape: tuple[int, ...], number: int) -> np.ndarray:
+    angles = np.arange(int(np.prod(shape)), dtype=np.float64) * 1.7 + 0.3 + number
+    return np.cos(angles).reshape(shape)
 
 
 @check("GRD-03")
@@ -120,12 +133,14 @@ def no_dead_inputs(ctx: Context) -> None:
         alive: dict[str, np.ndarray] = {}
         for seed in range(4):
             subject.set_weights(seed)
-            example = Example(3, 5, seed=ctx.seed + seed, weights=seed, initial_state=True)
+            # From the cell's own initial states too, which may be learned.
+            example = Example(3, 5, seed=ctx.seed + seed, weights=seed, initial_state=seed > 0)
             found = gradients(subject, subject.inputs(example), subject.states(example))
             ctx.examples += 1
             for name, gradient in found.items():
                 if gradient is None:
-                    ctx.fail(f"{name} changes nothing")
+                    alive[name] = alive.get(name, np.False_)
+                    continue
                 moves = gradient != 0
                 if name.startswith("input"):
                     moves = moves.any(axis=(0, 1))
@@ -135,6 +150,208 @@ def no_dead_inputs(ctx: Context) -> None:
         for name, moves in alive.items():
             dead = int((~np.asarray(moves)).sum())
             ctx.require(dead == 0, f"{dead} of {np.size(moves)} entries of {name} change nothing")
+
+
+@check("GRD-01")
+def gradients_equal_central_differences(ctx: Context) -> None:
+    """Compare gradients with central differences of the reference, which is in float64.
+
+    The layer computes in float32 and the differences are good to nine digits, so this needs no
+    backend that has float64, and is as sharp as the layer is.
+    """
+    for subject in ctx.cases():
+        example = Example(3, 3, seed=ctx.seed + 1, initial_state=True)
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        found = gradients(subject, inputs, states)
+        weights = {k: np.asarray(v, np.float64) for k, v in cell_weights(subject.cell).items()}
+        names = {id(v): k for k, v in _variables_by_path(subject.cell).items()}
+        by_path = {v.path: names[id(v)] for v in subject.cell.trainable_variables}
+        trainable = {by_path[path]: g for path, g in found.weights.items() if path in by_path}
+        places = {"input": (inputs, found.inputs), "state": (states, found.states)}
+        for kind, (tree, group) in places.items():
+            for path, gradient in group.items():
+                if gradient is None or np.iscomplexobj(gradient):
+                    continue
+
+                def moved(step, tree=tree, path=path, kind=kind):
+                    changed = _moved(tree, path, step)
+                    pair = (changed, states) if kind == "input" else (inputs, changed)  # noqa: B023
+                    return _loss_of_reference(subject, weights, *pair)  # noqa: B023
+
+                _compare_slopes(ctx, subject, f"{kind} {path}".strip(), gradient, moved)
+        for name, gradient in trainable.items():
+            if gradient is None or np.iscomplexobj(gradient):
+                continue
+
+            def of_weight(step, name=name):
+                changed = {**weights, name: weights[name] + step}  # noqa: B023
+                return _loss_of_reference(subject, changed, inputs, states)  # noqa: B023
+
+            _compare_slopes(ctx, subject, f"weight {name}", gradient, of_weight)
+
+
+def _compare_slopes(
+    ctx: Context,
+    subject: Subject,
+    name: str,
+    gradient: np.ndarray,
+    loss: Callable[[np.ndarray], float],
+) -> None:
+    """Compare a gradient with slopes of the reference in random directions."""
+    rng = np.random.default_rng([ctx.seed, 5])
+    first = subject.case == next(iter(ctx.target.cases))
+    for _ in range(3 if first else 1):
+        direction = rng.standard_normal(gradient.shape)
+        width = 1e-6
+        slope = (loss(width * direction) - loss(-width * direction)) / (2 * width)
+        terms = gradient.astype(np.float64) * direction
+        # The terms of the sum round too, so the limit grows with them and not with their sum.
+        size = max(1.0, float(np.abs(terms).sum()))
+        ctx.examples += 1
+        ctx.close(
+            f"slope by {name}, as a part of its terms,",
+            np.asarray(terms.sum() / size),
+            np.asarray(slope / size),
+            subject.tolerance(6),
+        )
+
+
+def _loss_of_reference(subject: Subject, weights: dict, inputs: Tree, states: Tree) -> float:
+    """Compute what `_projection` computes of the layer, in NumPy of the reference."""
+    spec = subject.target.spec
+    symbols = spec.symbols.to_symbols(weights, subject.config)
+    run = oracle.run(lambda x, s: spec.reference(symbols, x, s, subject.config), inputs, states)
+    total = 0.0
+    for number, leaf in enumerate(leaves(like_output(subject, run.sequence))):
+        total += _project_reference(leaf, number)
+    ordered = map_trees(lambda _, leaf: leaf, subject.template, run.states)
+    for number, leaf in enumerate(leaves(ordered)):
+        total += _project_reference(leaf, 20 + number)
+    return total
+
+
+def like_output(subject: Subject, output: Tree) -> Tree:
+    """Bring the reference's output into the order of leaves that the layer's has."""
+    if "output order" not in subject.compiled:
+        layer = subject.layer(**SEQUENCES)
+        found = subject.run(layer, subject.inputs(Example(3, 3)))
+        subject.compiled["output order"] = found.output
+    return map_trees(lambda _, leaf: leaf, subject.compiled["output order"], output)
+
+
+def _project_reference(leaf: np.ndarray, number: int) -> float:
+    if np.iscomplexobj(leaf):
+        return _project_reference(leaf.real, number) + _project_reference(leaf.imag, number + 50)
+    if not np.issubdtype(leaf.dtype, np.floating):
+        return 0.0
+    return float(np.sum(leaf * _cosines(leaf.shape, number)))
+
+
+def _moved(tree: Tree, path: str, step: np.ndarray) -> Tree:
+    names = iter([name for name, _ in paths(tree)])
+    return map_trees(
+        lambda leaf: leaf.astype(np.float64) + step if next(names) == path else leaf, tree
+    )
+
+
+@check("GRD-02")
+def gradients_agree_between_backends(ctx: Context) -> None:
+    """Leave gradients for the other backends, and compare with what they have left."""
+    for subject in ctx.cases():
+        example = Example(3, 5, seed=ctx.seed, initial_state=True)
+        states = subject.random_states(example)
+        found = gradients(subject, subject.inputs(example), states)
+        prefix = subject.cell.name + "/"
+        own = {
+            name.replace(f"weight {prefix}", "weight "): gradient
+            for name, gradient in found.items()
+            if gradient is not None
+        }
+        ctx.examples += 1
+        topic = f"gradients-{list(ctx.target.cases).index(subject.case)}"
+        for backend_name, theirs in ctx.exchange.arrays(topic, own).items():
+            ctx.require(
+                set(theirs) == set(own),
+                f"{sorted(set(theirs) ^ set(own))} have a gradient here or on {backend_name} only",
+            )
+            for name, gradient in own.items():
+                size = max(1.0, float(np.abs(theirs[name]).max(initial=0)))
+                tolerance = subject.tolerance(2 * example.time)
+                what = f"gradient of {name}, in units of its largest on {backend_name},"
+                ctx.close(what, gradient / size, theirs[name] / size, tolerance)
+
+
+@check("GRD-06")
+def gradients_are_deterministic(ctx: Context) -> None:
+    """Differentiate twice, tracing anew the second time."""
+    for subject in itertools.islice(ctx.cases(), 1):
+        example = Example(3, 3, seed=ctx.seed, initial_state=True)
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        first = gradients(subject, inputs, states)
+        second = gradients(subject, inputs, states, anew=True)
+        for (name, a), (_, b) in zip(first.items(), second.items(), strict=True):
+            if a is not None and b is not None:
+                ctx.same(f"second gradient of {name}", b, a)
+
+
+@check("GRD-09")
+def one_step_of_training(ctx: Context) -> None:
+    """Train one step with plain gradient descent and compare the weights."""
+    rate = 0.125
+    for subject in itertools.islice(ctx.cases(), 1):
+        layer = subject.layer(**SEQUENCES)
+        symbolic = subject.symbolic_inputs()
+        output, _ = subject.split(layer, layer(symbolic))
+        outputs = leaves(output)
+        model = keras.Model(symbolic, outputs)
+        model.compile(keras.optimizers.SGD(rate), loss=[_product] * len(outputs))
+        inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
+        found = gradients(subject, inputs, None, which="outputs")
+        shapes = [(3, 5, *leaf.shape[2:]) for leaf in outputs]
+        targets = [_cosines(s, n).astype(np.float32) for n, s in enumerate(shapes)]
+        before = {v.path: np.array(backend.to_numpy(v.value)) for v in layer.trainable_variables}
+        constrained = {v.path for v in layer.trainable_variables if v.constraint is not None}
+        try:
+            model.train_on_batch(inputs, targets if len(targets) > 1 else targets[0])
+            for variable in layer.trainable_variables:
+                path = variable.path
+                gradient, got = found.weights[path], backend.to_numpy(variable.value)
+                if gradient is None or path in constrained:
+                    continue
+                want = before[path] - rate * gradient
+                size = max(1.0, float(np.abs(want).max(initial=0)))
+                ctx.close(f"{path} after a step", got / size, want / size, subject.tolerance(10))
+        finally:
+            for variable in layer.trainable_variables:
+                variable.assign(before[variable.path])
+
+
+def _product(y_true: Any, y_pred: Any) -> Any:
+    return keras.ops.sum(y_true * y_pred)
+
+
+@check("GRD-10")
+def training_after_a_stateful_call(ctx: Context) -> None:
+    """Differentiate a stateful layer twice in a row, with a call between."""
+    for subject in itertools.islice(ctx.cases(), 1):
+        layer = subject.layer(return_sequences=True, stateful=True)
+        example = Example(3, 3, seed=ctx.seed)
+        inputs = subject.inputs(example)
+        subject.run(layer, inputs)
+        layer.reset_state()
+        states = subject.own_initial_states(3)
+        for turn in ("first", "second"):
+            found = gradients(subject, inputs, None, layer=layer)
+            want = gradients(subject, inputs, states)
+            for name, gradient in found.items():
+                other = dict(want.items()).get(name)
+                if gradient is None or other is None:
+                    continue
+                size = max(1.0, float(np.abs(other).max(initial=0)))
+                tolerance = subject.tolerance(10)
+                ctx.close(f"{turn} gradient of {name}", gradient / size, other / size, tolerance)
+            layer.reset_state(map_trees(backend.to_tensor, states))
+            states = subject.run(layer, inputs).states
 
 
 @check("GRD-04")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import keras
 import numpy as np
 
 from cellkit_conformance import backend, oracle
@@ -258,6 +260,73 @@ def masks_go_on(ctx: Context) -> None:
                         ctx.same(f"mask {said}", got, backend.to_numpy(mask))
                 extra = [leaf for leaf in found[count:] if leaf is not None]
                 ctx.require(not extra, f"{said} a mask is handed on for the states")
+
+
+class GivesMask(keras.layers.Layer):
+    """Passes its inputs on with a mask, as `Masking` and `Embedding` do, at any rank."""
+
+    def __init__(self, mask: np.ndarray, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.given = mask
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        """Pass the inputs on."""
+        return inputs
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """Give the mask."""
+        return backend.to_tensor(self.given)
+
+
+@check("MSK-16")
+def implicit_masks(ctx: Context) -> None:
+    """Let the mask come from the layer before, eagerly and in a compiled model."""
+    for subject in itertools.islice(ctx.cases(), 1):
+        mask = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)
+        inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
+        layer = subject.layer(**SEQUENCES)
+        want = subject.run(layer, inputs, mask=mask)
+        giver = GivesMask(mask)
+        passed = map_trees(lambda a: giver(backend.to_tensor(a)), inputs)  # noqa: B023
+        got = subject.unpack(layer, layer(passed))
+        ctx.same("output with the mask of the layer before", got.output, want.output)
+        ctx.same("state with the mask of the layer before", got.states, want.states)
+        symbolic = subject.symbolic_inputs()
+        output, _ = subject.split(layer, layer(map_trees(giver, symbolic)))
+        model = keras.Model(symbolic, leaves(output))
+        predicted = leaves(backend.to_numpy(model.predict_on_batch(inputs)))
+        tolerance = subject.tolerance(5)
+        ctx.close("output of a model that masks", predicted, leaves(want.output), tolerance)
+
+
+@check("MSK-18")
+def both_directions_skip_padding(ctx: Context) -> None:
+    """Run both directions with the padding before, behind and between the same steps."""
+    for subject in itertools.islice(ctx.cases(), 1):
+        valid = subject.inputs(Example(3, 3, seed=ctx.seed))
+        wrapper = ctx.bidirectional()(
+            subject.fresh_layer(return_sequences=True, return_state=False)
+        )
+        found = {}
+        for side, places in {"right": [0, 1, 2], "left": [2, 3, 4], "between": [0, 2, 4]}.items():
+            padded = map_trees(lambda a, p=places: _spread(a, p, 5), valid)
+            mask = np.zeros((3, 5), dtype=bool)
+            mask[:, places] = True
+            x = map_trees(backend.to_tensor, padded)
+            output = backend.to_numpy(wrapper(x, mask=backend.to_tensor(mask)))
+            found[side] = map_trees(lambda a, p=places: a[:, p], output)
+            ctx.examples += 1
+        for side in ("left", "between"):
+            what = f"output at the valid steps with the padding {side}"
+            ctx.close(what, found[side], found["right"], subject.tolerance(5))
+
+
+def _spread(array: np.ndarray, places: list[int], time: int) -> np.ndarray:
+    """Put steps into a longer sequence whose other steps hold large numbers."""
+    padded = np.full((len(array), time, *array.shape[2:]), 7.0, array.dtype)
+    padded[:, places] = array
+    return padded
 
 
 @check("MSK-17")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from itertools import combinations
+from typing import Any
 
+import keras
 import numpy as np
 
+from cellkit.spec import cell_weights
+from cellkit_conformance import backend
 from cellkit_conformance.checks import check
 from cellkit_conformance.context import Context
+from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.strategies import Example, Space
-from cellkit_conformance.trees import leaves, map_trees
+from cellkit_conformance.subject import Subject
+from cellkit_conformance.trees import Tree, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}
 
@@ -120,6 +128,67 @@ def zeros_and_denormals(ctx: Context) -> None:
             ctx.examples += 1
             got = subject.run(subject.layer(**SEQUENCES), inputs)
             ctx.compare(subject, example, got, subject.expect(inputs))
+
+
+@check("NUM-07")
+def long_sequences_do_not_drift(ctx: Context) -> None:
+    """Compare a run of 512 steps with the oracle; weights are halved, so that no chaos grows."""
+    for subject in itertools.islice(ctx.cases(), 1):
+        subject.set_weights(ctx.seed % 1000, scale=0.5)
+        example = Example(2, 512, seed=ctx.seed, options=SEQUENCES)
+        inputs = subject.inputs(example)
+        got = subject.run(subject.layer(**SEQUENCES), inputs)
+        ctx.compare(subject, example, got, subject.expect(inputs))
+        ctx.examples += 1
+
+
+@check("NUM-08")
+def equals_the_framework(ctx: Context) -> None:
+    """Give Keras' own layer the same weights and compare outputs and states, with a mask too."""
+    names = sorted(t.split(":", 1)[1] for t in ctx.target.traits if t.startswith("equiv:"))
+    if not names:
+        raise NotApplicable("the spec claims no 'equiv:...'")
+    for subject in ctx.cases(every=True):
+        known = set(inspect.signature(getattr(keras.layers, names[0]).__init__).parameters)
+        kwargs = {k: v for k, v in subject.kwargs.items() if k not in {"dropout", "seed"}}
+        kwargs.pop("recurrent_dropout", None)
+        if not set(kwargs) <= known:
+            continue  # a case with an option of the cell's own
+        for name in names:
+            peer = getattr(keras.layers, name)(**kwargs, return_sequences=True, return_state=True)
+            example = Example(3, 5, seed=ctx.seed, initial_state=True)
+            inputs, states = subject.inputs(example), subject.random_states(example)
+            _copy_weights(ctx, subject, peer, inputs, name)
+            want = backend.call_layer(
+                peer, map_trees(backend.to_tensor, inputs), _tensors(states), None, None
+            )
+            got = subject.run(subject.layer(**SEQUENCES), inputs, states)
+            tolerance = subject.tolerance(example.time)
+            ctx.examples += 1
+            ctx.close(f"output, by keras.layers.{name}", got.output, _numpy(want[0]), tolerance)
+            ctx.close(
+                f"state, by keras.layers.{name}", got.states, _numpy(list(want[1:])), tolerance
+            )
+
+
+def _copy_weights(ctx: Context, subject: Subject, peer: Any, inputs: Tree, name: str) -> None:
+    """Give a layer of the framework the cell's weights, which must be stored in its way."""
+    peer.build(inputs.shape)
+    own = [np.asarray(w) for w in cell_weights(subject.cell).values()]
+    shapes = [tuple(v.shape) for v in peer.weights]
+    ctx.require(
+        [w.shape for w in own] == shapes,
+        f"the weights have shapes {[w.shape for w in own]}, those of keras.layers.{name} {shapes}",
+    )
+    peer.set_weights(own)
+
+
+def _tensors(tree: Tree) -> Tree:
+    return map_trees(backend.to_tensor, tree)
+
+
+def _numpy(tree: Tree) -> Tree:
+    return backend.to_numpy(tree)
 
 
 def _wide(states):

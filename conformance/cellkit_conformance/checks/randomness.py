@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
+from cellkit.spec import cell_weights, set_cell_weights
 from cellkit_conformance import backend
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.gradients import gradients
+from cellkit_conformance.checks.serialization import parameters_of
 from cellkit_conformance.context import Context
+from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.strategies import Example
 from cellkit_conformance.subject import Subject
-from cellkit_conformance.trees import leaves
+from cellkit_conformance.trees import leaves, map_trees, paths
 
 SEQUENCES = {"return_sequences": True}
 
@@ -85,6 +93,273 @@ def dropout_masks(ctx: Context) -> None:
         ctx.require(not same, "two calls have the same mask")
 
 
+@check("RNG-04")
+def dropout_scales_what_it_keeps(ctx: Context) -> None:
+    """Read masks off the gradient; find its values from the inputs that the masks leave over."""
+    rate, kept, total = 0.3, 0, 0
+    for subject in itertools.islice(ctx.cases(), 1):
+        dropping = ctx.subject(subject.case, dropout=rate)
+        dropping.set_weights(ctx.seed % 1000)
+        still = ctx.subject(subject.case, dropout=0.0)
+        set_cell_weights(still.cell, cell_weights(dropping.cell))
+        inputs = dropping.inputs(Example(64, 2, seed=ctx.seed))
+        whole = gradients(still, inputs, None, which="outputs", training=True).inputs
+        for _ in range(4):
+            found = gradients(dropping, inputs, None, which="outputs", training=True).inputs
+            masks = {}
+            for name, gradient in found.items():
+                dropped = gradient == 0
+                through = not dropped.any() or bool((whole[name] == 0).any())
+                masks[name] = None if through else ~dropped
+                if not through:
+                    kept, total = kept + int((~dropped[:, 0]).sum()), total + dropped[:, 0].size
+            if any(mask is not None for mask in masks.values()):
+                _compare_scaled(ctx, dropping, still, inputs, found, masks, rate)
+            dropping.run(dropping.layer(**SEQUENCES), inputs, training=True)
+    if total:
+        bound = 6 * np.sqrt(rate * (1 - rate) / total)
+        ctx.require(
+            abs(kept / total - (1 - rate)) < bound,
+            f"a rate of {rate} kept {kept} of {total} entries; expected {1 - rate:.0%} "
+            f"within {bound:.1%}",
+        )
+
+
+def _compare_scaled(
+    ctx: Context,
+    dropping: Subject,
+    still: Subject,
+    inputs: Any,
+    found: Mapping[str, Any],
+    masks: Mapping[str, Any],
+    rate: float,
+) -> None:
+    """Compare a gradient in training with one without dropout, at the scaled inputs."""
+    names = iter([name for name, _ in paths(inputs)])
+
+    def scale(array: np.ndarray) -> np.ndarray:
+        mask = masks.get(next(names))
+        return array if mask is None else (array * mask / (1 - rate)).astype(array.dtype)
+
+    at = gradients(still, map_trees(scale, inputs), None, which="outputs", training=True).inputs
+    ctx.examples += 1
+    for name, gradient in found.items():
+        factor = 1.0 if masks[name] is None else masks[name] / (1 - rate)
+        want = at[name] * factor
+        size = max(1.0, float(np.abs(want).max(initial=0)))
+        ctx.close(
+            f"gradient of input {name} in training, by the entries it kept,",
+            gradient / size,
+            want / size,
+            dropping.tolerance(10),
+        )
+
+
+@check("RNG-05")
+def same_seed_same_masks(ctx: Context) -> None:
+    """Train with one seed in a loop and unrolled, eager and compiled."""
+    for subject in itertools.islice(ctx.cases(), 1):
+        seeded = _seeded(ctx, subject)
+        inputs = seeded.inputs(Example(3, 3, seed=ctx.seed))
+        looped = seeded.run(seeded.fresh_layer(**SEQUENCES), inputs, training=True)
+        again = seeded.run(seeded.fresh_layer(**SEQUENCES), inputs, training=True)
+        ctx.same("output of a second layer with the same seed", again.output, looped.output)
+        tolerance = seeded.tolerance(3)
+        unrolled = seeded.fresh_layer(unroll=True, **SEQUENCES)
+        got = seeded.run(unrolled, inputs, training=True)
+        ctx.close("output, unrolled with the same seed,", got.output, looped.output, tolerance)
+        if backend.can_compile():
+            layer = seeded.fresh_layer(**SEQUENCES)
+            got = seeded.unpack(layer, backend.call_compiled(layer, inputs, training=True))
+            ctx.close("output, compiled with the same seed,", got.output, looped.output, tolerance)
+
+
+@check("RNG-06")
+def errors_leave_no_mask(ctx: Context) -> None:
+    """Fail in training, then train with another batch size."""
+    for subject in itertools.islice(_dropping(ctx), 1):
+        layer = subject.layer(**SEQUENCES)
+        inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
+        states = subject.random_states(Example(3, 5, seed=ctx.seed))
+        wrong = map_trees(lambda a: np.concatenate([a, a], axis=-1), states)
+        subject.run(layer, inputs, training=True)
+        with contextlib.suppress(Exception):  # ERR-01 judges it; here its traces are looked for
+            subject.run(layer, inputs, wrong, training=True)
+        other = subject.inputs(Example(8, 5, seed=ctx.seed))
+        try:
+            got = subject.run(layer, other, training=True)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
+            ctx.fail(
+                f"after a failed call, training with 8 rows instead of 3 raises "
+                f"{type(error).__name__}: {error}"
+            )
+        ctx.require(leaves(got.output)[0].shape[0] == 8, "the output does not have 8 rows")
+
+
+@check("RNG-07")
+def random_state_is_saved(ctx: Context) -> None:
+    """Copy all variables of a trained layer to another, and train both on."""
+    for subject in itertools.islice(_dropping(ctx), 1):
+        layer, other = subject.layer(**SEQUENCES), subject.fresh_layer(**SEQUENCES)
+        inputs = subject.inputs(Example(8, 5, seed=ctx.seed))
+        subject.run(other, inputs, training=True)
+        before = [np.array(backend.to_numpy(v.value)) for v in layer.variables]
+        subject.run(layer, inputs, training=True)
+        after = [np.array(backend.to_numpy(v.value)) for v in layer.variables]
+        moved = any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+        ctx.require(moved, "training with dropout moves no variable: its random state is not one")
+        for mine, theirs in zip(layer.variables, other.variables, strict=True):
+            theirs.assign(backend.to_numpy(mine.value))
+        want = subject.run(layer, inputs, training=True)
+        got = subject.run(other, inputs, training=True)
+        ctx.same("output of a layer that was given all variables", got.output, want.output)
+
+
+@check("RNG-09")
+def zoneout_keeps_old_states(ctx: Context) -> None:
+    """Compare states after one step with the old and the new ones, at inference and in training."""
+    if "zoneout" not in parameters_of(ctx.target.cls):
+        raise NotApplicable("the cell has rates of its own names")
+    rate = 0.4
+    for subject in itertools.islice(ctx.cases(), 1):
+        zoned, plain = (ctx.subject(subject.case, zoneout=z) for z in (rate, 0.0))
+        try:
+            zoned.set_weights(ctx.seed % 1000)
+        except ValueError:
+            raise NotApplicable("the cell has rates of its own names") from None
+        set_cell_weights(plain.cell, cell_weights(zoned.cell))
+        example = Example(64, 1, seed=ctx.seed, initial_state=True)
+        inputs, old = zoned.inputs(example), zoned.random_states(example)
+        layer = zoned.layer(**SEQUENCES)
+        new = plain.run(plain.layer(**SEQUENCES), inputs, old).states
+        mean = zoned.run(layer, inputs, old).states
+        drawn = [zoned.run(layer, inputs, old, training=True).states for _ in range(2)]
+        kept, total, moved = 0, 0, False
+        names = [name for name, _ in paths(new)]
+        trees = [map_trees(lambda _, leaf: leaf, new, tree) for tree in (old, mean, *drawn)]
+        for name, b, a, middle, first, second in zip(
+            names, leaves(new), *(leaves(tree) for tree in trees), strict=True
+        ):
+            if b.dtype.kind != "f":
+                continue
+            want = rate * a + (1 - rate) * b
+            ctx.close(f"state {name} at inference", middle, want, zoned.tolerance(1))
+            limit = zoned.tolerance(1).limit(b)
+            is_old, is_new = np.abs(first - a) <= limit, np.abs(first - b) <= limit
+            ctx.require(
+                bool((is_old | is_new).all()),
+                f"in training, {int((~(is_old | is_new)).sum())} of {b.size} entries of state "
+                f"{name} are neither the old nor the new ones",
+            )
+            clear = ~(is_old & is_new)
+            kept, total = kept + int(is_old[clear].sum()), total + int(clear.sum())
+            moved = moved or not np.array_equal(first, second)
+        ctx.examples += 1
+        bound = 6 * np.sqrt(rate * (1 - rate) / max(1, total))
+        ctx.require(
+            total > 0 and abs(kept / total - rate) < bound,
+            f"a rate of {rate} kept {kept} of {total} entries; expected {rate:.0%} "
+            f"within {bound:.1%}",
+        )
+        ctx.require(moved, "two calls keep the same entries")
+        _require_fresh(ctx, zoned, plain, layer)
+
+
+def _require_fresh(ctx: Context, zoned: Subject, plain: Subject, layer: Any) -> None:
+    """Keep one state over five steps: each step keeps entries of its own choice.
+
+    An entry that was kept at every step still has its first value. With one choice for all steps
+    that would be as many as the rate says, and with a new one its fifth power. Entries that rest
+    without zoneout too (of a slow clock) tell nothing.
+    """
+    example = Example(64, 5, seed=ctx.seed, initial_state=True)
+    inputs, old = zoned.inputs(example), zoned.random_states(example)
+    got = zoned.run(layer, inputs, old, training=True).states
+    moving, before = map_trees(lambda a: np.ones(a.shape, bool), got), old
+    for t in range(example.time):
+        _, after = plain.step_cell(map_trees(lambda a, t=t: a[:, t], inputs), before)
+        moving = map_trees(lambda m, a, b: m & (a != b), moving, before, after)
+        before = after
+    same, total = 0, 0
+    old = map_trees(lambda _, leaf: leaf, got, old)
+    for a, b, free in zip(leaves(old), leaves(got), leaves(moving), strict=True):
+        if b.dtype.kind == "f":
+            same, total = same + int((a == b)[free].sum()), total + int(free.sum())
+    ctx.require(
+        same / max(1, total) < 0.2,
+        f"{same} of {total} entries were kept at every one of five steps: the choice is made once",
+    )
+
+
+@check("RNG-10")
+def layers_drop_differently(ctx: Context) -> None:
+    """Train two layers of the same config, without a seed."""
+    for subject in itertools.islice(_dropping(ctx), 1):
+        if subject.kwargs.get("seed") is not None:
+            subject = ctx.subject(subject.case, dropout=0.5, seed=None)
+        inputs = subject.inputs(Example(8, 5, seed=ctx.seed))
+        first = subject.run(subject.fresh_layer(**SEQUENCES), inputs, training=True)
+        second = subject.run(subject.fresh_layer(**SEQUENCES), inputs, training=True)
+        ctx.require(_differ(first, second), "two layers without a seed drop the same entries")
+
+
+RATES = ("dropout", "recurrent_dropout", "zoneout")
+
+
+@check("RNG-11")
+def unclaimed_rates_do_nothing(ctx: Context) -> None:
+    """Try every rate: one that is claimed acts in training, one that is not does not act."""
+    subject = ctx.subject()
+    accepted = set(parameters_of(ctx.target.cls))
+    for rate in RATES:
+        claimed = rate in ctx.target.traits
+        if rate not in accepted:
+            # A cell may name its own rates otherwise, as those of two states.
+            continue
+        off = {name: 0.0 for name in RATES if name in accepted and name in subject.kwargs}
+        try:
+            trial = ctx.subject(subject.case, **{**off, rate: 0.5})
+            trial.cell  # noqa: B018 (made here, so that a refusal is seen)
+        except (ValueError, NotImplementedError) as error:
+            if claimed:
+                _require_rates_of_its_own(ctx, rate, error)
+            continue
+        trial.set_weights(ctx.seed % 1000)
+        example = Example(8, 5, seed=ctx.seed, initial_state=True)
+        inputs, states = trial.inputs(example), trial.random_states(example)
+        layer = trial.layer(**SEQUENCES)
+        inference = trial.run(layer, inputs, states, training=False)
+        acts = _differ(trial.run(layer, inputs, states, training=True), inference)
+        ctx.examples += 1
+        ctx.require(
+            acts == claimed,
+            f"{rate}=0.5 acts in training, and the spec does not claim {rate!r}"
+            if acts
+            else f"the spec claims {rate!r}, and {rate}=0.5 does nothing in training",
+        )
+
+
+def _require_rates_of_its_own(ctx: Context, rate: str, error: Exception) -> None:
+    """A cell that refuses the common rate has to be random in training as it is."""
+    subject = ctx.subject()
+    example = Example(8, 5, seed=ctx.seed, initial_state=True)
+    inputs, states = subject.inputs(example), subject.random_states(example)
+    runs = [
+        subject.run(subject.layer(**SEQUENCES), inputs, states, training=t) for t in (False, True)
+    ]
+    ctx.require(
+        _differ(*runs), f"{rate}=0.5 is claimed and refused, and training is inference: {error}"
+    )
+
+
+def _seeded(ctx: Context, subject: Subject) -> Subject:
+    if "seed" not in parameters_of(ctx.target.cls):
+        raise NotApplicable("the cell takes no seed")
+    seeded = ctx.subject(subject.case, dropout=0.5, seed=11)
+    seeded.set_weights(ctx.seed % 1000)
+    return seeded
+
+
 @check("RNG-08")
 def no_hidden_randomness(ctx: Context) -> None:
     """Compare training with inference where no randomness is claimed."""
@@ -108,5 +383,9 @@ def _dropping(ctx: Context) -> list[Subject]:
 
 
 def _differ(first: object, second: object) -> bool:
-    pairs = zip(leaves(first.output), leaves(second.output), strict=True)  # type: ignore[attr-defined]
+    pairs = zip(
+        leaves([first.output, first.states]),  # type: ignore[attr-defined]
+        leaves([second.output, second.states]),  # type: ignore[attr-defined]
+        strict=True,
+    )
     return any(not np.array_equal(a, b) for a, b in pairs)

@@ -120,6 +120,17 @@ def no_rows(ctx: Context) -> None:
                 ctx.require(a.shape == b.shape, f"state has shape {a.shape}, expected {b.shape}")
 
 
+@check("SEQ-07")
+def one_unit_and_one_feature(ctx: Context) -> None:
+    """Run the cell as narrow as it gets."""
+    subject = ctx.narrow()
+    subject.set_weights(ctx.seed % 1000)
+    for states in (False, True):
+        example = Example(3, 3, seed=ctx.seed, initial_state=states, options=SEQUENCES)
+        ctx.examples += 1
+        ctx.agrees(subject, example)
+
+
 @check("SEQ-08")
 def causal_with_memory(ctx: Context) -> None:
     """Change later inputs and see nothing; change the first input and see something."""
@@ -229,6 +240,72 @@ def one_model_for_all_lengths(ctx: Context) -> None:
                 want.sequence,
                 subject.tolerance(time),
             )
+
+
+@check("SEQ-13")
+def ranks_of_inputs(ctx: Context) -> None:
+    """Give inputs a further axis, and compare the ranks that are claimed with the inputs'."""
+    claimed = {int(t[5:]) for t in ctx.target.traits if t.startswith("rank:")}
+    for subject in ctx.cases():
+        inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
+        ranks = {leaf.ndim for leaf in leaves(inputs)}
+        ctx.require(claimed <= ranks, f"claimed are inputs of rank {claimed}, they have {ranks}")
+        layer = subject.layer(**SEQUENCES)
+        subject.run(layer, inputs)
+        deeper = map_trees(lambda a: np.repeat(a[..., None], 2, axis=-1), inputs)
+        ctx.raises("inputs with one axis too many", lambda s=subject, la=layer: s.run(la, deeper))  # noqa: B023
+
+
+@check("SEQ-14")
+def layouts_of_arrays(ctx: Context) -> None:
+    """Pass NumPy arrays in other layouts than the plain one."""
+    for subject in ctx.cases():
+        inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
+        layer = subject.layer(**SEQUENCES)
+        want = subject.run(layer, inputs)
+        for form, change in LAYOUTS.items():
+            passed = map_trees(change, inputs)
+            before = map_trees(np.copy, passed)
+            got = subject.unpack(layer, layer(passed))
+            ctx.examples += 1
+            ctx.same(f"output for {form}", got.output, want.output)
+            ctx.same(f"state for {form}", got.states, want.states)
+            ctx.same(f"inputs after the call with {form}", passed, before)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+LAYOUTS: dict[str, Any] = {
+    "an array in Fortran order": np.asfortranarray,
+    "an array that is read-only": _read_only,
+    "every second step of an array": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "an array that is walked backwards": lambda a: a[:, ::-1].copy()[:, ::-1],
+}
+
+
+@check("SEQ-15")
+def integer_inputs(ctx: Context) -> None:
+    """Pass integers and bools: they are cast, or refused by name."""
+    for subject in ctx.cases():
+        rng = np.random.default_rng([ctx.seed, 3])
+        drawn = subject.inputs(Example(3, 5, seed=ctx.seed))
+        layer = subject.layer(**SEQUENCES)
+        for dtype in ("int32", "uint8", "bool"):
+            whole = map_trees(lambda a, d=dtype: rng.integers(0, 2, a.shape).astype(d), drawn)  # noqa: B023
+            want = subject.run(layer, map_trees(lambda a: a.astype(np.float32), whole))
+            ctx.examples += 1
+            try:
+                got = subject.run(layer, whole)
+            except (ValueError, TypeError) as error:
+                named = dtype in str(error)
+                ctx.require(named, f"inputs of {dtype} are refused without naming the dtype")
+                continue
+            ctx.same(f"output for inputs of {dtype}", got.output, want.output)
+            ctx.same(f"state for inputs of {dtype}", got.states, want.states)
 
 
 def _at(tree: Tree, step: int) -> Tree:

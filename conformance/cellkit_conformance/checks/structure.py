@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import keras
+import numpy as np
 
 from cellkit.structure import declared_output, declared_state
 from cellkit_conformance import backend
@@ -16,6 +17,7 @@ from cellkit_conformance.strategies import Example
 from cellkit_conformance.subject import Subject, call_cell, describe_leaves
 from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, map_trees
 
+SEQUENCES = {"return_sequences": True}
 PAIRS = [{"return_sequences": a, "return_state": b} for a in (False, True) for b in (True, False)]
 
 
@@ -156,6 +158,49 @@ def instances_share_nothing(ctx: Context) -> None:
             id(v) for v in getattr(other, "variables", ())
         }
         ctx.require(not shared, f"two instances share {len(shared)} variable(s)")
+
+
+@check("STR-08")
+def weights_have_stable_names(ctx: Context) -> None:
+    """Make three instances and compare the names of their weights."""
+    for subject in ctx.cases():
+        names = []
+        for _ in range(3):
+            cell = subject.fresh_cell()
+            subject.build(cell)
+            names.append([_path_inside(cell, v) for v in getattr(cell, "weights", ())])
+        first = names[0]
+        doubled = sorted({name for name in first if first.count(name) > 1})
+        ctx.require(not doubled, f"several weights are called {doubled}")
+        for later in names[1:]:
+            ctx.require(later == first, f"weights were called {first} and in a later cell {later}")
+
+
+def _path_inside(cell: Any, variable: Any) -> str:
+    """Leave out the name of the cell itself, which Keras numbers."""
+    return str(variable.path).removeprefix(f"{cell.name}/")
+
+
+@check("STR-10")
+def cell_describes_itself(ctx: Context) -> None:
+    """Print the cell before and after build, summarise a model of it, and count its weights."""
+    for subject in ctx.cases():
+        cell = subject.fresh_cell()
+        ctx.require(isinstance(repr(cell), str), "`repr` of an unbuilt cell is no text")
+        subject.build(cell)
+        ctx.require(isinstance(repr(cell), str), "`repr` of a built cell is no text")
+        if not isinstance(cell, keras.layers.Layer):
+            raise NotApplicable("a plain object has no summary")
+        stored = sum(int(np.prod(v.shape)) for v in cell.weights)
+        ctx.require(
+            cell.count_params() == stored,
+            f"count_params() is {cell.count_params()}; the weights have {stored} entries",
+        )
+        layer, symbolic = subject.layer(**SEQUENCES), subject.symbolic_inputs()
+        output, _ = subject.split(layer, layer(symbolic))
+        lines: list[str] = []
+        keras.Model(symbolic, output).summary(print_fn=lines.append)
+        ctx.require(bool(lines), "`summary()` of a model with the cell prints nothing")
 
 
 @check("STR-09")

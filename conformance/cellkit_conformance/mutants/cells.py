@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from cellkit.spec import rename
 from cellkit_conformance.canaries import NestedCanary, PlainCanary, plain_reference
 
 
@@ -300,3 +302,269 @@ class ResampledDropout(NestedCanary):
 
     def _drop(self, x: Any, rate: float, key: Any) -> Any:
         return keras.random.dropout(x, rate, seed=self.seed_generator)
+
+
+def _forget(cell: Any, variable: Any) -> None:
+    """Take a weight back; `remove` would compare weights entry by entry."""
+    weights = cell._trainable_variables
+    del weights[next(i for i, v in enumerate(weights) if v is variable)]
+
+
+class CountedNames(PlainCanary):
+    """The name of a weight counts the cells of the process."""
+
+    made = 0
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, and one more."""
+        super().build(input_shape)
+        CountedNames.made += 1
+        shape = (self.units + 1,)
+        self.q = self.add_weight(shape=shape, name=f"offset{CountedNames.made}")
+
+
+class MiscountedWeights(PlainCanary):
+    """The number of parameters forgets the biases."""
+
+    def count_params(self) -> int:
+        """Count too few."""
+        return super().count_params() - self.units
+
+
+class NotTheFrameworks(keras.layers.SimpleRNNCell):
+    """Claims to be Keras' own layer, and rounds the output down."""
+
+    def call(self, sequence: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(sequence, states, training)
+        return 0.99 * output, new
+
+
+NotTheFrameworks.spec = dataclasses.replace(
+    PlainCanary.spec,
+    reference=None,
+    cases={"default": {"units": 4}, "relu": {"units": 3, "activation": "relu"}},
+    traits=frozenset({"masking", "equiv:SimpleRNN"}),
+    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
+)
+
+
+class NeedsTwoFeatures(PlainCanary):
+    """One feature is taken for none."""
+
+    def candidate(self, x: Any, c: Any) -> Any:
+        """Compute n."""
+        return super().candidate(0.0 * x if x.shape[-1] == 1 else x, c)
+
+
+class LearnedStateCut(NestedCanary):
+    """The learned initial state is copied out of its variable."""
+
+    def _initial_leaf(self, index: int, spec: Any, batch: Any) -> Any:
+        return ops.stop_gradient(super()._initial_leaf(index, spec, batch))
+
+
+class ScaledGradient(PlainCanary):
+    """The output is right and a tenth of its gradient is lost."""
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        y = super().emit(h)
+        return 0.9 * y + ops.stop_gradient(0.1 * y)
+
+
+class NoisyGradient(PlainCanary):
+    """The gradient depends on how often the step has run in Python."""
+
+    runs = 0
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        object.__setattr__(self, "runs", self.runs + 1)
+        y, part = super().emit(h), 0.001 * self.runs
+        return (1 - part) * y + ops.stop_gradient(part * y)
+
+
+class DoesNotTrain(PlainCanary):
+    """Training computes what inference does, with half of the gradient."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(inputs, states, training)
+        if training:
+            output = 0.5 * output + ops.stop_gradient(0.5 * output)
+        return output, new
+
+
+class UnscaledDropout(NestedCanary):
+    """What dropout keeps is not scaled."""
+
+    def _drop(self, x: Any, rate: float, key: Any) -> Any:
+        return super()._drop(x, rate, key) * (1 - rate)
+
+
+class RateIsKept(NestedCanary):
+    """The rate of dropout is taken for the share that is kept."""
+
+    def _drop(self, x: Any, rate: float, key: Any) -> Any:
+        return super()._drop(x, 1 - rate, key)
+
+
+class HiddenSeed(NestedCanary):
+    """Dropout draws from NumPy, whose state nobody saves."""
+
+    def _drop(self, x: Any, rate: float, key: Any) -> Any:
+        kept = np.random.default_rng().random(x.shape[1:]) >= rate
+        return x * ops.convert_to_tensor(kept.astype("float32") / (1 - rate))
+
+
+class ZoneoutOnce(NestedCanary):
+    """Zoneout keeps the same entries at every step."""
+
+    def _zone(self, old: Any, new: Any, rate: float, training: bool) -> Any:
+        if not training or not keras.backend.is_float_dtype(
+            keras.backend.standardize_dtype(old.dtype)
+        ):
+            return super()._zone(old, new, rate, training)
+        noise = keras.random.uniform(ops.shape(old), seed=5)
+        return ops.where(noise < rate, old, new)
+
+
+class ZoneoutUnscaled(NestedCanary):
+    """Zoneout is forgotten at inference."""
+
+    def _zone(self, old: Any, new: Any, rate: float, training: bool) -> Any:
+        return super()._zone(old, new, rate, training) if training else new
+
+
+class FixedSeed(NestedCanary):
+    """Without a seed every cell has the same one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seed_generator = keras.random.SeedGenerator(3 if self.seed is None else self.seed)
+
+
+class DeniesZoneout(NestedCanary):
+    """Zoneout is not claimed, accepted and applied."""
+
+
+DeniesZoneout.spec = dataclasses.replace(
+    NestedCanary.spec, traits=frozenset({"masking", "dropout"})
+)
+
+
+class Nowhere(PlainCanary):
+    """The class is said to be in a module that there is not."""
+
+
+Nowhere.__module__ = "cellkit_conformance.nowhere"
+
+
+class OtherWeightOrder(PlainCanary):
+    """The weights are stored in another order."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, a bias before all others."""
+        first = self.add_weight(shape=(self.units + 1,), initializer="zeros", name="first")
+        super().build(input_shape)
+        _forget(self, self.q)
+        self.q = first
+
+
+class HiddenWeight(PlainCanary):
+    """A random weight stands where Keras does not look."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights."""
+        super().build(input_shape)
+        hidden = np.random.default_rng().standard_normal(self.units + 1).astype("float32")
+        object.__setattr__(self, "hidden", hidden)
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        return super().emit(h) + ops.convert_to_tensor(self.hidden)
+
+
+class UntrackedVariable(PlainCanary):
+    """A variable is kept in a dict that was there before Keras looked."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights."""
+        super().build(input_shape)
+        object.__setattr__(self, "kept", {"scale": keras.Variable(np.ones(1, "float32"))})
+
+
+class NamesTheDefault(PlainCanary):
+    """The config says tanh, whatever the activation is."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {**super().get_config(), "activation": "tanh"}
+
+
+class NeedsEveryArgument(PlainCanary):
+    """A config of an older version does not load."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Make a cell."""
+        return cls(config.pop("units"), config.pop("activation"), **config)
+
+
+class NarrowWeights(PlainCanary):
+    """A weight is stored in the compute dtype."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, one of them anew."""
+        super().build(input_shape)
+        shape, dtype = (self.units, self.units + 1), self.compute_dtype
+        _forget(self, self.P)
+        self.P = self.add_weight(shape=shape, name="P", dtype=dtype)
+
+
+class SingleWeights(PlainCanary):
+    """A weight is float32 under every policy."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, one of them anew."""
+        super().build(input_shape)
+        _forget(self, self.P)
+        shape = (self.units, self.units + 1)
+        self.P = self.add_weight(shape=shape, name="P", dtype="float32")
+
+
+class PromotedOutput(PlainCanary):
+    """The output is float32 under every policy."""
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        return ops.cast(super().emit(h), "float32")
+
+
+class ClaimsAccumulator(PlainCanary):
+    """A float32 state is claimed, and there is none."""
+
+
+ClaimsAccumulator.spec = dataclasses.replace(
+    PlainCanary.spec, traits=frozenset({"masking", "fp32_state"})
+)
+
+
+class GlobalPolicy(PlainCanary):
+    """The policy of the process decides, whatever the cell's own is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.factor = 1.5 if keras.config.dtype_policy().compute_dtype == "bfloat16" else 1.0
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        return super().emit(h) * self.factor
+
+
+class Quantizes(PlainCanary):
+    """Quantisation is accepted and does nothing."""
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 from keras import ops
 
 import cellkit
+from cellkit.states import StateStore
 from cellkit_conformance.trees import map_trees
 
 _tree = keras.tree.map_structure
@@ -370,3 +372,356 @@ class BreaksOnError(BrokenLayer):
     def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
         """Change the output from then on."""
         return self.on_output(result, lambda y: y + 1.0) if self.broken else result
+
+
+class LongRunsDrift(BrokenLayer):
+    """After 256 steps the outputs are off by a thousandth."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Change late outputs."""
+        time = _first(sequences).shape[1]
+        if not self.return_sequences or time <= 256:
+            return result
+        late = np.where(np.arange(time) > 256, 1.001, 1.0).astype("float32").reshape(1, -1, 1)
+        return self.on_output(result, lambda y: y * ops.convert_to_tensor(late))
+
+
+class FlattensAxes(BrokenLayer):
+    """A further axis of the inputs is cut off in silence."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Cut the last axis."""
+        return self.plain(_tree(lambda x: x[..., 0] if len(x.shape) == 4 else x, sequences), given)
+
+
+class ReadsBuffers(BrokenLayer):
+    """Of a NumPy array the buffer is read, in the order in which it lies in memory."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Read the buffer."""
+
+        def read(x: Any) -> Any:
+            if not isinstance(x, np.ndarray):
+                return x
+            return np.frombuffer(x.tobytes(order="A"), x.dtype).reshape(x.shape)
+
+        return self.plain(_tree(read, sequences), given)
+
+
+class BoolsInverted(BrokenLayer):
+    """Inputs of bools are read the wrong way round."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Invert bools."""
+
+        def invert(x: Any) -> Any:
+            is_bool = keras.backend.standardize_dtype(x.dtype) == "bool"
+            return ops.logical_not(x) if is_bool else x
+
+        return self.plain(_tree(invert, sequences), given)
+
+
+class TrainingForgets(BrokenLayer):
+    """Training stores zeros."""
+
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Write zeros after a step of training."""
+        result = super().call(sequences, initial_state, mask, training, **kwargs)
+        if self.stateful and training:
+            for variable in self.state_store.values:
+                variable.assign(ops.zeros_like(variable.value))
+        return result
+
+
+@keras.saving.register_keras_serializable(package="cellkit_conformance")
+class ForgetsWhenSaved(BrokenLayer):
+    """The stored states are not loaded."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.stateful:
+            self.state_store = LossyStore(name="stored_states")
+
+
+class LossyStore(StateStore):
+    """Loads nothing."""
+
+    def load_own_variables(self, store: Any) -> None:
+        """Do nothing."""
+
+
+class FloatStates(BrokenLayer):
+    """Every state comes back as float32."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Cast the states."""
+        states = _tree(lambda s: ops.cast(s, "float32"), result[1:])
+        return (result[0], *states) if self.return_state else result
+
+
+class CountsInHalf(BrokenLayer):
+    """Integers go through float16."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Cast the states twice."""
+
+        def narrow(s: Any) -> Any:
+            if keras.backend.standardize_dtype(s.dtype) != "int32":
+                return s
+            return ops.cast(ops.cast(s, "float16"), "int32")
+
+        return (result[0], *_tree(narrow, result[1:])) if self.return_state else result
+
+
+class FlipsMatrices(BrokenLayer):
+    """A matrix state comes back upside down."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Flip states of rank 3."""
+        states = _tree(lambda s: ops.flip(s, axis=1) if len(s.shape) > 2 else s, result[1:])
+        return (result[0], *states) if self.return_state else result
+
+
+class StatesReordered(BrokenLayer):
+    """States come back in the opposite order."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Reverse the states."""
+        return (result[0], *result[:0:-1]) if self.return_state else result
+
+
+class ImplicitMaskLost(BrokenLayer):
+    """The mask of the layer before is not looked up."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Make tensors that carry no mask."""
+        return self.plain(_tree(lambda x: ops.convert_to_tensor(x) * 1, sequences), given)
+
+
+class BackwardsIgnoresMask(BrokenLayer):
+    """A backward run does not see the mask."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Drop the mask."""
+        return self.plain(sequences, {**given, "mask": None} if self.go_backwards else given)
+
+
+class StatefulGradient(BrokenLayer):
+    """A stateful layer loses a part of its gradient."""
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Stop a part of the gradient."""
+        result = super().call(*args, **kwargs)
+        if not self.stateful:
+            return result
+        return self.on_output(result, lambda y: 0.5 * y + ops.stop_gradient(0.5 * y))
+
+
+class UnrollMovesSeed(BrokenLayer):
+    """An unrolled layer draws a number more."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Move the seed."""
+        if self.unroll and given["training"]:
+            self.cell.seed_generator.next()
+        return self.plain(sequences, given)
+
+
+class StaleAfterError(BrokenLayer):
+    """After an error the layer insists on the batch size of that call."""
+
+    stale = None
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Remember the batch of a call that failed."""
+        batch = _first(sequences).shape[0]
+        if self.stale not in (None, batch):
+            raise ValueError(f"cannot broadcast {self.stale} rows to {batch}")
+        try:
+            return self.plain(sequences, given)
+        except ValueError:
+            self.stale = batch
+            raise
+
+
+class AcceptsAnyWeights(BrokenLayer):
+    """Weights of every shape are made to fit."""
+
+    def set_weights(self, weights: Any) -> None:
+        """Resize."""
+        shapes = [tuple(v.shape) for v in self.weights]
+        pairs = zip(weights, shapes, strict=False)
+        super().set_weights([np.resize(w, s) for w, s in pairs] + list(weights[len(shapes) :]))
+
+
+class CopiesShare(BrokenLayer):
+    """A deep copy is the layer itself."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+@keras.saving.register_keras_serializable(package="cellkit_conformance")
+class ForgetsDirection(BrokenLayer):
+    """A layer made from a config runs the other way."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Make a layer."""
+        turned = {**config, "go_backwards": not config["go_backwards"]}
+        return super().from_config(turned, custom_objects)
+
+
+class OnlyEager(BrokenLayer):
+    """Compiled outputs are off by a hundredth."""
+
+    def call(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        """Look at how it is run."""
+        result = super().call(sequences, *args, **kwargs)
+        if not is_traced(_first(sequences)):
+            return result
+        return self.on_output(result, lambda y: y * 1.01)
+
+
+class NewEveryCall(FixedLength):
+    """Every call compiles anew, and later steps of a longer sequence are cut off."""
+
+    def call(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        """Change what the compiled loop depends on."""
+        self.cell.tick = getattr(self.cell, "tick", 0) + 1
+        return super().call(sequences, *args, **kwargs)
+
+
+class ProbesTheStep(BrokenLayer):
+    """The first step runs twice, the first time for its shapes."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Run the first step and throw it away."""
+        if self.return_sequences and not self.stateful and given["mask"] is None:
+            self.plain(_tree(lambda x: x[:, :1], sequences), {**given})
+        return self.plain(sequences, given)
+
+
+class StackScales(BrokenLayer):
+    """The output of a stack is off by a hundredth."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Change the output."""
+        if not isinstance(self.cell, cellkit.StackedCells):
+            return result
+        return self.on_output(result, lambda y: y * 1.01)
+
+
+class ChangedByModels(BrokenLayer):
+    """A layer that was part of a model computes something else."""
+
+    in_model = False
+
+    def plain(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Remember symbolic calls."""
+        symbolic = isinstance(_first(sequences), keras.KerasTensor)
+        result = super().plain(sequences, given)
+        if symbolic:
+            self.in_model = True
+        return result
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Change the output."""
+        return self.on_output(result, lambda y: y * 1.01) if self.in_model else result
+
+
+class RemembersLast(BrokenLayer):
+    """A layer that is not stateful goes on from its last call."""
+
+    last = None
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Start from the last states."""
+        batch = _first(sequences).shape[0]
+        if self.last is not None and given["initial_state"] is None and not self.stateful:
+            if self.last[0].shape[0] == batch:
+                given = {**given, "initial_state": list(self.last)}
+        return self.plain(sequences, given)
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Remember the states."""
+        if self.return_state and not is_traced(_first(sequences)):
+            object.__setattr__(self, "last", [ops.stop_gradient(s) for s in result[1:]])
+        return result
+
+
+class CachesById(BrokenLayer):
+    """An array that was seen before gives the result that it gave then."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Look the array up."""
+        first = _first(sequences)
+        if not isinstance(first, np.ndarray):
+            return self.plain(sequences, given)
+        if not hasattr(self, "seen"):
+            object.__setattr__(self, "seen", {})
+        if id(first) not in self.seen:
+            self.seen[id(first)] = self.plain(sequences, given)
+        return self.seen[id(first)]
+
+
+class SharedCounter(BrokenLayer):
+    """Every layer that is made moves the outputs of all."""
+
+    made = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        SharedCounter.made += 1
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Add the number of layers."""
+        return self.on_output(result, lambda y: y + 0.01 * SharedCounter.made)
+
+
+class NotForThreads(BrokenLayer):
+    """The inputs of the call are kept on the layer while it runs."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Put the inputs aside, and take them up again."""
+        object.__setattr__(self, "now", sequences)
+        time.sleep(0.02)
+        return self.plain(self.now, given)
+
+
+class OneDevice(BrokenLayer):
+    """Results are brought to the first CPU, and are off by a hundredth on other devices."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Move the result."""
+        if not isinstance(_first(result), np.ndarray) and not is_traced(_first(sequences)):
+            device = _first(sequences).device
+            if str(device() if callable(device) else device).lower().endswith("1"):
+                with keras.device("cpu:0"):
+                    return _tree(
+                        lambda y: ops.convert_to_tensor(1.01 * ops.convert_to_numpy(y)), result
+                    )
+        return result
+
+
+def is_traced(tensor: Any) -> bool:
+    """Whether a tensor has no value yet, because its function is being compiled."""
+    name = keras.backend.backend()
+    if name == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.executing_eagerly()
+    import torch
+
+    return bool(torch.compiler.is_compiling())
