@@ -44,7 +44,7 @@ class SequenceScope:
         self.stock: list[Any] = []
         self._masks: dict[Any, Any] = {}
         self._recipes: dict[Any, Callable[[Any], Any]] = {}
-        self._repeats: Any = None
+        self._expand: Callable[[Any], Any] | None = None
 
     def mask(self, key: Any, recipe: Callable[[Any], Any]) -> Any:
         """Return the mask `key`, drawn by ``recipe(batch)`` at its first use in this call."""
@@ -52,16 +52,29 @@ class SequenceScope:
             self._recipes[key] = recipe
             self._masks[key] = recipe(self.batch)
         mask = self._masks[key]
-        return mask if self._repeats is None else keras.ops.repeat(mask, self._repeats, axis=0)
+        return mask if self._expand is None else self._expand(mask)
 
     @contextlib.contextmanager
-    def repeated(self, time: Any) -> Iterator[None]:
-        """Return masks in here with each row `time` times, for all steps of a row in one batch."""
-        self._repeats = time
+    def expanded(self, expand: Callable[[Any], Any]) -> Iterator[None]:
+        """Return masks in here through `expand`, for the steps of a sequence as so many rows."""
+        self._expand = expand
         try:
             yield
         finally:
-            self._repeats = None
+            self._expand = None
+
+    def drawn(self) -> dict[Any, Any]:
+        """Return the masks that are drawn and not settled, by key."""
+        return {key: self._masks[key] for key in self._recipes}
+
+    @contextlib.contextmanager
+    def substituted(self, masks: dict[Any, Any]) -> Iterator[None]:
+        """Return these masks in here, where a compiled step takes them as its arguments."""
+        own, self._masks = self._masks, {**self._masks, **masks}
+        try:
+            yield
+        finally:
+            self._masks = own
 
     def settle(self) -> None:
         """Keep the masks drawn so far to the end of the call: `redraw` spares them."""

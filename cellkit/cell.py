@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import keras
@@ -18,6 +20,16 @@ __all__ = ["Cell", "GatedCell", "matmul", "normalize"]
 
 # The training flag of the running step, for `Cell.drop`, which a step calls without arguments.
 _training: contextvars.ContextVar[bool] = contextvars.ContextVar("cellkit_training", default=False)
+
+
+@contextlib.contextmanager
+def training_mode(training: bool) -> Iterator[None]:
+    """Let `Cell.drop` and `Cell.in_training` see this training flag, for steps run by an engine."""
+    token = _training.set(bool(training))
+    try:
+        yield
+    finally:
+        _training.reset(token)
 
 
 class Cell(keras.layers.Layer):

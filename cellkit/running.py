@@ -90,11 +90,11 @@ class Layout:
         self.structure = structure
         self.specs: list[TensorSpec] = keras.tree.flatten(structure)
         flat = type(structure) is list and all(isinstance(s, TensorSpec) for s in structure)
-        self._flat = flat
+        self.flat = flat
 
     def pack(self, leaves: list[Any]) -> Any:
         """Put leaves into the structure."""
-        if self._flat:
+        if self.flat:
             return list(leaves)
         return keras.tree.pack_sequence_as(self.structure, leaves)
 
@@ -215,7 +215,7 @@ class CellRunner:
         if self._training:
             extra = {**extra, "training": training}
         output, new = function(inputs, self.layout.pack(leaves), **extra)
-        news = new if type(new) is list and self.layout._flat else keras.tree.flatten(new)
+        news = new if type(new) is list and self.layout.flat else keras.tree.flatten(new)
         if len(news) != len(leaves):
             raise self._bad_states(new, leaves)
         return output, [self._fit(n, o, new, leaves) for n, o in zip(news, leaves, strict=True)]

@@ -130,7 +130,27 @@ def assert_equal(layer, engine, *arguments, tolerance=TOLERANCE, **call):
         )
 
 
+class TwoOutputs(cellkit.GatedCell):
+    """Has an output that is no state, and a state that the gates do not reach."""
+
+    gates = {"a": "activation", "b": "recurrent_activation", "c": "recurrent_activation"}
+
+    @property
+    def state_size(self):
+        return [self.units, self.units]
+
+    def combine(self, gates, states):
+        h = gates["a"] * gates["b"] + 0.3 * states[0] * states[1]
+        slow = 0.9 * states[1] + 0.1
+        return gates["c"] * ops.tanh(h) + slow, [h, slow]
+
+
 CELLS = {
+    "gated": [
+        ("lstm", {"units": 4}),
+        ("ugrnn", {"units": 4, "activation": "relu", "use_bias": False}),
+        ("simple_rnn", {"units": 4}),
+    ],
     "projected": [("gru", {"units": 4, "reset_after": False}), ("cifg_lstm", {"units": 4})],
 }
 PAIRS = [(e, c) for e, cells in CELLS.items() if e in engines._engines for c in cells]
@@ -152,6 +172,14 @@ def test_an_engine_computes_what_the_loop_computes(engine, cell, mask, backwards
     assert_equal(layer, engine, x, initial(layer), mask=mask)
 
 
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+def test_any_combination_of_the_gates_is_differentiated(mask):
+    if "gated" not in engines._engines:
+        pytest.skip(f"no gated engine on {BACKEND}")
+    layer = layer_of(TwoOutputs(4, dtype=DTYPE), return_sequences=True)
+    assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer), mask=mask)
+
+
 @pytest.mark.parametrize(("engine", "cell"), PAIRS, ids=IDS)
 def test_an_engine_returns_the_last_output_alone(engine, cell):
     layer = layer_of(cell)
@@ -161,13 +189,17 @@ def test_an_engine_returns_the_last_output_alone(engine, cell):
     assert_equal(layer, engine, x, mask=RIGHT)
 
 
-@pytest.mark.parametrize("cell", [("lstm", {}), ("gru", {})], ids=["lstm", "gru"])
-@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
-def test_projected_inputs_are_dropped_as_in_the_loop(cell, mask):
-    options = {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "zoneout": 0.2, "seed": 3}
-    layer = layer_of((cell[0], options), return_sequences=True)
+@pytest.mark.parametrize(
+    ("engine", "cell", "zoneout"),
+    [("projected", "gru", 0.2), ("projected", "lstm", 0.0), ("gated", "lstm", 0.0)],
+)
+def test_an_engine_drops_what_the_loop_drops(engine, cell, zoneout):
+    if engine not in engines._engines:
+        pytest.skip(f"no engine {engine!r} on {BACKEND}")
+    options = {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "zoneout": zoneout, "seed": 3}
+    layer = layer_of((cell, options), return_sequences=True)
     x = data((BATCH, TIME, FEATURES))
-    assert_equal(layer, "projected", x, mask=mask, training=True)
+    assert_equal(layer, engine, x, mask=MASK, training=True)
 
 
 def test_inputs_of_any_structure_are_projected():
@@ -234,6 +266,73 @@ def test_what_cannot_be_projected_falls_back_to_the_loop(cell, options, reason):
     assert reason in str(report)
     named = cellkit.RNN(cell, engine="projected", **options)
     assert reason in raised(named, x)[1]
+
+
+class Overridden(cellkit.get("lstm").cls):
+    """Takes a step of its own."""
+
+    def step(self, projected, states):
+        h, new = super().step(projected, states)
+        return 2.0 * h, new
+
+
+class Summing(cellkit.get("ugrnn").cls):
+    """Mixes the units."""
+
+    def combine(self, gates, states):
+        h, new = super().combine(gates, states)
+        return h - ops.sum(h, axis=-1, keepdims=True), new
+
+
+class Scaled(cellkit.get("ugrnn").cls):
+    """Has a weight beside the three of a gated cell."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.scale = self.add_weight(shape=(self.units,), name="scale")
+
+    def combine(self, gates, states):
+        h, new = super().combine(gates, states)
+        return self.scale * h, new
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (Overridden(4), "a `step` of its own"),
+        (Summing(4), "not element by element" if BACKEND == "torch" else ""),
+        (Scaled(4), "other weights"),
+        (cellkit.create("lstm", units=4, activation="softmax"), ""),
+        (cellkit.create("lstm", units=4, zoneout=0.2), "zoneout"),
+        (cellkit.create("zoneout_lstm", units=4), ""),
+        (cellkit.create("gru", units=4), "no `cellkit.GatedCell`"),
+    ],
+    ids=["step", "combine", "weights", "softmax", "zoneout", "draws", "gru"],
+)
+def test_what_is_more_than_gates_does_not_take_the_gated_engine(cell, reason):
+    if "gated" not in engines._engines:
+        pytest.skip(f"no gated engine on {BACKEND}")
+    layer = cellkit.RNN(cell)
+    layer(data((BATCH, TIME, FEATURES), dtype="float32"), training=True)
+    report = layer.engine_report()
+    assert report.engine in ("projected", "loop")
+    assert reason in report.reasons["gated"]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="Torch differentiates gradients of eager calls")
+def test_the_gradient_of_a_gradient_goes_through_the_gated_engine():
+    import torch
+
+    layer = layer_of(("lstm", {"units": 4}))
+    found = []
+    for engine in ("loop", "gated"):
+        layer.engine = engine
+        x = torch.tensor(data((BATCH, TIME, FEATURES)), requires_grad=True)
+        (first,) = torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+        weights = [v.value for v in layer.trainable_variables]
+        found.append([npy(g) for g in torch.autograd.grad((first**2).sum(), [x, *weights[:2]])])
+    for loop, gated in zip(*found, strict=True):
+        np.testing.assert_allclose(gated, loop, atol=TOLERANCE)
 
 
 def test_an_unknown_engine_is_refused():

@@ -41,7 +41,7 @@ _BACKENDS = ("torch", "jax", "tensorflow")
 _MODULES: dict[str, dict[str, str]] = {
     "kernel": {},
     "scan": dict.fromkeys(_BACKENDS, "scan"),
-    "gated": {},
+    "gated": {"torch": "gated_torch"},
     "projected": dict.fromkeys(_BACKENDS, "projected"),
     "loop": dict.fromkeys(_BACKENDS, "loop"),
 }

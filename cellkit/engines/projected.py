@@ -48,21 +48,39 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     return loops.run(request.loop(step), leaves, request.states, request.mask)
 
 
-def project(request: Request) -> Any:
-    """Return what the cell projects the inputs of all time steps to, `(batch, time, ...)`.
+def project(request: Request, time_major: bool = False) -> Any:
+    """Return what the cell projects the inputs of all time steps to.
 
     The masks that are constant over time are drawn here, and stay for the loop that follows.
+
+    Args:
+        request: The run.
+        time_major: Whether to return tensors `(time, batch, ...)`, not `(batch, time, ...)`.
     """
     first = keras.tree.flatten(request.inputs)[0]
     batch, time = _sizes(first, 2)
-    rows = keras.tree.map_structure(
-        lambda x: keras.ops.reshape(x, (batch * time, *_sizes(x)[2:])), request.inputs
-    )
-    with request.scope.repeated(time):
+    lead = (time, batch) if time_major else (batch, time)
+
+    def as_rows(x: Any) -> Any:
+        rest = _sizes(x)[2:]
+        if time_major:
+            x = keras.ops.transpose(x, (1, 0, *range(2, len(x.shape))))
+        return keras.ops.reshape(x, (batch * time, *rest))
+
+    def for_rows(mask: Any) -> Any:
+        """Repeat a mask of the batch for all steps."""
+        rest = _sizes(mask)[1:]
+        mask = keras.ops.expand_dims(mask, 0 if time_major else 1)
+        return keras.ops.reshape(
+            keras.ops.broadcast_to(mask, (*lead, *rest)), (batch * time, *rest)
+        )
+
+    rows = keras.tree.map_structure(as_rows, request.inputs)
+    with request.scope.expanded(for_rows):
         projected = request.cell.prepare(rows, request.training)
     request.scope.settle()
     return keras.tree.map_structure(
-        lambda x: keras.ops.reshape(x, (batch, time, *_sizes(x)[1:])), projected
+        lambda x: keras.ops.reshape(x, (*lead, *_sizes(x)[1:])), projected
     )
 
 
