@@ -26,6 +26,7 @@ from cellkit_conformance.comparison import (
     show_changes,
     write_baseline,
 )
+from cellkit_conformance.new import new
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.process import MODULES
 from cellkit_conformance.profiles import PROFILES
@@ -49,6 +50,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("diff")(diff)
     app.command("golden")(golden)
     app.command("explain")(explain)
+    app.command("new")(new)
     app.command("bench")(bench)
 
 
