@@ -314,7 +314,7 @@ def _relative_error(got: np.ndarray, want: np.ndarray) -> float:
     if got.shape != want.shape:
         return float("inf")
     scale = float(np.max(np.abs(want), initial=0.0)) or 1.0
-    error = np.abs(got.astype(np.float64) - want.astype(np.float64))
+    error = np.abs(got.astype(np.complex128) - want.astype(np.complex128))
     return float(np.max(error, initial=0.0)) / scale
 
 
