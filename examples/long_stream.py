@@ -211,6 +211,7 @@ def main() -> int:
 def draw(model, layer, test, used) -> None:
     """Draw what the model says of one stream, and the memory."""
     values, running = (v[:, : 12 * PIECE] for v in test)
+    shown = np.abs(np.diff(running[..., 0], axis=1)).sum(axis=1).argmax()  # that with most switches
     said = {}
     for carried in (True, False):
         layer.reset_state()
@@ -218,13 +219,15 @@ def draw(model, layer, test, used) -> None:
         for x in np.split(pieces(values), 12):
             if not carried:
                 layer.reset_state()
-            found.append(model.predict(x, batch_size=STREAMS, verbose=0)[0, :, 0])
+            found.append(model.predict(x, batch_size=STREAMS, verbose=0)[shown, :, 0])
         said[carried] = np.concatenate(found)
     with _show.figure(options.plot, "An endless sequence in pieces of 50 steps", 2) as (
         left,
         right,
     ):
-        left.fill_between(np.arange(12 * PIECE), running[0, :, 0], color="#d9d9d9", label="running")
+        left.fill_between(
+            np.arange(12 * PIECE), running[shown, :, 0], color="#d9d9d9", label="running"
+        )
         left.plot(said[True], color=_show.CELLKIT, lw=2, label="state carried on")
         left.plot(said[False], color=_show.KERAS, lw=1, label="afresh with every piece")
         left.set(title="One stream: is the machine running?", xlabel="step", ylim=(-0.05, 1.35))

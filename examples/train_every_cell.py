@@ -139,15 +139,16 @@ def train(name: str, progress: Progress) -> dict:
     keras.utils.set_random_seed(3)
     inputs = cellkit.get(name).spec.inputs
     task, test = (_feed.feed(name, inputs, split, options.data) for split in ("train", "test"))
-    batches = math.ceil(len(task.labels) / BATCH)
-    epochs = max(2, math.ceil(STEPS / batches))  # the first one compiles, the others are timed
+    # At least two epochs, if need be of fewer rows: the first one compiles, the others are timed.
+    rows = min(len(task.labels), max(1, STEPS // 2) * BATCH)
+    batches = math.ceil(rows / BATCH)
+    epochs = max(2, math.ceil(STEPS / batches))
     bar = progress.add_task(name, total=epochs, loss="")
     cell = make(name)
     model = model_of(cell, task)
     watch = Watch(progress, bar)
-    model.fit(
-        arrays(task), task.labels, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[watch]
-    )
+    inputs, labels = [x[:rows] for x in arrays(task)], task.labels[:rows]
+    model.fit(inputs, labels, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[watch])
     scores = model.predict(arrays(test), batch_size=BATCH, verbose=0)
     progress.remove_task(bar)
     share = np.bincount(test.labels).max() / len(test.labels)
