@@ -8,7 +8,9 @@ one that comes later.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,8 +28,10 @@ class Exchange:
 
     def __init__(self, cell: str, backend: str, folder: str | None = None) -> None:
         self.backend = backend
-        self._own = None if folder else tempfile.TemporaryDirectory(prefix="cellkit-")
-        root = Path(folder or self._own.name)  # type: ignore[union-attr]
+        if folder is None:
+            folder = tempfile.mkdtemp(prefix="cellkit-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        root = Path(folder)
         # A cell's name may be a path.
         readable = "".join(c if c.isalnum() else "-" for c in cell)[-40:]
         self.folder = root / f"{readable}-{hashlib.sha256(cell.encode()).hexdigest()[:8]}"

@@ -93,6 +93,7 @@ class Space:
         splits: Ways to cut the sequence; each must sum to the time of every shape.
         values: Kinds of values.
         weight_sets: How many sets of random weights.
+        crossed: Whether the edges show every kind of mask to every set of options.
     """
 
     shapes: Sequence[tuple[int, int]] = ((3, 5),)
@@ -102,6 +103,7 @@ class Space:
     splits: Sequence[tuple[int, ...]] = ((),)
     values: Sequence[str] = VALUES
     weight_sets: int = 3
+    crossed: bool = False
 
 
 @st.composite
@@ -188,13 +190,16 @@ def edges(space: Space, seed: int = 0) -> list[Example]:
         seed: Of the values and of the masks.
 
     Returns:
-        As many examples as the longest dimension has entries.
+        As many examples as the longest dimension has entries, or pairs where it is crossed.
     """
     rng = np.random.default_rng([seed, 7])
     count = max(
         len(entries) for entries in (space.shapes, space.masks, space.initial_states, space.options)
     )
     count = max(count, len(space.splits), space.weight_sets)
+    crossed = [(mask, option) for option in space.options for mask in space.masks]
+    if space.crossed:
+        count = max(count, len(crossed))
     # Where every dimension has the same number of entries they would run in step, and a mask would
     # meet one set of options only; a shuffle per dimension mixes them and stays deterministic.
     dims = [
@@ -208,6 +213,9 @@ def edges(space: Space, seed: int = 0) -> list[Example]:
             space.values,
         )
     ]
+    if space.crossed:
+        pairs = list(islice(cycle(_shuffled(crossed, rng)), count))
+        dims[1], dims[3] = [mask for mask, _ in pairs], [option for _, option in pairs]
     found = []
     for i, (shape, kind, states, options, split, values) in enumerate(zip(*dims, strict=True)):
         mask = _edge_mask(kind, *shape, rng)

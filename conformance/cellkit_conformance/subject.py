@@ -181,8 +181,12 @@ class Subject:
         drawn = map_shapes(
             lambda shape: draw_values(example.values, (*lead, *shape), rng), self.input_shapes
         )
+        return self.valid_inputs(drawn)
+
+    def valid_inputs(self, inputs: Tree) -> Tree:
+        """Bring inputs into the range that the spec says is valid, as of time gaps."""
         valid = self.target.spec.draw_inputs if self.target.spec is not None else None
-        return drawn if valid is None else valid(drawn)
+        return inputs if valid is None else valid(inputs)
 
     def states(self, example: Example) -> Tree | None:
         """Draw the initial states of an example, or None where it passes none."""

@@ -75,7 +75,7 @@ class Server:
         self.backend = options["backend"]
         if keras.backend.backend() != self.backend:
             raise RuntimeError(f"Keras runs on {keras.backend.backend()}, not on {self.backend}")
-        _divide_processor(self.backend)
+        divide_processor(self.backend)
         self.profile = PROFILES[options["profile"]]
         self.seed = options["seed"]
         self.exchange = options.get("exchange")
@@ -162,7 +162,7 @@ class Server:
         return target
 
 
-def _divide_processor(backend: str) -> None:
+def divide_processor(backend: str) -> None:
     """Make two logical processors of one, so that placement can be checked on any machine.
 
     JAX is told by an environment variable, see `process.QUIET`; PyTorch has no such thing.

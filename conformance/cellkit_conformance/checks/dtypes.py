@@ -97,7 +97,7 @@ def accumulators_stay_wide(ctx: Context) -> None:
                 wide = [
                     leaf
                     for leaf in leaves(tree)
-                    if keras.backend.standardize_dtype(leaf.dtype) == "float32"
+                    if keras.backend.standardize_dtype(leaf.dtype) in {"float32", "complex64"}
                 ]
                 ctx.require(bool(wide), f"no state is float32 {when} a step under {policy}")
 

@@ -142,6 +142,7 @@ def zeroed_outputs(ctx: Context) -> None:
                 {**looped, "return_sequences": True, "unroll": True},
                 {**looped, "return_sequences": False},
             ],
+            crossed=True,
         )
         ctx.each(subject, space, body)
 
@@ -233,8 +234,8 @@ def masks_with_every_option(ctx: Context) -> None:
         ctx.agrees(subject, example)
 
     for subject in ctx.cases():
-        space = Space(shapes=[(3, 3)], masks=PADDED, options=PAIRED)
-        ctx.each(subject, space, body, 2 * ctx.profile.examples)
+        space = Space(shapes=[(3, 3)], masks=PADDED, options=PAIRED, crossed=True)
+        ctx.each(subject, space, body)
 
 
 @check("MSK-15")

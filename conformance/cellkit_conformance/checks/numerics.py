@@ -95,7 +95,7 @@ def large_values_stay_finite(ctx: Context) -> None:
         for seed in range(3):
             example = Example(3, 5, seed=ctx.seed + seed, initial_state=True)
             scale = _times(1e3)
-            inputs = map_trees(scale, subject.inputs(example))
+            inputs = subject.valid_inputs(map_trees(scale, subject.inputs(example)))
             states = map_trees(scale, subject.states(example))
             ctx.examples += 1
             got = subject.run(subject.layer(**SEQUENCES), inputs, states)
@@ -124,7 +124,8 @@ def zeros_and_denormals(ctx: Context) -> None:
         for value in (0.0, -0.0, 1e-40):
             example = Example(3, 5, seed=ctx.seed, options=SEQUENCES)
             fill = np.float32(value)
-            inputs = map_trees(lambda a, v=fill: np.full_like(a, v), subject.inputs(example))
+            filled = map_trees(lambda a, v=fill: np.full_like(a, v), subject.inputs(example))
+            inputs = subject.valid_inputs(filled)
             ctx.examples += 1
             got = subject.run(subject.layer(**SEQUENCES), inputs)
             ctx.compare(subject, example, got, subject.expect(inputs))

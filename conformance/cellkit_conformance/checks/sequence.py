@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from typing import Any
 
 import keras
@@ -10,6 +12,7 @@ import numpy as np
 from cellkit_conformance import backend
 from cellkit_conformance.checks import check
 from cellkit_conformance.context import Context
+from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.strategies import PADDED, Example, Space
 from cellkit_conformance.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
@@ -217,7 +220,7 @@ def unrolled(ctx: Context) -> None:
         plain = Space(shapes=[(3, 3)], options=UNROLLED[:1])
         ctx.each(subject, plain, lambda s, e: ctx.agrees(s, e) and None, ctx.profile.examples // 2)
         if "masking" in ctx.target.traits:
-            masked = Space(shapes=[(3, 3)], masks=PADDED, options=UNROLLED)
+            masked = Space(shapes=[(3, 3)], masks=PADDED, options=UNROLLED, crossed=True)
             ctx.each(subject, masked, lambda s, e: ctx.agrees(s, e) and None)
 
 
@@ -306,6 +309,29 @@ def integer_inputs(ctx: Context) -> None:
                 continue
             ctx.same(f"output for inputs of {dtype}", got.output, want.output)
             ctx.same(f"state for inputs of {dtype}", got.states, want.states)
+
+
+@check("SEQ-16")
+def scan_is_the_loop(ctx: Context) -> None:
+    """Ask for the parallel scan: a linear cell gives the same by it, another cell is refused."""
+    if "engine" not in inspect.signature(ctx.layer.__init__).parameters:
+        raise NotApplicable("the layer has no engines to choose from")
+    masking = "masking" in ctx.target.traits
+    for subject in itertools.islice(ctx.cases(), 1):
+        inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
+        mask = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)
+        if "linear" not in ctx.target.traits:
+            ctx.raises(
+                "engine='scan' for a cell that does not claim 'linear'",
+                lambda s=subject: s.run(s.layer(engine="scan", **SEQUENCES), inputs),  # noqa: B023
+            )
+            continue
+        for given in (None, mask) if masking else (None,):
+            want = subject.run(subject.layer(engine="loop", **SEQUENCES), inputs, mask=given)
+            got = subject.run(subject.layer(engine="scan", **SEQUENCES), inputs, mask=given)
+            ctx.examples += 1
+            ctx.close("output by scan", got.output, want.output, subject.tolerance(5))
+            ctx.close("state by scan", got.states, want.states, subject.tolerance(5))
 
 
 def _at(tree: Tree, step: int) -> Tree:

@@ -20,8 +20,11 @@ from cellkit_conformance.canaries import CANARIES, NestedCanary, PlainCanary
 from cellkit_conformance.judge import Judge
 from cellkit_conformance.mutants import cells, layers
 from cellkit_conformance.outcome import Outcome, Result
-from cellkit_conformance.profiles import PROFILES
+from cellkit_conformance.profiles import Profile
 from cellkit_conformance.targets import describe, resolve
+
+PROFILE = Profile("quick", examples=0, all_cases=False, timeout=60.0)
+"""The edges alone: a defect that only luck would find is not noticed."""
 
 CROSS = frozenset({"GRD-02", "SER-04", "ERR-02"})
 """Checks that compare backends: the unbroken cell or layer takes the part of another backend."""
@@ -73,7 +76,7 @@ class Mutant:
         return self._judge(self._target(), layer, backend, seed, exchange)
 
     def _judge(self, target: Any, layer: Any, backend: str, seed: int, exchange: Any) -> Judge:
-        return Judge(target, backend, PROFILES["quick"], seed, layer, False, exchange)
+        return Judge(target, backend, PROFILE, seed, layer, False, exchange)
 
     def _target(self) -> Any:
         if isinstance(self.broken, str):
@@ -197,6 +200,7 @@ MUTANTS = (
     _cell("cellkit_conformance.mutants.meddler:Meddler", "PUR-06"),
     _layer(layers.LongRunsDrift, "NUM-07"),
     _layer(layers.FlattensAxes, "SEQ-13"),
+    _layer(layers.TakesAnyEngine, "SEQ-16"),
     _layer(layers.ReadsBuffers, "SEQ-14"),
     _layer(layers.BoolsInverted, "SEQ-15"),
     _layer(layers.TrainingForgets, "STA-07"),

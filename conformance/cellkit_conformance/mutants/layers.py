@@ -386,6 +386,13 @@ class LongRunsDrift(BrokenLayer):
         return self.on_output(result, lambda y: y * ops.convert_to_tensor(late))
 
 
+class TakesAnyEngine(BrokenLayer):
+    """A scan that does not apply is replaced by the loop in silence."""
+
+    def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
 class FlattensAxes(BrokenLayer):
     """A further axis of the inputs is cut off in silence."""
 
