@@ -45,6 +45,7 @@ collect_ignore = (
         "conformance/test_oracle.py",
         "conformance/test_reports.py",
         "conformance/test_runner.py",
+        "conformance/test_schema.py",
         "conformance/test_strategies.py",
         "conformance/test_tolerance.py",
         "dogfood/test_dogfood.py",

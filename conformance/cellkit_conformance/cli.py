@@ -32,6 +32,7 @@ from cellkit_conformance.process import MODULES
 from cellkit_conformance.profiles import PROFILES
 from cellkit_conformance.report import EXIT_CODES, EXIT_CONFORMANT, EXIT_STALE, Report
 from cellkit_conformance.runner import Plan, Runner, installed_backends, total
+from cellkit_conformance.selftest import selftest_command
 
 DEFAULT_JSON = Path("reports/conformance.json")
 
@@ -50,6 +51,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("diff")(diff)
     app.command("golden")(golden)
     app.command("explain")(explain)
+    app.command("selftest")(selftest_command)
     app.command("new")(new)
     app.command("bench")(bench)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 MESSAGE_LIMIT = 4000
 """Characters of a message that are kept; a cell may raise with megabytes of text."""
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Outcome(StrEnum):
@@ -115,7 +119,12 @@ def one_line(text: str, limit: int = 300) -> str:
         text: Of any length.
         limit: How many characters may stay.
     """
-    line = text.strip().split("\n", 1)[0].strip()
+    # Only so much of it is looked at: a text may have ten million lines.
+    lines = [line.strip() for line in _COLOURS.sub("", text[:20_000]).splitlines() if line.strip()]
+    line = lines[0] if lines else ""
+    if len(lines) > 1 and "Exception encountered when calling" in line:
+        # Keras puts this in front of what was raised.
+        line = line.split("Exception encountered", 1)[0] + lines[1]
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 

@@ -156,5 +156,8 @@ def test_the_edition_is_complete():
 
 def test_texts_are_shortened():
     assert one_line("a\nb") == "a"
+    assert one_line(" \n") == ""
+    keras = "Exception encountered when calling Cell.call().\n\n\x1b[1mreal\x1b[0m\n\nArguments"
+    assert one_line(f"ValueError: {keras}") == "ValueError: real"
     assert len(one_line("x" * 1000)) == 300
     assert len(shorten("x" * 10_000_000)) < 5000

@@ -9,6 +9,7 @@ import keras
 import pytest
 
 from cellkit_conformance import edition
+from cellkit_conformance.html import write_html
 from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.report import Report
 from cellkit_conformance.runner import Plan, Runner, all_results
@@ -27,9 +28,16 @@ def run(*cells, ids=("STR-01", "STR-03", "STR-07"), timeout=120.0, backends=(BAC
 
 
 @pytest.fixture(scope="module")
-def troubled():
+def troubled(tmp_path_factory):
     """One run over several cells, so that each starts after what the last one did."""
-    report = run("Crashes", "RaisesInInit", "Shouts", "NOT_A_CELL", "Good")
+    folder = tmp_path_factory.mktemp("troubled")
+    cells = ("Crashes", "Segfaults", "RaisesInInit", "Shouts", "Lines", "NOT_A_CELL", "Missing")
+    report = run(*cells, "NeedsArguments", "Good")
+    report.write_json(folder / "r.json")
+    report.write_junit(folder / "r.xml")
+    report.write_scripts(folder / "scripts")
+    write_html(report, folder / "r.html")
+    assert all(file.stat().st_size < 2_000_000 for file in folder.glob("r.*"))
     return {unit.cell.rsplit(":")[-1]: unit for unit in report.units}
 
 
@@ -58,15 +66,37 @@ def test_megabytes_are_cut(troubled):
     assert outcomes(troubled["Shouts"])["STR-07"] is Outcome.PASS
 
 
+def test_a_segfault_is_a_crash(troubled):
+    result = troubled["Segfaults"].results[1]
+    assert result.outcome is Outcome.CRASH
+    assert "SIGSEGV" in result.message
+    assert "troublemakers.py" in result.detail  # where it happened, from faulthandler
+
+
+def test_ten_million_lines_are_cut(troubled):
+    result = troubled["Lines"].results[1]
+    assert result.outcome is Outcome.ERROR
+    assert result.message == "RuntimeError: <script>alert(1)</script>"
+    assert len(json.dumps(result.to_json())) < 50_000
+
+
+def test_what_is_not_there_or_cannot_be_made_says_what_to_do(troubled):
+    assert "has no 'Missing'" in troubled["Missing"].problem
+    assert "Nothing says how to construct" in troubled["NeedsArguments"].problem
+    assert "spec" in troubled["NeedsArguments"].problem
+
+
 def test_what_is_no_cell_is_reported_once(troubled):
     unit = troubled["NOT_A_CELL"]
     assert "is not a recurrent cell" in unit.problem
-    assert list(outcomes(unit).values()) == [Outcome.ERROR, Outcome.NOT_RUN, Outcome.NOT_RUN]
+    assert list(outcomes(unit).values()) == [Outcome.ERROR, Outcome.BLOCKED, Outcome.BLOCKED]
 
 
 def test_the_cell_after_all_the_trouble_is_fine(troubled):
     assert set(outcomes(troubled["Good"]).values()) == {Outcome.PASS}
-    assert any("no spec" in note for note in troubled["Good"].notes)
+    notes = " ".join(troubled["Good"].notes)
+    assert "no spec" in notes and "a NumPy `reference` of one step would add" in notes
+    assert "NUM-01" in notes
 
 
 def test_a_hang_is_a_timeout_and_the_rest_runs():

@@ -1,5 +1,6 @@
 """Cells that misbehave: for the tests of the runner, which loads them by file in its workers."""
 
+import ctypes
 import os
 import sys
 import time
@@ -53,6 +54,27 @@ class Shouts(Good):
         print("x" * 3_000_000)
         sys.stderr.write("y" * 3_000_000)
         raise RuntimeError("z" * 3_000_000)
+
+
+class Segfaults(Good):
+    """Reads where there is no memory."""
+
+    def call(self, inputs, states, training=False):
+        ctypes.string_at(0)
+
+
+class Lines(Good):
+    """Raises with ten million lines."""
+
+    def call(self, inputs, states, training=False):
+        raise RuntimeError("<script>alert(1)</script>\n" * 10_000_000)
+
+
+class Exits(Good):
+    """Ends the process as if all were well."""
+
+    def call(self, inputs, states, training=False):
+        sys.exit(0)
 
 
 class NeedsArguments(keras.layers.Layer):
