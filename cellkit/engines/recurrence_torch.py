@@ -51,7 +51,9 @@ class _Recurrence(torch.autograd.Function):
         # g_t = grad_t + conj(a_{t+1}) g_{t+1}, from the step that was computed last.
         inner = whole[:, :-1] if reverse else whole[:, 1:]
         first, rest = (grad[:, 0], grad[:, 1:]) if reverse else (grad[:, -1], grad[:, :-1])
-        if torch.is_grad_enabled():
+        if time == 1:
+            g = grad
+        elif torch.is_grad_enabled():  # for second-order gradients
             g = _Recurrence.apply(inner, rest, first, not reverse)
             g = torch.cat([first[:, None], g] if reverse else [g, first[:, None]], dim=1)
         else:

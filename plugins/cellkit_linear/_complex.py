@@ -40,6 +40,24 @@ def join(real: Any, imaginary: Any) -> Any:
     return jax.lax.complex(real, imaginary)
 
 
+def cos(x: Any) -> Any:
+    """Return the cosine; Keras' own rounds float64 to float32 on JAX."""
+    return _own("cos")(x)
+
+
+def sin(x: Any) -> Any:
+    """Return the sine; see `cos`."""
+    return _own("sin")(x)
+
+
+def _own(name: str) -> Any:
+    if keras.backend.backend() != "jax":
+        return getattr(keras.ops, name)
+    import jax.numpy
+
+    return getattr(jax.numpy, name)
+
+
 def to_pairs(x: Any) -> Any:
     """Return `(..., n)` complex numbers as `(..., 2 n)` real ones; see `to_complex`."""
     pairs = keras.ops.stack([keras.ops.real(x), keras.ops.imag(x)], axis=-1)

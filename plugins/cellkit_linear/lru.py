@@ -15,6 +15,7 @@ from cellkit.structure import TensorSpec
 from cellkit_linear._complex import (
     columns,
     complex_dtype,
+    cos,
     fixed,
     from_columns,
     from_readout,
@@ -24,6 +25,7 @@ from cellkit_linear._complex import (
     number_range,
     readout,
     refuse_zoneout,
+    sin,
     to_complex,
     to_pairs,
 )
@@ -130,7 +132,7 @@ class LRUCell(LinearCell):
         dtype = self.accumulator_dtype
         nu, theta = as_dtype(self.nu_log + 0.0, dtype), as_dtype(self.theta_log + 0.0, dtype)
         radius, phase = keras.ops.exp(-keras.ops.exp(nu)), keras.ops.exp(theta)
-        lam = join(radius * keras.ops.cos(phase), radius * keras.ops.sin(phase))
+        lam = join(radius * cos(phase), radius * sin(phase))
         return lam, to_complex(as_dtype(projected["b"], dtype))
 
     def read(self, states: Any, projected: Any) -> Any:

@@ -23,6 +23,7 @@ from cellkit_linear._complex import (
     number_range,
     readout,
     refuse_zoneout,
+    sin,
     to_complex,
     to_pairs,
 )
@@ -187,10 +188,10 @@ class S5Cell(LinearCell):
 
 def exponential_less_one(real: Any, imaginary: Any) -> Any:
     """Return ``exp(real + 1j * imaginary) - 1``, as a complex number."""
-    half = keras.ops.sin(imaginary / 2)
+    half = sin(imaginary / 2)
     grown = keras.ops.expm1(real)
     e = grown + 1
-    return join(grown - 2 * e * half * half, e * keras.ops.sin(imaginary))
+    return join(grown - 2 * e * half * half, e * sin(imaginary))
 
 
 def hippo(size: int, conjugate_pairs: bool) -> tuple[Any, Any]:
