@@ -14,6 +14,7 @@ from cellkit import _sequence
 from cellkit._config import arguments, check_keywords, deserialize, serialize
 from cellkit._errors import problem
 from cellkit._math import matmul, normalize, precise, to_tensor
+from cellkit.standard import StandardWeights
 from cellkit.structure import TensorSpec, declared_output, declared_state
 
 __all__ = ["Cell", "GatedCell", "matmul", "normalize"]
@@ -264,6 +265,14 @@ class Cell(keras.layers.Layer):
             The output and the new states, in the same structure as `states`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `step(projected, states)`.")
+
+    def standard(self) -> StandardWeights | None:
+        """Return the weights of a cell whose step is exactly that of the standard LSTM or GRU.
+
+        The layer may then use the backend's own kernel, when no dropout and no zoneout is in the
+        way. The default is None; a subclass that changes the step need not override this again.
+        """
+        return None
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
         """Advance one time step, with dropout and zoneout in training.

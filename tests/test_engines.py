@@ -146,6 +146,12 @@ class TwoOutputs(cellkit.GatedCell):
 
 
 CELLS = {
+    "kernel": [
+        ("lstm", {"units": 4}),
+        ("gru", {"units": 4}),
+        ("lstm", {"units": 4, "use_bias": False}),
+        ("gru", {"units": 4, "use_bias": False}),
+    ],
     "gated": [
         ("lstm", {"units": 4}),
         ("ugrnn", {"units": 4, "activation": "relu", "use_bias": False}),
@@ -248,7 +254,7 @@ class Plain(Untidy):
 @pytest.mark.parametrize(
     ("cell", "options", "reason"),
     [
-        (keras.layers.GRUCell(4), {}, "no `cellkit.Cell`"),
+        (keras.layers.SimpleRNNCell(4), {}, "no `cellkit.Cell`"),
         (Untidy(4), {}, "one row for each row"),
         (Plain(4), {}, "a `call` of its own"),
         (cellkit.create("cfc", units=4, dt=1.0), {}, "no `project`"),
@@ -262,8 +268,9 @@ def test_what_cannot_be_projected_falls_back_to_the_loop(cell, options, reason):
     layer(x)
     report = layer.engine_report()
     assert report.engine == "loop"
-    assert reason in report.reasons["projected"]
-    assert reason in str(report)
+    if BACKEND == "torch":  # elsewhere it is not tried, being no faster
+        assert reason in report.reasons["projected"]
+        assert reason in str(report)
     named = cellkit.RNN(cell, engine="projected", **options)
     assert reason in raised(named, x)[1]
 
@@ -305,9 +312,9 @@ class Scaled(cellkit.get("ugrnn").cls):
         (cellkit.create("lstm", units=4, activation="softmax"), ""),
         (cellkit.create("lstm", units=4, zoneout=0.2), "zoneout"),
         (cellkit.create("zoneout_lstm", units=4), ""),
-        (cellkit.create("gru", units=4), "no `cellkit.GatedCell`"),
+        (cellkit.create("mgu", units=4), "no `cellkit.GatedCell`"),
     ],
-    ids=["step", "combine", "weights", "softmax", "zoneout", "draws", "gru"],
+    ids=["step", "combine", "weights", "softmax", "zoneout", "draws", "mgu"],
 )
 def test_what_is_more_than_gates_does_not_take_the_gated_engine(cell, reason):
     if "gated" not in engines._engines:
@@ -319,20 +326,56 @@ def test_what_is_more_than_gates_does_not_take_the_gated_engine(cell, reason):
     assert reason in report.reasons["gated"]
 
 
+needs_kernel = pytest.mark.skipif(
+    "kernel" not in engines._engines, reason=f"no kernels on {BACKEND}"
+)
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", ["LSTMCell", "GRUCell"])
+def test_the_kernel_runs_the_cells_of_keras_too(name):
+    # In float32: Keras' own products of float64 are rounded to it on Torch.
+    cell = getattr(keras.layers, name)(4, dtype="float32")
+    layer = layer_of(cell, return_sequences=True, dtype="float32")
+    x, states = data((BATCH, TIME, FEATURES)), initial(layer)
+    assert_equal(layer, "kernel", x, states, mask=MASK, tolerance=3e-5)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "cell",
+    [
+        Overridden(4),
+        cellkit.create("lstm", units=4, recurrent_activation="hard_sigmoid"),
+        cellkit.create("lstm", units=4, recurrent_dropout=0.1),
+        cellkit.create("lstm", units=4, zoneout=0.1),
+        cellkit.create("peephole_lstm", units=4),
+        cellkit.create("gru", units=4, reset_after=False),
+        keras.layers.GRUCell(4, activation="relu"),
+        keras.layers.LSTMCell(4, dropout=0.1),
+    ],
+)
+def test_the_kernel_runs_standard_cells_alone(cell):
+    layer = cellkit.RNN(cell)
+    layer(data((BATCH, TIME, FEATURES), dtype="float32"), training=True)
+    assert layer.engine_report().engine != "kernel"
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="Torch differentiates gradients of eager calls")
-def test_the_gradient_of_a_gradient_goes_through_the_gated_engine():
+def test_the_gradient_of_a_gradient_goes_through_every_engine():
     import torch
 
     layer = layer_of(("lstm", {"units": 4}))
     found = []
-    for engine in ("loop", "gated"):
+    for engine in ("loop", "gated", "kernel"):
         layer.engine = engine
         x = torch.tensor(data((BATCH, TIME, FEATURES)), requires_grad=True)
         (first,) = torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
         weights = [v.value for v in layer.trainable_variables]
         found.append([npy(g) for g in torch.autograd.grad((first**2).sum(), [x, *weights[:2]])])
-    for loop, gated in zip(*found, strict=True):
-        np.testing.assert_allclose(gated, loop, atol=TOLERANCE)
+    for loop, *others in zip(*found, strict=True):
+        for other in others:
+            np.testing.assert_allclose(other, loop, atol=TOLERANCE)
 
 
 def test_an_unknown_engine_is_refused():

@@ -39,7 +39,7 @@ _BACKENDS = ("torch", "jax", "tensorflow")
 # The module of each engine, where not all backends share one. Modules of other backends are not
 # imported, and what is not listed does not exist.
 _MODULES: dict[str, dict[str, str]] = {
-    "kernel": {},
+    "kernel": {"torch": "kernel_torch"},
     "scan": dict.fromkeys(_BACKENDS, "scan"),
     "gated": {"torch": "gated_torch"},
     "projected": dict.fromkeys(_BACKENDS, "projected"),
@@ -163,7 +163,7 @@ def choose(request: Request) -> tuple[str, dict[str, str]]:
     reasons: dict[str, str] = {}
     chosen = "loop"
     for name in NAMES:
-        reason = why_not(name, request)
+        reason = _slow.get(name) or why_not(name, request)
         if reason is None:
             chosen = name
             break
@@ -226,6 +226,12 @@ def _engine(name: str) -> Any:
         module = _engines[name] = importlib.import_module(f"cellkit.engines.{module}")
     return module
 
+
+# Compilers move the projection of the inputs as they like; measured, most cells were slower with it
+# done by hand.
+_slow = {"projected": "it is no faster than the loop where a compiler runs the loop"}
+if keras.backend.backend() == "torch":
+    _slow = {}
 
 # Keras has one backend per process. The modules are imported last, since they take their types from
 # above; and not at a call, where `torch.compile` would stop. Only the scan waits for a cell.

@@ -45,13 +45,7 @@ _BLOCK = 2**21
 
 def why_not(request: Request) -> str | None:
     """Return why this engine does not apply, or None; see `cellkit.engines`."""
-    if torch.compiler.is_compiling():
-        return "torch.compile traces the plain loop"
-    if torch._C._are_functorch_transforms_active():
-        return "a transform of torch.func is active"
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        return "torch.autocast is on"
-    reason = gated.why_not(request)
+    reason = transformed() or gated.why_not(request)
     if reason is not None:
         return reason
     cell = request.cell
@@ -62,6 +56,17 @@ def why_not(request: Request) -> str | None:
         found.clear()
         found[key] = _probe(request)
     return found[key]
+
+
+def transformed() -> str | None:
+    """Return which transformation of PyTorch the call is in, where it is in one."""
+    if torch.compiler.is_compiling():
+        return "torch.compile traces the plain loop"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is active"
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        return "torch.autocast is on"
+    return None
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:

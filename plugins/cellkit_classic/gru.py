@@ -10,6 +10,7 @@ import numpy as np
 from cellkit.cell import Cell, matmul, split, vector_size
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, custom
+from cellkit.standard import StandardWeights, has_standard_activations
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")
@@ -82,6 +83,13 @@ class GRUCell(Cell):
             n = self.activation(x_n + matmul(r * dropped, u[:, 2 * self.units :]))
         h = z * h + (1 - z) * n
         return h, [h]
+
+    def standard(self) -> StandardWeights | None:
+        """Return the weights where the form and the activations are those of the fused kernels."""
+        if not (self.reset_after and has_standard_activations(self)):
+            return None
+        biases = (None, None) if self.bias is None else (self.bias[0], self.bias[1])
+        return StandardWeights("gru", self.kernel, self.recurrent_kernel, *biases)
 
 
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:

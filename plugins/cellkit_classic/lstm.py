@@ -9,6 +9,7 @@ import keras
 from cellkit.cell import GatedCell
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, gate_blocks
+from cellkit.standard import StandardWeights, has_standard_activations
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")
@@ -71,6 +72,12 @@ class LSTMCell(GatedCell):
         c = gates["f"] * states[1] + gates["i"] * gates["g"]
         h = gates["o"] * self.activation(c)
         return h, [h, c]
+
+    def standard(self) -> StandardWeights | None:
+        """Return the weights where the activations are those of the standard LSTM."""
+        if not has_standard_activations(self):
+            return None
+        return StandardWeights("lstm", self.kernel, self.recurrent_kernel, self.bias)
 
 
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:

@@ -1,0 +1,160 @@
+"""PyTorch's own LSTM and GRU, for cells that are exactly these.
+
+The kernels know no masks. A masked step leaves the states as they are, so the steps that count are
+moved to the front of each row, which changes nothing, and the outputs are put back to their places
+afterwards. In the steps that are left over at the end, and at every masked step of a GRU, the
+state is held by its gates: an input of its own drives them so far that they are exactly 0 and 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import torch
+
+from cellkit._math import value_of
+from cellkit.engines.gated_torch import transformed
+from cellkit.loops.torch import select
+from cellkit.standard import StandardWeights, standard_weights
+
+if TYPE_CHECKING:
+    from cellkit.engines import Request
+    from cellkit.loops import Leaves
+
+# What PyTorch's blocks are among those of `StandardWeights`.
+_BLOCKS = {"lstm": (0, 1, 2, 3), "gru": (1, 0, 2)}
+# How a step is held, by PyTorch's block: gates that are driven to one, and to zero.
+_HELD = {"lstm": (-1.0, 1.0, 0.0, 0.0), "gru": (0.0, 1.0, 0.0)}
+# Far beyond any sum that could take a gate back.
+_FAR = 1e20
+
+
+def why_not(request: Request) -> str | None:
+    """Return why this engine does not apply, or None; see `cellkit.engines`."""
+    reason, cell, name = transformed(), request.cell, type(request.cell).__name__
+    if reason is not None:
+        return reason
+    if standard_weights(cell) is None:
+        return f"{name} is no standard LSTM or GRU"
+    if request.training and (cell.dropout or cell.recurrent_dropout):
+        return f"{name} drops elements in training"
+    if getattr(cell, "zoneout", 0.0):
+        return f"{name} has zoneout"
+    if not request.runner.direct:
+        return f"{name} has a dtype of its own, or an activity regularizer"
+    if request.runner.compute_dtype not in ("float32", "float64"):
+        return f"the compute dtype is {request.runner.compute_dtype}"
+    inputs = request.inputs
+    if keras.tree.is_nested(inputs) or not inputs.is_floating_point() or inputs.ndim != 3:
+        return "the inputs are not one tensor of numbers (batch, time, features)"
+    if 0 in inputs.shape:
+        return "there is nothing to compute: no row, no time step, or no feature"
+    return None
+
+
+def run(request: Request) -> tuple[Leaves, Any, Leaves]:
+    """Run the kernel; see `cellkit.engines`."""
+    weights = standard_weights(request.cell)
+    assert weights is not None  # noqa: S101 - or it would not have been chosen
+    x, mask, states = request.inputs, request.mask, request.states
+    if request.reverse:
+        x, mask = x.flip(1), None if mask is None else mask.flip(1)
+    parameters = _parameters(weights)
+    if mask is None:
+        y, *new = _kernel(weights.kind, x, states, parameters)
+    elif weights.kind == "gru":
+        y, *new = _kernel("gru", *_held("gru", x, ~mask, states, parameters))
+        y = select(mask.cumsum(1) > 0, y, 0)
+    else:
+        y, new = _compacted(x, mask, states, parameters)
+    last = y[:, -1]
+    if mask is not None and request.zero_masked:
+        y = select(mask, y, 0)
+    form = request.form
+    return form.flatten(last), form.flatten(y) if request.collect else None, new
+
+
+def _compacted(x: Any, mask: Any, states: Leaves, parameters: list[Any]) -> tuple[Any, Leaves]:
+    """Run an LSTM over the steps that count, moved to the front of each row."""
+    order = torch.argsort(mask.int(), dim=1, descending=True, stable=True)
+    x = x.gather(1, order[..., None].expand_as(x))
+    count = mask.sum(1)
+    over = torch.arange(mask.shape[1], device=mask.device) >= count[:, None]
+    y, _, c = _kernel("lstm", *_held("lstm", x, over, states, parameters))
+    # The number of steps that counted up to each step says which output is the latest one.
+    latest = mask.cumsum(1) - 1
+    index = latest.clamp(min=0)[..., None].expand(-1, -1, y.shape[-1])
+    y = select(latest >= 0, y.gather(1, index), 0)
+    return y, [select(count > 0, y[:, -1], states[0]), c]
+
+
+def _held(kind: str, x: Any, hold: Any, states: Leaves, parameters: list[Any]) -> Any:
+    """Return the arguments of `_kernel` for a run whose gates hold the state where `hold` says."""
+    kernel, *rest = parameters
+    units = kernel.shape[0] // len(_HELD[kind])
+    drive = torch.tensor(_HELD[kind], dtype=x.dtype, device=x.device) * _FAR
+    kernel = torch.cat([kernel, drive.repeat_interleave(units)[:, None]], 1)
+    return torch.cat([x, hold[..., None].to(x.dtype)], -1), states, [kernel, *rest]
+
+
+def _parameters(weights: StandardWeights) -> list[Any]:
+    """Return the weights as PyTorch has them: transposed, the blocks in its order, two biases."""
+    kernel, recurrent = value_of(weights.kernel), value_of(weights.recurrent_kernel)
+    biases = [value_of(b) for b in (weights.bias, weights.recurrent_bias)]
+    biases = [torch.zeros_like(kernel[0]) if b is None else b for b in biases]
+    order = _BLOCKS[weights.kind]
+    if order == tuple(range(len(order))):
+        return [kernel.t(), recurrent.t(), *biases]
+    every = (kernel, recurrent, *biases)
+    moved = [torch.cat([w.chunk(len(order), -1)[i] for i in order], -1) for w in every]
+    return [w.t() for w in moved]
+
+
+def _kernel(kind: str, x: Any, states: Leaves, parameters: list[Any]) -> tuple[Any, ...]:
+    """Return the outputs `(batch, time, units)` and the final states."""
+    arguments = (x, *states, *parameters)
+    if torch.is_grad_enabled() and any(a.requires_grad for a in arguments):
+        return _Kernel.apply(kind, *arguments)
+    return _call(kind, *arguments)
+
+
+def _call(kind: str, x: Any, *rest: Any) -> tuple[Any, ...]:
+    *states, w, u, b, c = rest
+    hidden = [s[None] for s in states]
+    options = (True, 1, 0.0, False, False, True)
+    if kind == "lstm":
+        y, *new = torch.lstm(x, hidden, [w, u, b, c], *options)
+    else:
+        y, *new = torch.gru(x, hidden[0], [w, u, b, c], *options)
+    return (y, *(s[0] for s in new))
+
+
+class _Kernel(torch.autograd.Function):
+    """The kernel, with a gradient that can be differentiated once more, which its own cannot."""
+
+    @staticmethod
+    def forward(ctx: Any, kind: str, *arguments: Any) -> Any:
+        wanted = ctx.needs_input_grad[1:]
+        inner = [a.detach().requires_grad_(w) for a, w in zip(arguments, wanted, strict=True)]
+        with torch.enable_grad():
+            results = _call(kind, *inner)
+        ctx.save_for_backward(*arguments)
+        ctx.kind, ctx.inner, ctx.results = kind, inner, results
+        return tuple(r.detach() for r in results)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        wanted, again = ctx.needs_input_grad[1:], torch.is_grad_enabled()
+        arguments, results = ctx.inner, ctx.results
+        if again:
+            arguments = ctx.saved_tensors
+            with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(False):
+                results = _call(ctx.kind, *arguments)
+        given = [a for a, w in zip(arguments, wanted, strict=True) if w]
+        found = iter(
+            torch.autograd.grad(
+                results, given, gradients, retain_graph=True, create_graph=again, allow_unused=True
+            )
+        )
+        return (None, *(next(found) if w else None for w in wanted))
