@@ -63,6 +63,14 @@ collect_ignore = (
 )
 
 
+def pytest_collection_modifyitems(config, items):
+    """Run tests with the mark `one_backend` beside the tests on Torch alone."""
+    left_out = [item for item in items if BACKEND != "torch" and "one_backend" in item.keywords]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if "one_backend" not in item.keywords]
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     """Give every test the same seeds, and take back what it changed in Keras' global settings."""

@@ -29,7 +29,15 @@ def modules() -> list[str]:
     return [name for name in found if not name.endswith((*left_out, "__main__"))]
 
 
-@pytest.mark.parametrize("name", modules())
+def parameters() -> list[object]:
+    """Return the modules, those of plugins for one backend: conformance runs their cells on all."""
+    once = pytest.mark.one_backend
+    return [
+        pytest.param(name, marks=once if name.startswith("cellkit_") else ()) for name in modules()
+    ]
+
+
+@pytest.mark.parametrize("name", parameters())
 def test_examples_of_a_module(name, own_registry):
     module = importlib.import_module(name)
     report: list[str] = []

@@ -27,6 +27,7 @@ def rng():
     return np.random.default_rng(1412)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "case"), cases("clockwork", "scrn"))
 def test_the_layer_computes_the_reference(name, case, rng):
     check_case(name, case, rng, mask=MASK)
@@ -101,6 +102,7 @@ def test_a_stream_ticks_as_a_sequence_does(rng):
         np.testing.assert_allclose(to_numpy(y), want[:, t], rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("periods", [(), [0, 1], (1, -2), (1, 2.5), (True, 2), 3, "12"])
 def test_periods_must_be_positive_integers(periods):
     what, received, _, _ = raised(ClockworkCell, 4, periods=periods)
@@ -156,6 +158,7 @@ def test_an_output_bias_needs_a_cell_that_has_one():
     assert "use_bias=False" in raised(import_weights, cell, symbols)[1]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("alpha", [0, 1.0, -0.1, "0.9", True])
 def test_alpha_must_be_between_zero_and_one(alpha):
     assert f"alpha={alpha!r}" in raised(SCRNCell, 3, alpha=alpha)[1]

@@ -32,6 +32,7 @@ def data(rng):
     return rng.normal(size=(B, T, 4)).astype(DTYPE), rng.random((B, T, 1)).astype(DTYPE)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "case"), cases("cfc"))
 def test_the_layer_computes_the_reference(name, case, rng):
     check_case(name, case, rng, mask=MASK)
@@ -106,6 +107,7 @@ def test_biases_need_a_cell_that_has_them():
 # Errors -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -53,6 +53,7 @@ def test_the_convolution_of_the_references_by_hand():
     assert of(dilation_rate=2, padding="same") == [10, 20, 31, 42, 3]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "case"), cases(*FAMILY))
 def test_the_layer_computes_the_reference(name, case, rng):
     check_case(name, case, rng, mask=MASK)
@@ -158,6 +159,7 @@ def test_a_stack_with_a_state_that_is_carried_on(rng):
 # Errors -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("cls", [ConvRNNCell, ConvLSTMCell, ConvGRUCell])
 @pytest.mark.parametrize(
     ("options", "named"),

@@ -42,6 +42,7 @@ def series(rng, missing=0.0, gaps=3):
     }
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "case"), cases(*FAMILY))
 def test_the_layer_computes_the_reference(name, case, rng):
     check_case(name, case, rng, mask=MASK)
@@ -204,6 +205,7 @@ def test_the_means_are_a_weight_that_does_not_train(rng):
 # Errors -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("cls", [MGUCell, UGRNNCell, GRUDCell])
 @pytest.mark.parametrize("units", [-1, 0, 2.5])
 def test_units_must_be_a_positive_integer(cls, units):
@@ -221,6 +223,7 @@ def test_means_must_be_numbers(mean):
     assert "mean=" in raised(GRUDCell, 3, mean=mean)[1]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("shapes", "options"),
     [

@@ -69,6 +69,7 @@ def built(cell, features=5, seed=1):
 # --- numbers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES))
 def test_layer_equals_the_reference_over_time(name, case, masked):
@@ -88,6 +89,7 @@ def test_the_golden_file_tells_the_forms_of_a_cell_apart():
     assert compare_golden("slstm", forget_gate="exp")[0] > 1e-2
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES))
 def test_symbols_and_weights_are_inverse(name, case):
     found = cellkit.get(name)
@@ -324,6 +326,7 @@ def test_zoneout_takes_the_expectation_at_inference():
     assert worst(got, [0.2 * h + 0.8 * full_h, 0.5 * c + 0.5 * full_c]) < TOLERANCE
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "mlstm"])
 def test_recurrent_dropout_acts_in_training_alone(name):
     shape = sizes(spec_inputs(name), (2, 4))
@@ -347,6 +350,7 @@ def test_recurrent_dropout_acts_in_training_alone(name):
 # --- options -------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_keeps_states_in_their_dtypes(name, policy):
@@ -374,6 +378,7 @@ def cell_shape(shape):
     return (shape[0], *shape[2:])
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES))
 def test_config_makes_the_same_cell(name, case):
     found = cellkit.get(name)
@@ -384,6 +389,7 @@ def test_config_makes_the_same_cell(name, case):
         assert config[option] == value
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_model_gives_the_same_numbers(name, tmp_path):
     shape = sizes(spec_inputs(name), (2, 5))
@@ -481,6 +487,7 @@ BAD_OPTIONS = [
 ]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("cls", "options", "received"), BAD_OPTIONS)
 def test_bad_options_are_refused(cls, options, received):
     assert received in raised(cls, **options)[1]

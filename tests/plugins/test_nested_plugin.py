@@ -369,6 +369,7 @@ def test_a_cell_survives_its_config_as_json(make):
     assert again.state_size == cell.state_size
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
 def test_symbols_of_the_equations_go_both_ways(make, bias):
@@ -384,6 +385,7 @@ def test_symbols_of_the_equations_go_both_ways(make, bias):
 # --- errors ------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -400,6 +402,7 @@ def test_nested_cell_needs_three_units_or_a_structure(arguments):
     assert all(f"{k}={v!r}" in received for k, v in arguments.items())
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -27,6 +27,7 @@ def normal(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES))
 def test_layer_equals_the_reference_over_time(name, case, masked):
@@ -42,6 +43,7 @@ def test_the_golden_file_sees_the_leak():
     assert compare_golden("esn", leaky=0.6)[0] > 1e-2
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES))
 def test_config_makes_the_same_cell(name, case):
     found = cellkit.get(name)
@@ -122,6 +124,7 @@ def test_dropout_acts_in_training_alone():
         assert not np.allclose(plain, to_numpy(layer(x, training=True)))
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("cls", "options", "received"),
     [

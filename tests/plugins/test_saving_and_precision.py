@@ -28,6 +28,7 @@ def model_of(name, case, x):
     return model
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "case"),
     [
@@ -53,6 +54,7 @@ def test_a_saved_model_computes_the_same(name, case, tmp_path):
     assert loaded.layers[-1].cell.get_config() == config
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", CELLS)
 def test_mixed_precision_computes_in_bfloat16(name):
     x = inputs_of(name, np.random.default_rng(2))
@@ -77,6 +79,7 @@ def map_shapes(x):
     return tuple(value.shape for value in x) if isinstance(x, tuple) else x.shape
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", CELLS)
 def test_every_weight_that_trains_gets_a_gradient(name):
     x = inputs_of(name, np.random.default_rng(3))
@@ -92,6 +95,7 @@ def test_every_weight_that_trains_gets_a_gradient(name):
         assert np.abs(to_numpy(variable) - old).max() > 0, variable.path
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", CELLS)
 def test_dropout_is_random_in_training_only(name):
     x = inputs_of(name, np.random.default_rng(6))
