@@ -731,3 +731,229 @@ def _untouched(w: Writer) -> None:
         "untouched = len(after) == len(before) and all(a is b for a, b in zip(after, before))",
         "assert untouched, '`call` changed the list of states that it was given'",
     )
+
+
+# What has no program of a few lines ---------------------------------------------------------------
+
+WITHOUT = {
+    "NUM-08": "it compares with the weights of another layer",
+    "STA-07": "it trains a model",
+    "STA-09": "it writes and reads a model file",
+    "STA-14": "it makes an encoder and a decoder",
+    "MSK-16": "it makes a model with a masking layer",
+    "MSK-18": "it compares two paddings through a wrapper",
+    "GRD-01": "it compares with central differences of the reference",
+    "GRD-02": "it needs another backend beside this one",
+    "GRD-06": "it differentiates twice",
+    "GRD-09": "it trains a model",
+    "GRD-10": "it differentiates through two calls",
+    "RNG-04": "it compares the sizes of gradients over many rows",
+    "RNG-05": "it compares two layers whose seeds stand at the same place",
+    "RNG-06": "it compares a layer with itself after an error in training",
+    "RNG-09": "it counts kept entries over many rows",
+    "SER-03": "it reads a model file where the cell's module was not imported",
+    "SER-04": "it needs another backend beside this one",
+    "SER-05": "it writes and reads model files",
+    "SER-07": "it reads weights of many wrong forms",
+    "SER-08": "it copies layers in several ways",
+    "SER-09": "it serialises wrappers around the layer",
+    "SER-10": "it tries a table of objects",
+    "ERR-02": "it needs another backend beside this one",
+    "DTY-01": "it compares under several policies, with a tolerance of each",
+    "DTY-02": "on JAX it needs a process with x64",
+    "DTY-06": "it changes the policy of the process",
+    "PUR-02": "it overwrites arrays after a call",
+    "PUR-03": "it looks for what one layer leaves to another",
+    "PUR-04": "it runs threads",
+    "PUR-05": "it needs a fresh process",
+    "PUR-06": "it is about importing the module",
+    "DEV-01": "it needs several devices",
+    "DEV-04": "it needs several devices",
+}
+"""Why a requirement has no script; the command that runs its check alone is always there."""
+
+WITHOUT |= {f"CMP-0{i}": "it needs the backend's compiler" for i in range(1, 8)}
+WITHOUT |= {f"WRP-0{i}": "it is about wrappers and models around the layer" for i in range(1, 9)}
+
+
+@recipe("STR-08")
+def _stable_names(w: Writer) -> None:
+    _make(w)
+    w.lines(
+        "names = []",
+        "for _ in range(3):",
+        "    cell = make()",
+        "    cell.build(shape)",
+        "    names.append([v.path.removeprefix(cell.path + '/') for v in cell.weights])",
+        "assert len(set(names[0])) == len(names[0]), f'a name stands twice: {names[0]}'",
+        "assert names[0] == names[1] == names[2], names",
+    )
+
+
+@recipe("STR-10")
+def _describes_itself(w: Writer) -> None:
+    cell = w.cell()
+    w.lines(
+        f"assert isinstance(repr({w.make()}), str) and isinstance(repr({cell}), str)",
+        f"stored = sum(int(np.prod(v.shape)) for v in {cell}.weights)",
+        f"counted = {cell}.count_params()",
+        "assert counted == stored, f'count_params() is {counted}, the weights have {stored}'",
+    )
+
+
+@recipe("SEQ-14")
+def _layouts(w: Writer) -> None:
+    call = _last(w, "layer")
+    w.helpers["same"] = SAME
+    layer, inputs = w.layer(call.layer), w.data("inputs", call.inputs)
+    w.lines(
+        f"want = {layer}({inputs})",
+        f"plain = keras.tree.map_structure(keras.ops.convert_to_numpy, {inputs})",
+        "layouts = {",
+        "    'Fortran order': np.asfortranarray,",
+        "    'negative strides': lambda a: a[:, ::-1].copy()[:, ::-1],",
+        "    'a view': lambda a: np.repeat(a, 2, axis=0)[::2],",
+        "}",
+        "for name, change in layouts.items():",
+        f"    got = {layer}(keras.tree.map_structure(change, plain))",
+        "    assert same(got, want), name",
+    )
+
+
+@recipe("STA-10")
+def _kinds_of_states(w: Writer) -> None:
+    cell = w.cell()
+    x, states = _step(w)
+    w.lines(
+        f"_, new = {cell}({x}, {states})",
+        f"layer = {w.name_of_class(type(w.subject.layer()))}({cell}, return_state=True)",
+        f"run = layer(keras.tree.map_structure(lambda a: a[:, None], {x}), initial_state={states})",
+        f"before = sorted(str(leaf.dtype) for leaf in keras.tree.flatten({states}))",
+        "for after in (new, run[1:]):",
+        "    after = sorted(str(leaf.dtype) for leaf in keras.tree.flatten(after))",
+        "    assert after == before, f'{before} became {after}'",
+    )
+
+
+@recipe("STA-13")
+def _learned_states(w: Writer) -> None:
+    path = re.search(r"state (\S+) has no gradient", w.result.message)
+    if path is None:
+        raise NoScript("the message names no weight")
+    number = [v.path for v in w.subject.cell.weights].index(path.group(1))
+    _gradient(w, _last(w, "gradient"))
+    w.lines(
+        f"name = 'weight ' + cell.weights[{number}].path",
+        "assert found[name].any(), f'{name}, a learned initial state, has no gradient'",
+    )
+
+
+@recipe("SER-06")
+def _hidden(w: Writer) -> None:
+    _make(w)
+    x, states = _step(w)
+    w.helpers["same"] = SAME
+    w.lines(
+        "one, other = make(), make()",
+        "for cell in (one, other):",
+        "    cell.build(shape)",
+        "for mine, theirs in zip(one.variables, other.variables, strict=True):",
+        "    theirs.assign(mine)",
+        f"assert same(one({x}, {states}), other({x}, {states})), 'something is not tracked'",
+    )
+
+
+@recipe("SER-11")
+def _older_configs(w: Writer) -> None:
+    found = re.search(r"a config without '(\w+)'", w.result.message)
+    if found is None:
+        raise NoScript("the message names no argument")
+    w.imports.add("import json")
+    w.lines(
+        f"cell = {w.make()}",
+        "config = cell.get_config()",
+        f"less = {{key: value for key, value in config.items() if key != {found[1]!r}}}",
+        "again = type(cell).from_config(less).get_config()",
+        "plain = lambda value: json.dumps(value, default=str, sort_keys=True)",
+        "assert plain(again) == plain(config), (config, again)",
+    )
+
+
+@recipe("DTY-03", "DTY-04")
+def _promotion(w: Writer) -> None:
+    found = re.search(r"under (float32|mixed_\w+)", w.result.message)
+    if found is None:
+        raise NoScript("the message names no policy")
+    compute = found[1].removeprefix("mixed_")
+    x, _ = _step(w)
+    w.lines(
+        f"cell = {w.make(dtype=found[1])}",
+        f"cell.build({w.shapes()})",
+        f"layer = {w.name_of_class(type(w.subject.layer()))}(cell, dtype={found[1]!r})",
+        "states = layer.get_initial_state(batch_size=3)",
+        f"x = keras.tree.map_structure(lambda a: keras.ops.cast(a, {compute!r}), {x})",
+        "output, new = cell(x, list(states) if isinstance(states, tuple) else states)",
+        "kind = lambda leaf: keras.backend.standardize_dtype(leaf.dtype)",
+        "dtypes = lambda tree: [kind(leaf) for leaf in keras.tree.flatten(tree)]",
+        f"assert set(dtypes(output)) == {{{compute!r}}}, dtypes(output)",
+        "assert dtypes(new) == dtypes(states), (dtypes(states), dtypes(new))",
+    )
+    if w.result.requirement == "DTY-04":
+        w.lines("assert {'float32', 'complex64'} & set(dtypes(new)), dtypes(new)")
+
+
+@recipe("DTY-07")
+def _refuses_quantisation(w: Writer) -> None:
+    cell = w.cell()
+    w.lines(
+        "try:",
+        f"    {cell}.quantize('int8')",
+        "except (NotImplementedError, ValueError, TypeError) as error:",
+        "    print(f'refused, as it must be: {error}')",
+        "else:",
+        "    raise AssertionError('int8 was accepted; the spec does not claim quantized')",
+    )
+
+
+@recipe("RNG-07")
+def _random_state(w: Writer) -> None:
+    call = _last(w, "layer")
+    layer, inputs = w.layer(w.subject.layer(return_sequences=True)), w.data("inputs", call.inputs)
+    w.lines(
+        f"{layer}({inputs}, training=True)",
+        f"before = [keras.ops.convert_to_numpy(v).copy() for v in {layer}.variables]",
+        f"{layer}({inputs}, training=True)",
+        f"after = [keras.ops.convert_to_numpy(v) for v in {layer}.variables]",
+        "moved = not all(np.array_equal(a, b) for a, b in zip(before, after))",
+        "assert moved, 'training with dropout moves no variable: its random state is not one'",
+    )
+
+
+@recipe("RNG-10")
+def _no_seed(w: Writer) -> None:
+    inputs = w.data("inputs", _last(w, "layer").inputs)
+    cls = w.name_of_class(type(w.subject.layer()))
+    w.helpers["same"] = SAME
+    w.lines(
+        f"cells = [{w.make(seed=None)} for _ in range(2)]",
+        "for cell in cells:",
+        f"    cell.build({w.shapes()})",
+        "cells[1].set_weights(cells[0].get_weights())",
+        f"one, other = ({cls}(cell)({inputs}, training=True) for cell in cells)",
+        "assert not same(one, other), 'two layers without a seed drop the same entries'",
+    )
+
+
+@recipe("RNG-11")
+def _rates(w: Writer) -> None:
+    call = _last(w, "layer")
+    claimed = "does nothing in training" in w.result.message
+    layer, inputs = w.layer(call.layer), w.data("inputs", call.inputs)
+    states = w.data("states", call.states)
+    w.helpers["same"] = SAME
+    w.lines(
+        f"inference = {layer}({inputs}, initial_state={states}, training=False)",
+        f"training = {layer}({inputs}, initial_state={states}, training=True)",
+        "acts = not same(training, inference)",
+        f"assert acts == {claimed}, {w.result.message!r}",
+    )

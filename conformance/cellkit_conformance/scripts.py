@@ -9,6 +9,8 @@ the oracle computed. Checks that compare no arrays have a recipe (see `recipes`)
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ import numpy as np
 from cellkit_conformance.context import Context
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.evidence import Call, Refusal, Values
-from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.outcome import Outcome, Result, one_line
 from cellkit_conformance.subject import Subject
 from cellkit_conformance.trees import Tree, children, difference, is_branch, map_trees, paths
 
@@ -34,6 +36,9 @@ OPTIONS = (
     "zero_output_for_mask",
 )
 """Options of a layer that a script passes on; all of them are off by default."""
+
+OTHER_OPTIONS = {"engine": "auto", "remat": False, "truncate_gradient": None}
+"""Further options, with their defaults."""
 
 _RESULT = re.compile(r"RESULT<(\d+)>")
 
@@ -57,19 +62,36 @@ def write(result: Result, context: Context) -> str:
     Returns:
         The program, or a comment that says why there is none.
     """
-    from cellkit_conformance.recipes import RECIPES
+    from cellkit_conformance.recipes import RECIPES, WITHOUT
 
     try:
+        if result.requirement in WITHOUT:
+            raise NoScript(WITHOUT[result.requirement])
         writer = Writer(result, context)
         if not (writer.by_error() or writer.by_refusal() or writer.by_values()):
             if result.requirement not in RECIPES:
                 raise NoScript("this requirement compares no arrays and has no recipe")
             RECIPES[result.requirement](writer)
         text = writer.text()
-        compile(text, "script", "exec")
+        _prove(text)
+    except NoScript as error:
+        return f"# No script: {error}.\n"
     except Exception as error:  # noqa: BLE001 (the failure itself must reach the report)
-        return f"# No script could be written: {type(error).__name__}: {error}\n".replace("\r", "")
+        return one_line(f"# No script could be written: {type(error).__name__}: {error}") + "\n"
     return text
+
+
+def _prove(text: str) -> None:
+    """Run a script here, where the failure has just happened: one that passes shows nothing."""
+    path = list(sys.path)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(text, "script", "exec"), {"__name__": "__main__"})  # noqa: S102
+    except Exception:  # noqa: BLE001 (as it should)
+        return
+    finally:
+        sys.path[:] = path
+    raise NoScript("what was recorded does not fail by itself")
 
 
 class Writer:
@@ -149,9 +171,16 @@ class Writer:
         if refusal.what.startswith("units="):
             value = refusal.what.removeprefix("units=")
             action = f"{self.make(units=ast.literal_eval(value))}"
+        elif refusal.what.startswith("engine="):
+            call, cell = self.calls[-1], self.cell()
+            option = refusal.what.split()[0]
+            inputs = self.data("inputs", call.inputs)
+            action = f"{self.name_of_class(type(call.layer))}({cell}, {option})({inputs})"
         else:
             call = self.calls[-1]
-            for earlier in self._before(call):
+            # A layer that has seen what is right knows what is wrong.
+            fits = [c for c in self.calls[:-1] if c.layer is call.layer and c.output is not None]
+            for earlier in self._before(call) or fits[:1]:
                 self.run(earlier)
             action = self.expression(call)
         self.lines(
@@ -283,7 +312,9 @@ class Writer:
                 raise NoScript(f"{type(layer).__name__} is no layer around a cell")
             self.cell()
             options = [name for name in OPTIONS if getattr(layer, name, False)]
-            arguments = ", ".join(["cell", *(f"{name}=True" for name in options)])
+            given = {name: getattr(layer, name, default) for name, default in OTHER_OPTIONS.items()}
+            others = [f"{k}={v!r}" for k, v in given.items() if v != OTHER_OPTIONS[k]]
+            arguments = ", ".join(["cell", *(f"{name}=True" for name in options), *others])
             name = "layer" if not self._layers else f"layer_{len(self._layers) + 1}"
             self.lines(f"{name} = {self.name_of_class(type(layer))}({arguments})")
             self._layers[id(layer)] = name

@@ -1,0 +1,143 @@
+"""Reproduction scripts: they fail on the mutant, pass on the canary, and need no suite."""
+
+import json
+import re
+import subprocess
+import sys
+
+import keras
+
+from cellkit_conformance.judge import Judge
+from cellkit_conformance.mutants import MUTANTS
+from cellkit_conformance.profiles import PROFILES
+from cellkit_conformance.recipes import WITHOUT
+from cellkit_conformance.targets import resolve
+
+BACKEND = keras.backend.backend()
+
+# One of each kind on the other backends: values, a gradient, a gradient through a mask, an error.
+FEW = {("WrongSign", "NUM-02"), ("CutGradient", "GRD-04"), ("MaskIgnored", "MSK-02")}
+FEW |= {("RNN", "MSK-09"), ("OtherErrors", "ERR-01")}
+
+# The scripts of these hold a claim of the spec against the cell, and the canary claims otherwise.
+OTHER_CLAIM = {"MSK-17", "RNG-11", "DTY-04"}
+
+DRIVER = """
+import contextlib, io, json, sys
+found = []
+for text in json.load(sys.stdin):
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(text, "script", "exec"), {"__name__": "__main__"})
+        found.append(None)
+    except Exception as error:
+        found.append(f"{type(error).__name__}: {error}"[:300])
+print(json.dumps(found))
+"""
+
+LAB = '''
+import keras
+
+
+class Sum(keras.layers.Layer):
+    """Adds up its inputs, and forgets the rows."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.state_size = self.output_size = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], self.state_size), name="kernel")
+
+    def call(self, inputs, states, training=False):
+        new = keras.ops.tanh(keras.ops.matmul(inputs, self.kernel) + states[0])
+        return new SIGN keras.ops.mean(new, axis=0), [new]
+'''
+
+
+def run(scripts):
+    """Run scripts in one process that has never seen the suite."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DRIVER],
+        input=json.dumps(scripts),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def on_canary(text, mutant):
+    """Put what is right in the place of what is broken."""
+    if mutant.name == "RNN":
+        return text.replace("keras.layers.RNN(", "cellkit.RNN(").replace(
+            "import keras\n", "import cellkit\nimport keras\n"
+        )
+    if mutant.cell:
+        pattern = rf"from \S+ import {mutant.name}\n"
+        return re.sub(pattern, f"from cellkit import RNN as {mutant.name}\n", text)
+    canary = next(c for c in mutant.broken.__mro__ if c.__module__.endswith(".canaries"))
+    right = f"from {canary.__module__} import {canary.__name__} as {mutant.name}\n"
+    return re.sub(rf"from \S+ import {mutant.name}\n", right, text)
+
+
+def test_scripts_fail_on_the_mutant_and_pass_on_the_canary():
+    cases, seen = [], set()
+    for mutant in MUTANTS:
+        judge = mutant.judge(BACKEND)
+        for identifier in mutant.kills:
+            if identifier in WITHOUT:
+                continue
+            # On Torch every requirement once, elsewhere one of each kind.
+            new = BACKEND == "torch" and identifier not in seen
+            if new or (mutant.name, identifier) in FEW:
+                result = judge.run(identifier)
+                if not result.outcome.is_bad:
+                    continue  # not on this backend: the mutants' own test has an eye on that
+                cases.append((mutant, identifier, result.script))
+                seen.add(identifier)
+    assert len(cases) >= (50 if BACKEND == "torch" else len(FEW))
+    assert not [(m.name, i, text) for m, i, text in cases if text.startswith("# No script")]
+    broken = run([text for _, _, text in cases])
+    survived = [(m.name, i) for (m, i, _), said in zip(cases, broken, strict=True) if not said]
+    assert not survived
+    right = [(m, i, on_canary(t, m)) for m, i, t in cases if i not in OTHER_CLAIM]
+    found = run([text for _, _, text in right])
+    wrong = [(m.name, i, said) for (m, i, _), said in zip(right, found, strict=True) if said]
+    assert not wrong
+
+
+def test_a_script_needs_neither_the_suite_nor_hypothesis(tmp_path):
+    lab = tmp_path / "lab.py"
+    lab.write_text(LAB.replace("SIGN", "-"), encoding="utf-8")
+    target = resolve(f"{lab}:Sum")
+    import cellkit
+
+    result = Judge(target, BACKEND, PROFILES["quick"], 0, cellkit.RNN).run("SEQ-05")
+    assert result.outcome == "fail"
+    script = tmp_path / "seq_05.py"
+    tail = "import sys\nprint({'hypothesis', 'cellkit_conformance', 'pytest'} & set(sys.modules))\n"
+    script.write_text(result.script, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "AssertionError" in done.stderr
+    lab.write_text(LAB.replace("SIGN", "- 0 *"), encoding="utf-8")
+    script.write_text(result.script + tail, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_script_says_what_must_hold_and_escapes_what_it_quotes(tmp_path):
+    lab = tmp_path / "lab2.py"
+    raising = 'raise KeyError(\'\\"\\"\\" \\\\ \\x00 quotes\')\n'
+    text = LAB.replace("new = keras.ops.tanh", raising + "        new = keras.ops.tanh")
+    lab.write_text(text.replace("SIGN", "-"), encoding="utf-8")
+    import cellkit
+
+    target = resolve(f"{lab}:Sum")
+    result = Judge(target, BACKEND, PROFILES["quick"], 0, cellkit.RNN).run("SEQ-01")
+    assert result.outcome == "error"
+    assert "Must hold: Without a mask" in result.script
+    assert "KeyError" in run([result.script])[0]
