@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
 from cellkit_conformance import edition
+from cellkit_conformance import expected as expectations
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.judge import Judge
 from cellkit_conformance.outcome import Outcome, Result
@@ -31,6 +33,7 @@ def conformance_tests(
     select: Iterable[str] = (),
     skip: Iterable[str] = (),
     layer: str = "cellkit",
+    expected: str | Path | None = None,
 ) -> Callable[[str], None]:
     """Make a test function with one item per requirement.
 
@@ -41,13 +44,16 @@ def conformance_tests(
         select: Ids or groups to run; nothing means all.
         skip: Ids or groups to leave out.
         layer: The layer under test: "cellkit", "keras" or `module:Class`.
+        expected: A TOML file of expected failures; `cellkit-expected.toml` or `pyproject.toml` of
+            the working directory unless given. What is listed and fails is an xfail, what is
+            listed and passes a failure.
 
     Returns:
         A test function, to be bound to a name that starts with `test_`. A requirement that does
         not apply is a skip that says why.
 
     Raises:
-        ValueError: A selector or the profile is unknown.
+        ValueError: A selector or the profile is unknown, or the file of expectations is wrong.
 
     Example:
         >>> test_lstm = conformance_tests("lstm", select=["MSK"])
@@ -55,9 +61,19 @@ def conformance_tests(
     if profile not in PROFILES:
         raise ValueError(f"profile={profile!r}; expected one of {sorted(PROFILES)}")
 
+    file = Path(expected) if expected else expectations.find(Path.cwd())
+    known = [] if file is None else expectations.read(file)
+
     @pytest.mark.parametrize("requirement", edition.select(select, skip, profile))
     def test_conformance(requirement: str) -> None:
         result = _judge(cell, profile, seed, layer).run(requirement)
+        expectations.apply(known, [result])
+        if result.outcome is Outcome.EXPECTED:
+            pytest.xfail(f"{result.extra['reason']} ({result.message})")
+        if result.outcome is Outcome.BACKEND_DEFECT:
+            pytest.xfail(f"no defect of the cell: {result.message}")
+        if result.outcome is Outcome.STALE:
+            pytest.fail(result.message, pytrace=False)
         if result.outcome is Outcome.NOT_APPLICABLE:
             pytest.skip(result.message)
         if result.outcome.is_bad:

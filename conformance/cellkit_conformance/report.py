@@ -70,6 +70,11 @@ class Report:
         bad = [result for result in self.results if result.outcome.is_bad]
         return sorted(bad, key=lambda result: not _is_must(result))
 
+    @property
+    def of_backends(self) -> list[Result]:
+        """The results that a cell which is known to be right fails too."""
+        return [result for result in self.results if result.outcome is Outcome.BACKEND_DEFECT]
+
     def counts(self, unit: Unit | None = None) -> Counter[Outcome]:
         """Count outcomes, of one unit or of all.
 
@@ -189,7 +194,7 @@ class Report:
             if _HEAD in old.read_text(encoding="utf-8", errors="replace")[:400]:
                 old.unlink()
         written = []
-        for result in self.bad:
+        for result in [*self.bad, *self.of_backends]:
             if not result.script or result.script.startswith("# No script"):
                 continue
             folder.mkdir(parents=True, exist_ok=True)

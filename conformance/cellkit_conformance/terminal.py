@@ -76,6 +76,11 @@ def show_report(console: Console, report: Report, durations: bool = False) -> No
         if result.outcome is Outcome.STALE:
             said = f"{result.requirement} {result.cell} on {result.backend}: {result.message}"
             console.print(f"[bold yellow]stale[/] {escape(said)}\n", highlight=False)
+    for result in report.of_backends[:SHOWN]:
+        said = f"{result.requirement} {result.cell} on {result.backend}: {result.message}"
+        console.print(f"[bold yellow]backend defect[/] {escape(said)}", highlight=False)
+        if "file" in result.extra:
+            console.print(f"  [dim]reproduce:[/] python {escape(result.extra['file'])}\n")
     if durations:
         _print_durations(console, report)
     colour = "green" if report.exit_code == 0 else "red" if report.exit_code == 1 else "yellow"

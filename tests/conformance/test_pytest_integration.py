@@ -34,3 +34,15 @@ def test_bad_arguments():
         conformance_tests("lstm", profile="lazy")
     with pytest.raises(ValueError, match="NOPE"):
         conformance_tests("lstm", select=["NOPE"])
+
+
+ENTRY = '[[expected]]\ncell = "CELL"\nrequirement = "STR-03"\nreason = "It shouts."\n'
+
+
+def test_expected_failures_are_xfails_and_strict(tmp_path):
+    for name, raised in (("Shouts", pytest.xfail.Exception), ("Good", pytest.fail.Exception)):
+        file = tmp_path / "known.toml"
+        file.write_text(ENTRY.replace("CELL", f"{FILE}:{name}"), encoding="utf-8")
+        made = conformance_tests(f"{FILE}:{name}", expected=file)
+        with pytest.raises(raised, match="It shouts" if name == "Shouts" else "delete the entry"):
+            made("STR-03")

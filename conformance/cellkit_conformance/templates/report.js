@@ -142,6 +142,7 @@
     sheet.append(header, prose("p", "", requirement.sentence));
     if (result.message) sheet.append(make("h3", "", kind === "bad" ? "Found" : "Why"), make("p", `message ${kind}`, result.message));
     if (result.extra && result.extra.reason) sheet.append(make("p", "", `Reason given: ${result.extra.reason}`));
+    if (result.extra && result.extra.link) sheet.append(make("p", "soft", `More: ${result.extra.link}`));
     if (kind === "bad") sheet.append(make("h3", "", "Look for"), prose("p", "", requirement.hint));
     if (result.error !== null) {
       sheet.append(make("h3", "", "Largest error"));
