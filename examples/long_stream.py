@@ -37,7 +37,7 @@ EPOCHS = 4 if options.quick else 8
 UNITS = 16
 RARE = 1 / 100  # how probable a pulse is in a step
 WIDE, WIDE_UNITS = 32, 64  # for the memory: streams and units
-LENGTHS = (1000, 4000, 8000) if options.quick else (1000, 2000, 4000, 8000, 16000)
+LENGTHS = (1000, 2000, 4000) if options.quick else (1000, 2000, 4000, 8000, 16000)
 
 
 def stream(seed: int, steps: int) -> tuple[np.ndarray, np.ndarray]:

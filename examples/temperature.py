@@ -34,7 +34,7 @@ import cellkit  # noqa: E402
 PAST, AHEAD, EVERY = 120, 24, 3  # hours
 STEPS = PAST // EVERY
 UNITS, BATCH = 16, 128
-EPOCHS = 3 if options.quick else 8
+EPOCHS = 3 if options.quick else 6
 THIN = 4 if options.quick else 1  # uses every so many windows for training
 DROP = {"dropout": 0.2, "recurrent_dropout": 0.2}
 

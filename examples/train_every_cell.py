@@ -149,7 +149,7 @@ def train(name: str, progress: Progress) -> dict:
     watch = Watch(progress, bar)
     inputs, labels = [x[:rows] for x in arrays(task)], task.labels[:rows]
     model.fit(inputs, labels, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[watch])
-    scores = model.predict(arrays(test), batch_size=BATCH, verbose=0)
+    scores = model.predict(arrays(test), batch_size=200, verbose=0)
     progress.remove_task(bar)
     share = np.bincount(test.labels).max() / len(test.labels)
     return {
