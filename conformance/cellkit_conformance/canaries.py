@@ -204,3 +204,24 @@ NestedCanary.spec = cellkit.CellSpec(
 )
 
 CANARIES = (PlainCanary, NestedCanary)
+
+
+def stock_reference(w: dict, x: np.ndarray, states: list, config: dict) -> tuple[Any, Any]:
+    """Compute one step of `keras.layers.LSTMCell` in NumPy."""
+    h, c = states
+    z = x @ w["W"] + h @ w["U"] + w.get("b", 0.0)
+    i, f, g, o = np.split(z, 4, axis=-1)
+    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+    h = _sigmoid(o) * np.tanh(c)
+    return h, [h, c]
+
+
+STOCK_SPEC = cellkit.CellSpec(
+    reference=stock_reference,
+    inputs=("features",),
+    cases={"default": {"units": 4}, "wide": {"units": 5}},
+    paper=PAPER,
+    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
+    traits={"masking", "dropout", "recurrent_dropout", "equiv:LSTM"},
+)
+"""Of `keras.layers.LSTMCell`, for the map of what Keras keeps: a cell that Keras knows."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -76,6 +78,13 @@ def requirements() -> dict[str, Requirement]:
         )
         for entry in _load()["requirement"]
     }
+
+
+def fingerprint() -> str:
+    """Give the hash of what an edition freezes: ids, levels, traits and sentences, in order."""
+    frozen = [[r.id, r.level, list(r.traits), r.sentence] for r in requirements().values()]
+    text = json.dumps(frozen, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def groups() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from cellkit_conformance import checks, scripts
+from cellkit_conformance import attribution, checks, scripts
 from cellkit_conformance.context import Context
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.exchange import Exchange
@@ -38,6 +38,7 @@ class Judge:
         shrink: Whether a failing example is made smaller.
         exchange: A folder that the workers of a run share, for what is compared between backends;
             without one, this backend is alone.
+        blame: Whether a failure is tried on a canary, to see whose it is.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Judge:
         layer: Callable[..., Any],
         shrink: bool = True,
         exchange: str | None = None,
+        blame: bool = True,
     ) -> None:
         self.target = target
         self.backend = backend
@@ -56,6 +58,7 @@ class Judge:
         self.seed = seed
         self.layer = layer
         self.shrink = shrink
+        self.blame = blame
         self.exchange = Exchange(target.name, backend, exchange)
         self.subjects: dict[Any, Subject] = {}
         checks.load()
@@ -100,6 +103,8 @@ class Judge:
             result.detail = shorten(_trace(error))
         if result.outcome.is_bad:
             result.script = scripts.write(result, context)
+            if self.blame:
+                attribution.attribute(result, self)
         result.seconds = round(time.perf_counter() - start, 4)
         result.example = context.example
         result.examples = context.examples

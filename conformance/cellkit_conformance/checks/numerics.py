@@ -59,7 +59,7 @@ def every_case(ctx: Context) -> None:
 @check("NUM-04")
 def data_can_see_the_order_of_gates(ctx: Context) -> None:
     """Exchange equal-shaped weights in the reference and see that its result moves."""
-    for subject in ctx.cases(every=True):
+    for subject in ctx.cases():
         example = Example(3, 5, seed=ctx.seed, initial_state=True)
         inputs, states = subject.inputs(example), subject.states(example)
         reference = subject.target.spec.reference

@@ -33,7 +33,7 @@ SEQUENCES = {"return_sequences": True}
 @check("SER-01")
 def config_round_trip(ctx: Context) -> None:
     """Make every case again from its config and compare config and results."""
-    for subject in ctx.cases(every=True):
+    for subject in ctx.cases():
         config = _config(subject)
         again = subject.cell.__class__.from_config(config)
         ctx.require(

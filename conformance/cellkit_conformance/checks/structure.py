@@ -24,7 +24,7 @@ PAIRS = [{"return_sequences": a, "return_state": b} for a in (False, True) for b
 @check("STR-01")
 def sizes_are_stable(ctx: Context) -> None:
     """Read the sizes before and after build."""
-    for subject in ctx.cases(every=True):
+    for subject in ctx.cases():
         cell = subject.fresh_cell()
         before = {name: getattr(cell, name, None) for name in ("state_size", "output_size")}
         ctx.require(before["state_size"] is not None, "the cell has no `state_size` before `build`")
@@ -50,7 +50,7 @@ def cases_differ(ctx: Context) -> None:
 @check("STR-03")
 def states_keep_their_form(ctx: Context) -> None:
     """Run one step and compare the states before and after."""
-    for subject in ctx.cases(every=True):
+    for subject in ctx.cases():
         x, states = _one_step(subject)
         result = call_cell(subject.cell, x, states)
         ctx.require(
@@ -72,7 +72,7 @@ def states_keep_their_form(ctx: Context) -> None:
 @check("STR-04")
 def initial_states_fit(ctx: Context) -> None:
     """Ask for initial states of three batch sizes."""
-    for subject in ctx.cases(every=True):
+    for subject in ctx.cases():
         source = subject.cell
         if not hasattr(source, "get_initial_state"):
             source = subject.layer(return_sequences=True)

@@ -76,7 +76,7 @@ class Mutant:
         return self._judge(self._target(), layer, backend, seed, exchange)
 
     def _judge(self, target: Any, layer: Any, backend: str, seed: int, exchange: Any) -> Judge:
-        return Judge(target, backend, PROFILE, seed, layer, False, exchange)
+        return Judge(target, backend, PROFILE, seed, layer, False, exchange, blame=False)
 
     def _target(self) -> Any:
         if isinstance(self.broken, str):
