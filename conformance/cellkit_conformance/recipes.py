@@ -132,7 +132,14 @@ def _last(w: Writer, kind: str, back: int = 1) -> Call:
     return found[-back]
 
 
-def _gradient(w: Writer, call: Call, name: str = "found") -> None:
+def differentiate(w: Writer, call: Call, name: str = "found") -> None:
+    """Add the gradients of a call, by inputs, states and weights.
+
+    Args:
+        w: The script.
+        call: Of a gradient.
+        name: What the script calls them.
+    """
     for helper, text in (
         ("project", PROJECT),
         ("differentiate", DIFFERENTIATE[w.result.backend]),
@@ -340,7 +347,7 @@ def _finite(w: Writer) -> None:
 
 @recipe("NUM-10")
 def _dead(w: Writer) -> None:
-    _gradient(w, _last(w, "gradient"))
+    differentiate(w, _last(w, "gradient"))
     w.lines(
         "for name, gradient in found.items():",
         "    moves = gradient != 0",
@@ -485,8 +492,8 @@ def _zeros(w: Writer) -> None:
 
 @recipe("MSK-09")
 def _backward_poison(w: Writer) -> None:
-    _gradient(w, _last(w, "gradient", 2), "clean")
-    _gradient(w, _last(w, "gradient"), "poisoned")
+    differentiate(w, _last(w, "gradient", 2), "clean")
+    differentiate(w, _last(w, "gradient"), "poisoned")
     w.lines(
         "for name, want in clean.items():",
         "    got = poisoned[name]",
@@ -498,7 +505,7 @@ def _backward_poison(w: Writer) -> None:
 @recipe("MSK-10")
 def _gap(w: Writer) -> None:
     call = _last(w, "gradient")
-    _gradient(w, call)
+    differentiate(w, call)
     gap = int(np.argmin(np.asarray(call.mask)[0]))
     w.lines(
         "masked = ~keras.ops.convert_to_numpy(mask)",
@@ -572,7 +579,7 @@ def _denied(w: Writer) -> None:
 
 @recipe("GRD-03")
 def _learns(w: Writer) -> None:
-    _gradient(w, _last(w, "gradient"))
+    differentiate(w, _last(w, "gradient"))
     w.lines(
         "dead = [name for name, g in found.items() if name.startswith('weight') and not g.any()]",
         "assert not dead, f'no gradient reaches {dead}'",
@@ -581,7 +588,7 @@ def _learns(w: Writer) -> None:
 
 @recipe("GRD-04")
 def _reaches(w: Writer) -> None:
-    _gradient(w, _last(w, "gradient"))
+    differentiate(w, _last(w, "gradient"))
     w.lines(
         "first = [g[:, 0] for name, g in found.items() if name.startswith('input')]",
         "assert any(g.any() for g in first), 'no gradient reaches the first input'",
@@ -590,7 +597,7 @@ def _reaches(w: Writer) -> None:
 
 @recipe("GRD-05")
 def _finite_gradients(w: Writer) -> None:
-    _gradient(w, _last(w, "gradient"))
+    differentiate(w, _last(w, "gradient"))
     w.lines(
         "for name, gradient in found.items():",
         "    assert np.isfinite(gradient).all(), f'the gradient of {name} is not finite'",
@@ -632,7 +639,7 @@ def _training_differs(w: Writer) -> None:
 @recipe("RNG-03")
 def _masks_of_dropout(w: Writer) -> None:
     call = _last(w, "gradient")
-    _gradient(w, call)
+    differentiate(w, call)
     first = w.body.pop()
     w.lines(
         "patterns = []",
@@ -841,7 +848,7 @@ def _learned_states(w: Writer) -> None:
     if path is None:
         raise NoScript("the message names no weight")
     number = [v.path for v in w.subject.cell.weights].index(path.group(1))
-    _gradient(w, _last(w, "gradient"))
+    differentiate(w, _last(w, "gradient"))
     w.lines(
         f"name = 'weight ' + cell.weights[{number}].path",
         "assert found[name].any(), f'{name}, a learned initial state, has no gradient'",
