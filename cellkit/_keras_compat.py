@@ -63,6 +63,13 @@ def cached_dropout_masks(cell: Any) -> tuple[Any, Any]:
     return getattr(cell, "_dropout_mask", None), getattr(cell, "_recurrent_dropout_mask", None)
 
 
+def restore_dropout_masks(cell: Any, masks: tuple[Any, Any]) -> None:
+    """Give a stock cell the masks that `cached_dropout_masks` returned."""
+    for name, mask in zip(("_dropout_mask", "_recurrent_dropout_mask"), masks, strict=True):
+        if mask is not None:
+            setattr(cell, name, mask)
+
+
 def parts(root: Any) -> Iterator[Any]:
     """Yield `root` and every layer or plain cell found in its attributes, each once."""
     seen: set[int] = set()

@@ -15,6 +15,8 @@ _OPTIONS = (
     "unroll",
     "zero_output_for_mask",
     "engine",
+    "remat",
+    "truncate_gradient",
 )
 _LAYER_OPTIONS = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
 
@@ -40,10 +42,34 @@ def check_options(cls: type, unroll: Any, kwargs: dict[str, Any]) -> None:
         )
 
 
+def check_remat(remat: Any) -> bool | int:
+    """Return `remat` if it is a flag or a number of steps, else raise a `ValueError`."""
+    if isinstance(remat, bool) or (isinstance(remat, int) and remat >= 1):
+        return remat
+    raise problem(
+        "`remat` is neither a flag nor a number of steps.",
+        received=f"remat={remat!r}",
+        expected="True, False, or the number of steps of a chunk, 1 or more",
+        fix="pass remat=True, which takes chunks of about sqrt(time) steps",
+    )
+
+
+def check_truncation(steps: Any) -> int | None:
+    """Return `steps` if it is None or a positive int, else raise a `ValueError`."""
+    if steps is None or (isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1):
+        return steps
+    raise problem(
+        "`truncate_gradient` is no number of steps.",
+        received=f"truncate_gradient={steps!r}",
+        expected="None, or an int of 1 or more",
+        fix="pass e.g. truncate_gradient=100",
+    )
+
+
 def engine_config(layer: Any) -> dict[str, Any]:
     """Return those options of how a layer runs that are not at their defaults.
 
     The defaults stay out of the configuration: it is then the one of `keras.layers.RNN`.
     """
-    defaults = {"engine": "auto"}
+    defaults = {"engine": "auto", "remat": False, "truncate_gradient": None}
     return {k: getattr(layer, k) for k, v in defaults.items() if getattr(layer, k) != v}

@@ -123,6 +123,24 @@ def sequence_scope(
         _reset_stock(scope.stock)
 
 
+@contextlib.contextmanager
+def reopened(scope: SequenceScope, drawn: list[Any]) -> Iterator[None]:
+    """Open a scope once more, with the masks that it had, to repeat a part of its call.
+
+    Args:
+        scope: The scope.
+        drawn: What `compat.cached_dropout_masks` gave for each of its stock cells.
+    """
+    outer, _current.scope = _current.scope, scope
+    for cell, masks in zip(scope.stock, drawn, strict=True):
+        compat.restore_dropout_masks(cell, masks)
+    try:
+        yield
+    finally:
+        _current.scope = outer
+        _reset_stock(scope.stock)
+
+
 def current_scope() -> SequenceScope | None:
     """Return the scope of the running call, or None when a cell is called by itself."""
     return _current.scope

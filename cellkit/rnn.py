@@ -12,9 +12,9 @@ from cellkit import _keras_compat as compat
 from cellkit import engines
 from cellkit._errors import problem
 from cellkit._math import to_tensor
-from cellkit._options import check_options, engine_config
+from cellkit._options import check_options, check_remat, check_truncation, engine_config
 from cellkit._sequence import SequenceScope, current_scope, sequence_scope
-from cellkit.checks import check_inputs, merge_masks, shape_text, validate_mask
+from cellkit.checks import check_inputs, check_values, merge_masks, shape_text, validate_mask
 from cellkit.outputs import OutputForm
 from cellkit.registry import import_plugins
 from cellkit.running import (
@@ -69,6 +69,15 @@ class RNN(keras.layers.RNN):
         engine: How the loop is computed: `"auto"` takes the fastest way that gives the same
             numbers for this cell and these options; `"loop"`, `"projected"`, `"gated"`,
             `"kernel"` and `"scan"` name one. `engine_report()` says which one ran.
+        remat: Whether training keeps only the states between chunks of steps, and computes the
+            steps of each chunk once more in the backward pass: the same gradients, with memory
+            that grows with the square root of the time. True for chunks of about sqrt(time) steps,
+            an int for chunks of that many.
+        truncate_gradient: Number k of steps, for truncated backpropagation through time. The
+            steps, in the order processed, form blocks of k (the last one may be shorter), and no
+            gradient passes through the states from one block into the block before: what a step
+            contributes reaches back to the start of its block, so at most k steps. Outputs and
+            states stay the same. `None`: the gradient reaches back to the first step.
         **kwargs: `name`, `dtype`, `trainable` and `activity_regularizer`, as for any Keras layer.
 
     Call arguments:
@@ -108,6 +117,8 @@ class RNN(keras.layers.RNN):
         unroll: bool | int = False,
         zero_output_for_mask: bool = False,
         engine: str = "auto",
+        remat: bool | int = False,
+        truncate_gradient: int | None = None,
         **kwargs: Any,
     ) -> None:
         check_options(type(self), unroll, kwargs)
@@ -129,6 +140,8 @@ class RNN(keras.layers.RNN):
         self.unroll = unroll
         self.zero_output_for_mask = zero_output_for_mask
         self.engine = engines.check_name(engine)
+        self.remat = check_remat(remat)
+        self.truncate_gradient = check_truncation(truncate_gradient)
         self.supports_masking = True
         self.input_spec = None
         self.state_store = StateStore(name="stored_states") if stateful else None
@@ -224,6 +237,7 @@ class RNN(keras.layers.RNN):
         else:
             mask = merge_masks(sequences, mask, implicit, lengths)
             lengths = None
+            check_values(self.cell, sequences, mask)
         optional = {
             "initial_state": initial_state,
             "mask": mask,
@@ -488,6 +502,8 @@ class RNN(keras.layers.RNN):
             self.return_sequences,
             self.zero_output_for_mask,
             self.unroll,
+            self.remat,
+            self.truncate_gradient,
             self.compute_dtype,
             tuple(
                 (k, v if isinstance(v, plain) else id(v))

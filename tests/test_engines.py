@@ -379,6 +379,68 @@ def test_the_gradient_of_a_gradient_goes_through_an_engine(engine):
             np.testing.assert_allclose(other, loop, atol=TOLERANCE)
 
 
+def chunked(layer, name, value, x, states, **call):
+    """Return outputs, states and gradients with an option of the layer set for this one call."""
+    before = getattr(layer, name)
+    setattr(layer, name, value)
+    try:
+        return outcome(layer, layer.engine, x, states, **call)
+    finally:
+        setattr(layer, name, before)
+
+
+@pytest.mark.parametrize(
+    ("engine", "cell", "options"),
+    [
+        ("loop", "gru", {"dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2, "seed": 3}),
+        ("gated", "lstm", {"dropout": 0.3, "recurrent_dropout": 0.3, "seed": 3}),
+        ("kernel", "lstm", {}),
+    ],
+    ids=["loop", "gated", "kernel"],
+)
+@pytest.mark.parametrize("remat", [True, 4])
+def test_remat_changes_no_number(engine, cell, options, remat):
+    if engine != "loop" and BACKEND != "torch":
+        pytest.skip("remat is the plain loop's own here")
+    layer = layer_of((cell, {"units": 4, **options}), return_sequences=True, engine=engine)
+    x = data((BATCH, TIME, FEATURES))
+    layer.go_backwards = remat is True
+    arguments = (x, initial(layer))
+    want = outcome(layer, engine, *arguments, mask=MASK, training=True)
+    have = chunked(layer, "remat", remat, *arguments, mask=MASK, training=True)
+    assert want.keys() == have.keys()
+    for name, value in want.items():
+        scale = max(1.0, np.abs(value.astype("float64")).max(initial=0))
+        np.testing.assert_allclose(have[name], value, atol=TOLERANCE * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("remat", [False, 2])
+def test_a_truncated_gradient_reaches_back_to_the_start_of_its_block(remat):
+    layer = layer_of(("gru", {"units": 4}), engine="loop", remat=remat)
+    x, states = data((BATCH, TIME, FEATURES)), initial(layer)
+    whole = outcome(layer, "loop", x, states)
+    cut = chunked(layer, "truncate_gradient", 4, x, states)
+    tail = outcome(layer, "loop", x[:, 4:], [npy(layer(x[:, :4], initial_state=states)[1])])
+    for name in ("result 0", "result 1"):
+        np.testing.assert_allclose(cut[name], whole[name], atol=TOLERANCE)
+    assert not np.any(cut["argument 0"][:, :4]) and not np.any(cut["argument 1"])
+    np.testing.assert_allclose(cut["argument 0"][:, 4:], tail["argument 0"], atol=20 * TOLERANCE)
+    for name in [n for n in tail if n.startswith("weight")]:
+        np.testing.assert_allclose(cut[name], tail[name], atol=20 * TOLERANCE, err_msg=name)
+    # Longer blocks than the sequence change nothing.
+    same = chunked(layer, "truncate_gradient", 9, x, states)
+    np.testing.assert_allclose(same["argument 1"], whole["argument 1"], atol=20 * TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("remat", 0), ("remat", "yes"), ("truncate_gradient", 0), ("truncate_gradient", True)],
+)
+def test_a_senseless_length_of_chunks_is_refused(option, value):
+    cell = cellkit.create("gru", units=2)
+    assert repr(value) in raised(cellkit.RNN, cell, **{option: value})[1]
+
+
 def test_an_unknown_engine_is_refused():
     cell = cellkit.create("gru", units=2)
     assert "'turbo'" in raised(cellkit.RNN, cell, engine="turbo")[1]
@@ -389,6 +451,9 @@ def test_the_engine_is_in_the_configuration_where_it_was_named():
     assert "engine" not in cellkit.RNN(cell).get_config()
     config = cellkit.RNN(cell, engine="loop").get_config()
     assert cellkit.RNN.from_config(config).engine == "loop"
+    config = cellkit.RNN(cell, remat=True, truncate_gradient=5).get_config()
+    copy = cellkit.RNN.from_config(config)
+    assert (copy.remat, copy.truncate_gradient) == (True, 5)
 
 
 def test_a_report_before_and_after_the_first_call():

@@ -41,7 +41,7 @@ _BACKENDS = ("torch", "jax", "tensorflow")
 _MODULES: dict[str, dict[str, str]] = {
     "kernel": {"torch": "kernel_torch"},
     "scan": dict.fromkeys(_BACKENDS, "scan"),
-    "gated": {"torch": "gated_torch"},
+    "gated": {b: f"gated_{b}" for b in _BACKENDS},
     "projected": dict.fromkeys(_BACKENDS, "projected"),
     "loop": dict.fromkeys(_BACKENDS, "loop"),
 }
@@ -92,6 +92,8 @@ class Request:
             unroll=self.layer.unroll,
             scope=self.scope,
             add_loss=self.layer.add_loss,
+            remat=self.layer.remat,
+            truncate=self.layer.truncate_gradient,
         )
 
 
@@ -133,6 +135,10 @@ def why_not(name: str, request: Request) -> str | None:
     """Return why the engine `name` does not apply to `request`, or None if it does."""
     if name not in _engines:
         return f"it does not exist on {keras.backend.backend()}"
+    layer = request.layer
+    chunked = layer.remat or layer.truncate_gradient is not None
+    if chunked and _backend != "torch" and name not in ("loop", "projected"):
+        return f"remat and truncate_gradient are those of the loop on {_backend}"
     if name == "scan" and not _is_linear(request.cell):
         return f"{type(request.cell).__name__} is no `cellkit.linear.LinearCell`"
     reason: str | None = _engine(name).why_not(request)
@@ -193,7 +199,11 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         # Tensors of the call, or on JAX the tracers that stand for them.
         request.inputs = pack(structure, inputs)
         request.states, request.mask, request.scope.constants = states, mask, constants
-        result: tuple[Leaves, Any, Leaves] = engine.run(request)
+        result: tuple[Leaves, Any, Leaves]
+        if _chunks is not None and _chunks.wanted(request):
+            result = _chunks.run(request, engine)
+        else:
+            result = engine.run(request)
         return result
 
     key = (name, request.training, request.scope.one_step, *layer._settings())
@@ -237,6 +247,10 @@ if keras.backend.backend() == "torch":
 # above; and not at a call, where `torch.compile` would stop. Only the scan waits for a cell.
 _backend = keras.backend.backend()
 _engines: dict[str, Any] = {n: m[_backend] for n, m in _MODULES.items() if _backend in m}
+# On Torch any engine may be given one chunk after the other; the other loops do that themselves.
+_chunks: Any = None
+if _backend == "torch":
+    _chunks = importlib.import_module("cellkit.engines.chunks_torch")
 for _name in NAMES:
     if _name != "scan" and _name in _engines:
         _engine(_name)

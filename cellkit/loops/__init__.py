@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,9 @@ class Loop:
         unroll: True for a plain Python loop, or the number of steps per turn of a compiled loop.
         scope: Masks that are drawn once per sequence.
         add_loss: Takes the sum of the losses that the steps added.
+        remat: Whether to keep only the states between chunks for the backward pass; an int is the
+            number of steps of a chunk. Torch's loop is given whole chunks instead.
+        truncate: Number of steps after which the states carry no gradient further back, or None.
     """
 
     step: Step
@@ -50,6 +54,8 @@ class Loop:
     unroll: bool | int
     scope: SequenceScope
     add_loss: Callable[[Any], None]
+    remat: bool | int = False
+    truncate: int | None = None
 
 
 def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
@@ -69,6 +75,11 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
     """
     result: tuple[Leaves, Any, Leaves] = _backend.run(loop, inputs, states, mask)
     return result
+
+
+def chunk_length(remat: bool | int, time: int) -> int:
+    """Return the number of steps of a chunk, for sequences of `time` steps."""
+    return max(1, math.isqrt(time)) if remat is True else int(remat)
 
 
 def select(keep: Any, new: Any, old: Any) -> Any:

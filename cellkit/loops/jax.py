@@ -17,7 +17,7 @@ import keras
 
 from cellkit import _keras_compat as compat
 from cellkit._sequence import SequenceScope
-from cellkit.loops import Leaves, Loop, python
+from cellkit.loops import Leaves, Loop, chunk_length, python
 from cellkit.loops.recorder import Recorder
 
 
@@ -145,7 +145,8 @@ def _loop(
     first = [jax.ShapeDtypeStruct((x.shape[0], *x.shape[2:]), x.dtype) for x in inputs]
     written, has_losses, specs = _explore(loop, first, states)
     loop.scope.redraw()
-    if loop.unroll is True and inputs[0].shape[1]:
+    chunked = loop.remat or loop.truncate is not None
+    if loop.unroll is True and inputs[0].shape[1] and not chunked:
         return python.run(sys.modules[__name__], loop, inputs, states, mask)
 
     zeros = [jnp.zeros(s.shape, s.dtype) for s in specs]
@@ -173,7 +174,13 @@ def _loop(
 
     steps = jax.tree.map(in_order, (inputs, mask))
     carry = (states, zeros, values, jnp.zeros((), "float32"))
-    carry, emitted = jax.lax.scan(body, carry, steps, unroll=max(1, int(loop.unroll)))
+    time = inputs[0].shape[1]
+    levels: list[Any] = []
+    if loop.truncate is not None:
+        levels.append((loop.truncate, _detached))
+    if loop.remat and time:
+        levels.append((chunk_length(loop.remat, time), _recomputed))
+    carry, emitted = _scan(body, carry, steps, max(1, int(loop.unroll)), levels)
     states, last, values, loss = carry
     for variable, value in zip(written, values, strict=True):
         variable.assign(value)  # into `outer`
@@ -181,6 +188,51 @@ def _loop(
         outer.add_loss(loss)
     outputs = [jnp.swapaxes(y, 0, 1) for y in emitted] if loop.collect else None
     return last, outputs, states
+
+
+def _scan(body: Any, carry: Any, steps: Any, unroll: int, levels: list[Any]) -> tuple[Any, Any]:
+    """Scan over `steps`, in chunks of the size of the first level, by the levels that follow.
+
+    Args:
+        body: The step.
+        carry: What it hands on.
+        steps: Leaves of shape `(time, ...)`.
+        unroll: Steps per turn of the innermost loop.
+        levels: Pairs of the length of a chunk, and of what makes a function of the chunk's carry,
+            and of its number and steps, from one of its carry and steps.
+    """
+    if not levels:
+        return jax.lax.scan(body, carry, steps, unroll=unroll)
+    (size, around), *rest = levels
+    run = around(lambda carry, part: _scan(body, carry, part, unroll, rest))
+    length = jax.tree.leaves(steps)[0].shape[0]
+    whole = length // size
+    parts = jax.tree.map(lambda x: x[: whole * size].reshape(whole, size, *x.shape[1:]), steps)
+    carry, emitted = jax.lax.scan(run, carry, (jnp.arange(whole), parts))
+    emitted = jax.tree.map(lambda y: y.reshape(whole * size, *y.shape[2:]), emitted)
+    if whole * size < length:
+        rest_of_steps = jax.tree.map(lambda x: x[whole * size :], steps)
+        carry, tail = run(carry, (jnp.asarray(whole), rest_of_steps))
+        emitted = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), emitted, tail)
+    return carry, emitted
+
+
+def _recomputed(chunk: Any) -> Any:
+    """Compute a chunk once more in the backward pass."""
+    again = jax.checkpoint(chunk)
+    return lambda carry, numbered: again(carry, numbered[1])
+
+
+def _detached(chunk: Any) -> Any:
+    """Let no gradient pass from the states before a chunk, unless it is the first."""
+
+    def run(carry: Any, numbered: Any) -> Any:
+        index, steps = numbered
+        states, *others = carry
+        cut = [jnp.where(index == 0, s, jax.lax.stop_gradient(s)) for s in states]
+        return chunk((cut, *others), steps)
+
+    return run
 
 
 def _explore(loop: Loop, first: Leaves, states: Leaves) -> tuple[list[Any], bool, Leaves]:
