@@ -44,7 +44,7 @@ import keras  # noqa: E402
 import cellkit  # noqa: E402
 
 WORDS, UNITS, BATCH = 5000, 32, 64
-EPOCHS = 4 if options.data == "generated" else 2
+EPOCHS = 4 if options.data == "generated" else 5
 TEXTS = 1500 if options.quick else 6000
 REACH = 100  # words over which gradients are followed
 FAR = 60  # words back: where they are compared

@@ -40,7 +40,7 @@ import cellkit  # noqa: E402
 
 WORDS, UNITS, BATCH = 8000, 32, 64
 EPOCHS = 4
-TEXTS = 900 if options.quick else 5000
+TEXTS = 900 if options.quick else 4000
 MARGIN = 0.15  # by which a stack must be better than guessing
 
 

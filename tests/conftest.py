@@ -52,6 +52,7 @@ collect_ignore = (
         "examples/test_data.py",
         "examples/test_parts.py",
         "examples/test_text.py",
+        "examples/test_tour.py",
         "test_benchmarks.py",
         "test_cli.py",
         "test_docs_tables.py",
