@@ -205,8 +205,8 @@ def main() -> int:
     worst = min(rows, key=lambda row: row["accuracy"])
     claims = {
         f"with the same weights, all ways of the LSTM differ by {apart:.0e}": apart < 1e-4,
-        f"the least accurate, {worst['model']}, has {worst['accuracy']:.3f}, guessing 0.1, a linear "
-        f"model of the whole image {baseline:.3f}": worst["accuracy"] > 0.75,
+        f"the least accurate, {worst['model']}, has {worst['accuracy']:.3f}, guessing 0.1, a "
+        f"linear model of the whole image {baseline:.3f}": worst["accuracy"] > 0.75,
     }
     return _show.verdict(claims)
 
