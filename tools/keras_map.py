@@ -56,15 +56,12 @@ def run(backend: str) -> dict[str, Any]:
     from cellkit_conformance.judge import Judge
     from cellkit_conformance.profiles import Profile
     from cellkit_conformance.targets import describe
-    from cellkit_conformance.worker import divide_processor
+    from cellkit_conformance.worker import compile_cheaply, divide_processor
 
     divide_processor(backend)
+    compile_cheaply(backend)
     if backend != "tensorflow":
         sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
-    if backend == "jax":
-        import jax
-
-        jax.config.update("jax_disable_most_optimizations", True)
     profile, start = Profile("quick", examples=2, all_cases=False, timeout=60.0), time.time()
     found: dict[str, dict[str, list[str]]] = {}
     for name in CELLS:

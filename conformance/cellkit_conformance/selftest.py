@@ -71,18 +71,14 @@ def run_mutants(names: Sequence[str] = ()) -> None:
     import keras
 
     from cellkit_conformance.mutants import MUTANTS
-    from cellkit_conformance.worker import divide_processor
+    from cellkit_conformance.worker import compile_cheaply, divide_processor
 
     backend = keras.backend.backend()
     divide_processor(backend)
+    compile_cheaply(backend)
     if backend != "tensorflow":
         # Keras would import it to serialise its first config, which takes seconds.
         sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
-    if backend == "jax":
-        import jax
-
-        # The mutants compile much and compute little.
-        jax.config.update("jax_disable_most_optimizations", True)
     for mutant in MUTANTS:
         if names and mutant.name not in names:
             continue

@@ -57,12 +57,13 @@ def config_round_trip(ctx: Context) -> None:
 def config_is_complete(ctx: Context) -> None:
     """Look for every constructor argument in the config."""
     for subject in ctx.cases(every=True):
-        config = _config(subject)
+        _require_layer(subject)
+        config = subject.fresh_cell().get_config()
         try:
             json.dumps(config)
         except (TypeError, ValueError) as error:
             ctx.fail(f"the config is not JSON: {error}")
-        for name in parameters_of(subject.cell.__class__):
+        for name in parameters_of(ctx.target.cls):
             ctx.require(name in config, f"the constructor argument {name!r} is not in the config")
         for name, given in subject.kwargs.items():
             ctx.require(name in config, f"the argument {name!r} is not in the config")
@@ -377,9 +378,13 @@ def _defaults(cls: type) -> list[str]:
 
 
 def _config(subject: Subject) -> dict[str, Any]:
-    if not hasattr(subject.cell, "get_config"):
-        raise NotApplicable("a plain object has no config")
+    _require_layer(subject)
     return subject.cell.get_config()
+
+
+def _require_layer(subject: Subject) -> None:
+    if not hasattr(subject.target.cls, "get_config"):
+        raise NotApplicable("a plain object has no config")
 
 
 def _means(stored: Any, given: Any) -> bool:
