@@ -100,6 +100,9 @@ LayerNormSimpleRNNCell.spec = CellSpec(
     paper=Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
     symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b", "gamma": "gamma"}),
     traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
+    # A rounding error is divided by the standard deviation of the units, which of the four here may
+    # be a quarter, and smaller weights don't damp it: they are normalised away.
+    tolerance=4.0,
     states=("h",),
     configure=configure,
 )
