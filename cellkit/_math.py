@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from cellkit._errors import problem
+
+
+class _Products(threading.local):
+    """What stands in for products with weights in each thread."""
+
+    function: Callable[[Any, Any], Any] | None = None
+
+
+_products = _Products()
+
+
+@contextlib.contextmanager
+def matmul_as(function: Callable[[Any, Any], Any]) -> Iterator[None]:
+    """Let `function` compute every `matmul` with a weight in here.
+
+    For engines that differentiate the products of a step in their own way.
+
+    Args:
+        function: Takes the tensor and the Keras variable, returns their product.
+    """
+    outer, _products.function = _products.function, function
+    try:
+        yield
+    finally:
+        _products.function = outer
 
 
 def value_of(x: Any) -> Any:
@@ -28,6 +56,8 @@ def matmul(x: Any, kernel: Any) -> Any:
     Returns:
         Tensor of shape `(..., m)`.
     """
+    if _products.function is not None and isinstance(kernel, keras.Variable):
+        return _products.function(value_of(x), kernel)
     return value_of(x) @ value_of(kernel)
 
 

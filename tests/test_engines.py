@@ -267,8 +267,8 @@ def test_what_cannot_be_projected_falls_back_to_the_loop(cell, options, reason):
     layer = cellkit.RNN(cell, **options)
     layer(x)
     report = layer.engine_report()
-    assert report.engine == "loop"
     if BACKEND == "torch":  # elsewhere it is not tried, being no faster
+        assert report.engine == "loop"
         assert reason in report.reasons["projected"]
         assert reason in str(report)
     named = cellkit.RNN(cell, engine="projected", **options)
@@ -317,8 +317,8 @@ class Scaled(cellkit.get("ugrnn").cls):
     ids=["step", "combine", "weights", "softmax", "zoneout", "draws", "mgu"],
 )
 def test_what_is_more_than_gates_does_not_take_the_gated_engine(cell, reason):
-    if "gated" not in engines._engines:
-        pytest.skip(f"no gated engine on {BACKEND}")
+    if BACKEND != "torch":
+        pytest.skip("the gated engines of the other backends run steps of any kind")
     layer = cellkit.RNN(cell)
     layer(data((BATCH, TIME, FEATURES), dtype="float32"), training=True)
     report = layer.engine_report()

@@ -1,0 +1,181 @@
+"""One step of a cell as a function of tensors alone, for engines that differentiate it themselves.
+
+All cells of cellkit qualify whose step depends on nothing but its inputs, its states, weights, and
+masks that are drawn once per call. Its products with weights (`cellkit.matmul`) are known by name:
+an engine may compute them as it likes, and sum their gradients up in one product per weight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from cellkit._math import matmul_as, value_of
+from cellkit._sequence import SequenceScope, sequence_scope
+from cellkit.cell import Cell
+from cellkit.engines import pack
+from cellkit.engines.projected import _row_wise
+from cellkit.loops.recorder import Recorder
+from cellkit.running import trace
+
+if TYPE_CHECKING:
+    from cellkit.engines import Request
+    from cellkit.loops import Leaves
+
+Product = Callable[[int, Any], Any]
+
+
+def why_not(request: Request) -> str | None:
+    """Return why a step is no such function, or None if it is one."""
+    cell, name = request.cell, type(request.cell).__name__
+    if not isinstance(cell, Cell):
+        return f"{name} is no `cellkit.Cell`, whose `project` stands apart from its `step`"
+    for method in ("call", "prepare", "advance"):
+        if getattr(getattr(cell, method), "__func__", None) is not getattr(Cell, method):
+            return f"{name} has a `{method}` of its own"
+    if not request.runner.direct:
+        return f"{name} has a dtype of its own, or an activity regularizer"
+    if request.layer.unroll is True:
+        return "unroll=True asks for the plain loop"
+    if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
+        return "there is nothing to compute: no row, or no time step"
+    if not request.layer._holder.make("row-wise", lambda: _row_wise(request)):
+        return f"what {name}.project returns does not have one row for each row of the inputs"
+    reason: str | None = plan_of(request).reason
+    return reason
+
+
+@dataclasses.dataclass
+class Plan:
+    """What one step does, learnt from tracing it.
+
+    Args:
+        reason: Why a step is no function of tensors alone, or None.
+        kernels: The weights of the products, in the order of the products.
+        others: The variables that a step reads beside them.
+    """
+
+    reason: str | None
+    kernels: list[Any] = dataclasses.field(default_factory=list)
+    others: list[Any] = dataclasses.field(default_factory=list)
+
+
+def plan_of(request: Request) -> Plan:
+    """Return what a step of this request does."""
+    # Everything that a step could depend on and a user could change between two calls.
+    key = ("step", request.training, *map(id, vars(request.cell).values()))
+    plan: Plan = request.layer._holder.make(key, lambda: _explore(request))
+    return plan
+
+
+def _explore(request: Request) -> Plan:
+    """Trace one step abstractly. Nothing runs, so nothing happens one time too often."""
+    cell, name, training = request.cell, type(request.cell).__name__, request.training
+    if request.scope.stock:
+        return Plan(f"{name} has cells of Keras inside, which keep masks to themselves")
+    kernels: list[Any] = []
+    recorder = Recorder()
+
+    def product(x: Any, kernel: Any) -> Any:
+        known = id(kernel) in recorder.read
+        result = x @ value_of(kernel)
+        if not known:
+            recorder.read.pop(id(kernel), None)
+        kernels.append(kernel)
+        return result
+
+    def one(inputs: Any, states: Leaves) -> Any:
+        kernels.clear()
+        with sequence_scope(SequenceScope(keras.ops.shape(states[0])[0]), [], training):
+            with Recorder():
+                projected = cell.prepare(inputs, training)
+                # Draws the masks that are drawn once per call.
+                request.runner.run(cell.advance, projected, states, training, {})
+            with recorder, matmul_as(product):
+                output, news = request.runner.run(cell.advance, projected, states, training, {})
+        return keras.tree.flatten(projected), keras.tree.flatten(output), news
+
+    inputs = keras.tree.map_structure(
+        lambda x: keras.KerasTensor((x.shape[0], *x.shape[2:]), dtype=_dtype(x)), request.inputs
+    )
+    states = [keras.KerasTensor(tuple(s.shape), dtype=_dtype(s)) for s in request.states]
+    found = trace(one, inputs, states)
+    if recorder.written:
+        return Plan(f"a step of {name} writes a variable, or draws random numbers")
+    if recorder.losses:
+        return Plan(f"a step of {name} adds a loss")
+    if not all(keras.backend.is_float_dtype(_dtype(x)) for x in keras.tree.flatten(found)):
+        return Plan(f"not all that a step of {name} takes and returns are real numbers")
+    others = list(recorder.read.values())
+    if not all(keras.backend.is_float_dtype(v.dtype) for v in others):
+        return Plan(f"a step of {name} reads a variable that is no real number")
+    return Plan(None, kernels, others)
+
+
+def _dtype(x: Any) -> str:
+    return str(keras.backend.standardize_dtype(x.dtype))
+
+
+class Step:
+    """The step as a function of arrays.
+
+    Args:
+        request: The run.
+        plan: What a step reads.
+        projected: The structure of its inputs.
+    """
+
+    def __init__(self, request: Request, plan: Plan, projected: Any) -> None:
+        self.request, self.plan, self.projected = request, plan, projected
+
+    def __call__(
+        self, inputs: Leaves, states: Leaves, others: Leaves, masks: Any, product: Product
+    ) -> tuple[Leaves, Leaves]:
+        """Return the output and the new states.
+
+        Args:
+            inputs: The projected inputs of the step.
+            states: The states.
+            others: Values of the variables beside the kernels.
+            masks: The masks of this call, by their keys.
+            product: Returns the product of a tensor with the kernel of this index.
+        """
+        with self.request.scope.substituted(masks):
+            return self.traced(inputs, states, others, product)
+
+    def traced(
+        self, inputs: Leaves, states: Leaves, others: Leaves, product: Product
+    ) -> tuple[Leaves, Leaves]:
+        """Return the output and the new states, and let the scope draw its masks."""
+        request, count = self.request, iter(range(len(self.plan.kernels)))
+        # A backward loop is traced when the call of the layer is over: all that the step takes
+        # from its surroundings is put up again.
+        with (
+            sequence_scope(request.scope, [], request.training),
+            _Values(zip(self.plan.others, others, strict=True)),
+            matmul_as(lambda x, _: product(next(count), x)),
+        ):
+            output, states = request.runner.run(
+                request.cell.advance,
+                pack(self.projected, inputs),
+                states,
+                request.training,
+                {},
+            )
+            return request.form.flatten(output), states
+
+
+class _Values(Recorder):
+    """Gives variables the values that they have for the layer, cast where Keras casts them."""
+
+    def __init__(self, values: Iterable[tuple[keras.Variable, Any]]) -> None:
+        super().__init__()
+        self._given = {id(variable): value for variable, value in values}
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        """Return the value of `variable` here or in an enclosing scope."""
+        value = self._given.get(id(variable))
+        return super().get_current_value(variable) if value is None else value
