@@ -227,7 +227,9 @@ def replay(
     if not plan.work():
         print("There is no such failure in the report.")
         return EXIT_CONFORMANT
-    return _conform(plan, [], Files(json_file), None, durations=False)
+    # The scripts of the first run stay: this one's go into a folder of their own.
+    files = Files(json_file, scripts=json_file.with_suffix(""))
+    return _conform(plan, [], files, None, durations=False)
 
 
 def replay_plan(
