@@ -76,7 +76,8 @@ def make(name, inputs, rng, **options):
 
 def expected(layer, spec, inputs, states, mask=None, **options):
     """Run the oracle over the reference; None as states means the spec's own initial ones."""
-    symbols = {k: w.astype("float64") for k, w in export_weights(layer.cell, spec=spec).items()}
+    weights = export_weights(layer.cell, spec=spec)
+    symbols = {k: w.astype(np.promote_types(w.dtype, "float64")) for k, w in weights.items()}
     config = {**layer.cell.get_config(), **options}
     if states is None and spec.initial_state is not None:
         states = spec.initial_state(symbols, B, config)
