@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import sys
 from typing import Any
 
 import tensorflow as tf
 
 from cellkit import _keras_compat as compat
+from cellkit._sequence import reopened
 from cellkit.loops import Leaves, Loop, python
 from cellkit.loops.recorder import Recorder
 
@@ -37,7 +40,8 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
     batch, length = inputs[0].shape[:2]
     if batch == 0:
         return _no_rows(loop, inputs, states)
-    if length and (tf.executing_eagerly() or loop.unroll is True):
+    chunked = loop.remat or loop.truncate is not None
+    if length and not chunked and (tf.executing_eagerly() or loop.unroll is True):
         return python.run(sys.modules[__name__], loop, inputs, states, mask)
     return _while(loop, inputs, states, mask)
 
@@ -51,7 +55,7 @@ def _no_rows(loop: Loop, inputs: Leaves, states: Leaves) -> tuple[Leaves, Any, L
         [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in leaves]
         for leaves in (inputs, states)
     ]
-    _, _, specs = _explore(loop, *unknown)
+    specs = _explore(loop, *unknown).specs
     last = [tf.zeros([0, *s.shape[1:]], s.dtype) for s in specs]
     if not loop.collect:
         return last, None, states
@@ -61,35 +65,80 @@ def _no_rows(loop: Loop, inputs: Leaves, states: Leaves) -> tuple[Leaves, Any, L
 
 
 def _while(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
-    written, has_losses, specs = _explore(loop, inputs, states)
+    found = _explore(loop, inputs, states)
     loop.scope.redraw()
     batch, length = tf.shape(inputs[0])[0], tf.shape(inputs[0])[1]
     with Recorder() as scope:  # values of an enclosing stateless call, if there is one
-        values = [tf.convert_to_tensor(compat.raw_value(v, scope)) for v in written]
-    zeros = [tf.zeros([batch, *s.shape[1:]], s.dtype) for s in specs]
-    for zero, spec in zip(zeros, specs, strict=True):
+        values = [tf.convert_to_tensor(compat.raw_value(v, scope)) for v in found.written]
+    zeros = [tf.zeros([batch, *s.shape[1:]], s.dtype) for s in found.specs]
+    for zero, spec in zip(zeros, found.specs, strict=True):
         zero.set_shape([inputs[0].shape[0], *spec.shape[1:]])
-    columns = [_column(x, length, loop.reverse) for x in inputs]
-    keeps = None if mask is None else _column(mask, length, loop.reverse)
+    steps = [_in_order(x, loop.reverse) for x in (*inputs, *([] if mask is None else [mask]))]
+    like = zeros if loop.collect else []
+    span: Any = functools.partial(_span, loop, found, mask is not None)
+    if loop.remat and inputs[0].shape[1] != 0:
+        span = _recomputed(loop, found, span, length, like)
+    if loop.truncate is not None and inputs[0].shape[1] != 0:
+        span = functools.partial(_chunks, _detached(span, len(states)), loop.truncate, like)
+    carry = [*states, *zeros, *values, tf.zeros((), "float32")]
+    carry, emitted = span(carry, steps)
+    states, last, values, loss = _parted(carry, len(states), len(zeros))
+    for variable, value in zip(found.written, values, strict=True):
+        variable.assign(value)
+    if found.losses:
+        loop.add_loss(loss)
+    outputs = None
+    if loop.collect:
+        outputs = [_swap(y) for y in emitted]
+        for y, zero in zip(outputs, zeros, strict=True):
+            y.set_shape([*inputs[0].shape[:2], *zero.shape[1:]])
+    return last, outputs, states
+
+
+def _parted(carry: Leaves, states: int, outputs: int) -> tuple[Leaves, Leaves, Leaves, Any]:
+    """Return states, the last output, values of variables, and losses."""
+    end = states + outputs
+    return carry[:states], carry[states:end], carry[end:-1], carry[-1]
+
+
+def _span(
+    loop: Loop, found: _Found, masked: bool, carry: Leaves, steps: Leaves
+) -> tuple[Leaves, Leaves]:
+    """Run a span of steps.
+
+    Args:
+        loop: What to run.
+        found: What is known of a step.
+        masked: Whether the last of `steps` is the mask.
+        carry: States, last output, values of variables, losses.
+        steps: Leaves of shape `(time, batch, ...)`, in the order of processing.
+
+    Returns:
+        The new carry, and the outputs `(time, batch, ...)`, of which there are none unless wanted.
+    """
+    length = tf.shape(steps[0])[0]
+    columns = [
+        tf.TensorArray(x.dtype, size=length, element_shape=x.shape[1:]).unstack(x) for x in steps
+    ]
+    count = len(carry) - len(found.specs) - len(found.written) - 1
+    states, last, values, loss = _parted(carry, count, len(found.specs))
     emitted = [
-        tf.TensorArray(s.dtype, size=length, element_shape=z.shape)
-        for s, z in zip(specs, zeros, strict=True)
-        if loop.collect
+        tf.TensorArray(y.dtype, size=length, element_shape=y.shape) for y in last if loop.collect
     ]
 
     def body(t: Any, states: Leaves, last: Leaves, values: Leaves, loss: Any, emitted: Any) -> Any:
         x = [c.read(t) for c in columns]
-        if written or has_losses:
-            with Recorder(zip(written, values, strict=True)) as recorder:
+        keep = x.pop() if masked else None
+        if found.written or found.losses:
+            with Recorder(zip(found.written, values, strict=True)) as recorder:
                 output, new_states = loop.step(x, states)
-            values = [recorder.get_current_value(v) for v in written]
+            values = [recorder.get_current_value(v) for v in found.written]
             for extra in recorder.losses:
                 loss = loss + tf.cast(extra, loss.dtype)
         else:
             output, new_states = loop.step(x, states)
         out = output
-        if keeps is not None:
-            keep = keeps.read(t)
+        if keep is not None:
             out = [select(keep, o, 0) for o in output]
             output = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
             new_states = [select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
@@ -105,19 +154,104 @@ def _while(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leave
     _, states, last, values, loss, emitted = tf.while_loop(
         lambda t, *_: t < length,
         body,
-        (tf.constant(0), list(states), zeros, values, tf.zeros((), "float32"), emitted),
+        (tf.constant(0), list(states), list(last), list(values), loss, emitted),
         maximum_iterations=length,
     )
-    for variable, value in zip(written, values, strict=True):
-        variable.assign(value)
-    if has_losses:
-        loop.add_loss(loss)
-    outputs = None
-    if loop.collect:
-        outputs = [_swap(a.stack()) for a in emitted]
-        for y in outputs:
-            y.set_shape([inputs[0].shape[0], inputs[0].shape[1], *y.shape[2:]])
-    return last, outputs, states
+    return [*states, *last, *values, loss], [a.stack() for a in emitted]
+
+
+def _chunks(
+    chunk: Any, size: Any, like: Leaves, carry: Leaves, steps: Leaves
+) -> tuple[Leaves, Leaves]:
+    """Run ``chunk(number, carry, steps)`` over chunks of `size` steps; see `_span`.
+
+    Args:
+        chunk: Returns the new carry and the chunk's outputs.
+        size: Number of steps of all chunks but the last.
+        like: For each output a tensor of the shape and dtype that it has at one step.
+        carry: What the first chunk starts from.
+        steps: Leaves of shape `(time, batch, ...)`.
+    """
+    length = tf.shape(steps[0])[0]
+    count = (length + size - 1) // size
+    lengths = tf.minimum(size, length - size * tf.range(count))
+
+    def array(dtype: Any, shape: Any) -> Any:
+        return tf.TensorArray(dtype, count, element_shape=[None, *shape], infer_shape=False)
+
+    columns = [array(x.dtype, x.shape[1:]).split(x, lengths) for x in steps]
+
+    def body(i: Any, carry: Leaves, emitted: Any) -> Any:
+        parts = []
+        for c, x in zip(columns, steps, strict=True):
+            part = c.read(i)
+            part.set_shape([None, *x.shape[1:]])
+            parts.append(part)
+        new, outputs = chunk(i, carry, parts)
+        for after, before in zip(new, carry, strict=True):
+            after.set_shape(before.shape)
+        return i + 1, new, [a.write(i, y) for a, y in zip(emitted, outputs, strict=True)]
+
+    emitted = [array(y.dtype, y.shape) for y in like]
+    _, carry, emitted = tf.while_loop(
+        lambda i, *_: i < count,
+        body,
+        (tf.constant(0), list(carry), emitted),
+        maximum_iterations=count,
+    )
+    return carry, [a.concat() for a in emitted]
+
+
+def _detached(span: Any, states: int) -> Any:
+    """Return a chunk into which no gradient passes from the states before, but for the first."""
+
+    def chunk(i: Any, carry: Leaves, steps: Leaves) -> tuple[Leaves, Leaves]:
+        cut = [tf.where(i == 0, s, tf.stop_gradient(s)) for s in carry[:states]]
+        return span([*cut, *carry[states:]], steps)
+
+    return chunk
+
+
+def _recomputed(loop: Loop, found: _Found, span: Any, length: Any, like: Leaves) -> Any:
+    """Return a span that keeps the carry between chunks, and computes them again when needed."""
+    size: Any = loop.remat
+    if loop.remat is True:
+        size = tf.maximum(1, tf.cast(tf.sqrt(tf.cast(length, "float32")), "int32"))
+    # In the dtype that the layer gives them: the second run comes when the layer's call is over.
+    weights = [tf.convert_to_tensor(v.value) for v in found.read]
+    drawn = [compat.cached_dropout_masks(cell) for cell in loop.scope.stock]
+
+    def chunk(_: Any, carry: Leaves, steps: Leaves) -> tuple[Leaves, Leaves]:
+        counts = len(carry), len(steps)
+
+        def compute(*tensors: Any) -> list[Any]:
+            carry, steps = list(tensors[: counts[0]]), list(tensors[counts[0] : sum(counts)])
+            values = zip(found.read, tensors[sum(counts) :], strict=True)
+            with reopened(loop.scope, drawn), Recorder(values):
+                carry, emitted = span(carry, steps)
+            return [*carry, *emitted]
+
+        @tf.custom_gradient
+        def run(*tensors: Any) -> Any:
+            results = compute(*tensors)
+
+            def gradient(*upstream: Any) -> list[Any]:
+                floats = [x for x in tensors if x.dtype.is_floating]
+                with tf.GradientTape() as tape:
+                    tape.watch(floats)
+                    again = compute(*tensors)
+                pairs = [
+                    (y, g) for y, g in zip(again, upstream, strict=True) if y.dtype.is_floating
+                ]
+                grads = iter(tape.gradient([y for y, _ in pairs], floats, [g for _, g in pairs]))
+                return [next(grads) if x.dtype.is_floating else None for x in tensors]
+
+            return results, gradient
+
+        results = run(*carry, *steps, *weights)
+        return list(results[: counts[0]]), list(results[counts[0] :])
+
+    return functools.partial(_chunks, chunk, size, like)
 
 
 def _swap(x: Any) -> Any:
@@ -125,26 +259,31 @@ def _swap(x: Any) -> Any:
     return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
 
 
-def _column(x: Any, length: Any, reverse: bool) -> Any:
-    """Return `(batch, time, ...)` as an array of its steps, in the order of processing."""
+def _in_order(x: Any, reverse: bool) -> Any:
+    """Return `(batch, time, ...)` as `(time, batch, ...)`, in the order of processing."""
     steps = _swap(x)
-    steps = tf.reverse(steps, [0]) if reverse else steps
-    array = tf.TensorArray(x.dtype, size=length, element_shape=steps.shape[1:])
-    return array.unstack(steps)
+    return tf.reverse(steps, [0]) if reverse else steps
 
 
-def _explore(loop: Loop, inputs: Leaves, states: Leaves) -> tuple[list[Any], bool, Leaves]:
-    """Trace one step in a graph that is thrown away.
+@dataclasses.dataclass
+class _Found:
+    """What is known of a step: variables that it reads and writes, losses, outputs."""
 
-    Returns:
-        The variables that the step writes, whether it adds losses, and its outputs' specs.
-    """
+    read: list[Any]
+    written: list[Any]
+    losses: bool
+    specs: list[Any]
+
+
+def _explore(loop: Loop, inputs: Leaves, states: Leaves) -> _Found:
+    """Trace one step in a graph that is thrown away, and return what is known of it then."""
     found: dict[str, Any] = {}
 
     @tf.function(autograph=False)
     def step(x: Leaves, s: Leaves) -> Leaves:
         with Recorder() as recorder:
             output, _ = loop.step(x, s)
+        found["read"] = list(recorder.read.values())
         found["written"] = list(recorder.written.values())
         found["losses"] = bool(recorder.losses)
         return output
@@ -153,4 +292,4 @@ def _explore(loop: Loop, inputs: Leaves, states: Leaves) -> tuple[list[Any], boo
         [tf.TensorSpec([x.shape[0], *x.shape[2:]], x.dtype) for x in inputs],
         [tf.TensorSpec(s.shape, s.dtype) for s in states],
     )
-    return found["written"], found["losses"], tf.nest.flatten(concrete.structured_outputs)
+    return _Found(**found, specs=tf.nest.flatten(concrete.structured_outputs))
