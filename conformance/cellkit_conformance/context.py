@@ -34,6 +34,8 @@ class Context:
         seed: Of all that is drawn.
         shrink: Whether a failing example is made smaller.
         exchange: Where the backends of a run leave what the others compare with.
+        about_the_cell: Whether what is checked may depend on the constructor case. The loop treats
+            all cases alike.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Context:
         seed: int = 0,
         shrink: bool = True,
         exchange: Exchange | None = None,
+        about_the_cell: bool = True,
     ) -> None:
         self.target = target
         self.layer = layer
@@ -52,6 +55,7 @@ class Context:
         self.seed = seed
         self.shrink = shrink
         self.exchange = exchange
+        self.about_the_cell = about_the_cell
         self._subjects = subjects
         self.examples = 0
         self.error: float | None = None
@@ -100,13 +104,14 @@ class Context:
         return list(self._subjects.values())
 
     def cases(self, every: bool = False) -> Iterator[Subject]:
-        """Go through the cases: the first one in a quick run, all otherwise.
+        """Go through the cases, or take the first one alone, as the profile says.
 
         Args:
             every: Go through all of them whatever the profile.
         """
         names = list(self.target.cases)
-        for name in names if every or self.profile.all_cases else names[:1]:
+        every = every or (self.profile.all_cases and self.about_the_cell)
+        for name in names if every or not self.profile.divide else names[:1]:
             subject = self.subject(name)
             subject.set_weights(self.seed % 1000)
             yield subject
@@ -239,7 +244,7 @@ class Context:
 
         draws = self.profile.examples if draws is None else draws
         chosen = edges(space, self.seed)
-        if self.profile.divide and self.profile.all_cases:
+        if self.profile.divide and self.profile.all_cases and self.about_the_cell:
             cases = list(self.target.cases)
             position = cases.index(subject.case)
             chosen = chosen[position :: len(cases)] if position else chosen

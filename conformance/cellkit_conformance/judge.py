@@ -26,6 +26,10 @@ from cellkit_conformance.subject import Subject
 from cellkit_conformance.targets import Target
 
 
+ABOUT_THE_CELL = frozenset({"STR", "NUM", "GRD", "SER", "DTY"})
+"""Groups whose checks run for every constructor case where the profile says so."""
+
+
 class Judge:
     """Runs checks for one cell; what the checks share is made once.
 
@@ -85,6 +89,7 @@ class Judge:
             self.seed,
             self.shrink,
             self.exchange,
+            requirements()[identifier].group in ABOUT_THE_CELL,
         )
         start = time.perf_counter()
         # Keras draws the seeds that nobody gave from these; the outcome must not depend on them.
