@@ -560,7 +560,10 @@ def tensor(array: np.ndarray) -> str:
 
 def plain_array(array: np.ndarray) -> str:
     """Write an array as an expression that makes a NumPy array."""
-    return f'np.array({_values(array)}, "{array.dtype}")'
+    text = _values(array)
+    if text.startswith("np."):  # np.zeros(...) or np.full(...), which take the dtype themselves
+        return f'{text[:-1]}, "{array.dtype}")'
+    return f'np.array({text}, "{array.dtype}")'
 
 
 def _values(array: np.ndarray) -> str:
