@@ -25,7 +25,6 @@ from cellkit_conformance.profiles import Profile
 from cellkit_conformance.subject import Subject
 from cellkit_conformance.targets import Target
 
-
 ABOUT_THE_CELL = frozenset({"STR", "NUM", "GRD", "SER", "DTY"})
 """Groups whose checks run for every constructor case where the profile says so."""
 
