@@ -78,6 +78,9 @@ def _explore(request: Request) -> Plan:
         return Plan(f"{name} has cells of Keras inside, which keep masks to themselves")
     kernels: list[Any] = []
     recorder = Recorder()
+    # In `fit` on JAX the variables have values only in the scope of the training step, which the
+    # one that `trace` opens would hide.
+    values = [(v, value_of(v)) for v in cell.variables]
 
     def product(x: Any, kernel: Any) -> Any:
         known = id(kernel) in recorder.read
@@ -89,7 +92,8 @@ def _explore(request: Request) -> Plan:
 
     def one(inputs: Any, states: Leaves) -> Any:
         kernels.clear()
-        with sequence_scope(SequenceScope(keras.ops.shape(states[0])[0]), [], training):
+        scope = SequenceScope(keras.ops.shape(states[0])[0])
+        with Recorder(values), sequence_scope(scope, [], training):
             with Recorder():
                 projected = cell.prepare(inputs, training)
                 # Draws the masks that are drawn once per call.
