@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from cell_numbers import DTYPE
 from keras import ops
 from test_engines import BATCH, FEATURES, MASK, TIME, assert_equal, data, initial, layer_of, npy
 from three_parts import raised
@@ -53,7 +54,7 @@ class Twice(cellkit.Cell):
 
 
 def test_products_of_products_and_of_inputs_that_are_not_projected():
-    layer = layer_of(Twice(4, dtype=keras.config.floatx()), return_sequences=True)
+    layer = layer_of(Twice(4, dtype=DTYPE), return_sequences=True)
     assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer), mask=MASK)
 
 
@@ -153,7 +154,8 @@ def test_a_batch_of_batches_on_jax():
 
     layer = layer_of(("lstm", {"units": 4}), return_sequences=True)
     x = data((2, BATCH, TIME, FEATURES))
-    weights, others = ([v.value for v in vs] for vs in (layer.trainable_variables, []))
+    weights = [v.value for v in layer.trainable_variables]
+    others = [v.value for v in layer.non_trainable_variables]
 
     def gradient(x):
         return jax.grad(lambda w: (layer.stateless_call(w, others, x)[0][0] ** 2).sum())(weights)
@@ -177,7 +179,7 @@ def test_tensorflow_graphs_of_unknown_sizes_and_xla(xla):
     for layer.engine in ("loop", "gated"):
 
         @tf.function(
-            autograph=False, jit_compile=xla, input_signature=[tf.TensorSpec(shape, "float32")]
+            autograph=False, jit_compile=xla, input_signature=[tf.TensorSpec(shape, DTYPE)]
         )
         def run(x):
             with tf.GradientTape() as tape:

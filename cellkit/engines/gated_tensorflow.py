@@ -108,14 +108,14 @@ class _Sequence:
         @tf.custom_gradient
         def function(*arguments: Any) -> Any:
             parts = _divide(arguments, counts)
-            last, emitted, finals, saved = self.forward(*parts, self.training)
+            last, emitted, finals, saved = self.forward(parts, self.training)
             results = [*last, *emitted, *finals]
             sizes = [len(last), len(emitted), len(finals)]
 
             def gradient(*grads: Any) -> Any:
                 d_last, d_emitted, d_states = _divide(grads, sizes)
                 # A gradient at inference is rare: what it needs was not kept.
-                kept = saved or self.forward(*parts, True)[-1]
+                kept = saved or self.forward(parts, True)[-1]
                 return self.backward(parts, kept, d_last, d_emitted, d_states)
 
             return results, gradient
@@ -138,15 +138,14 @@ class _Sequence:
         out = [select(keep, o, 0) for o in output] if self.zero_masked else held
         return news, held, out if self.collect else []
 
-    def forward(
-        self, kernels: Leaves, others: Leaves, inputs: Leaves, states: Leaves, save: bool
-    ) -> Any:
+    def forward(self, arguments: list[Leaves], save: bool) -> Any:
         """Run all steps.
 
         Returns:
             The last output, what is emitted, the final states; and with `save` what a gradient
             needs: the states before each step and the products, else None.
         """
+        kernels, others, inputs, states = arguments
         shapes = [[self.batch, *s.shape[1:]] for s in self.output]
         zeros = [tf.zeros(shape, s.dtype) for shape, s in zip(shapes, self.output, strict=True)]
         fetch = [_unstack(x, self.length) for x in inputs]

@@ -184,7 +184,7 @@ def _curves(results: dict[str, Any], backend: str) -> Any:
     for column, (which, title) in enumerate(titles.items()):
         shapes = sorted(
             (s for s in {centre, *extra} if _differs_only_in(s, centre, which)),
-            key=lambda s, which=which: s[which],
+            key=operator.itemgetter(which),
         )
         for row, mode in enumerate(MODES):
             axis = axes[row][column]
