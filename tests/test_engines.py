@@ -379,6 +379,26 @@ def test_the_gradient_of_a_gradient_goes_through_an_engine(engine):
             np.testing.assert_allclose(other, loop, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("shape", [(0, TIME), (BATCH, 0), (BATCH, 1)])
+@pytest.mark.parametrize("cell", ["lstm", "ugrnn"])
+def test_the_engine_chosen_takes_any_number_of_rows_and_steps(cell, shape):
+    layer = layer_of((cell, {"units": 4}), return_sequences=True)
+    results = []
+    for layer.engine in ("loop", "auto"):
+        results.append([npy(y) for y in layer(data((*shape, FEATURES)))])
+    for loop, auto in zip(*results, strict=True):
+        np.testing.assert_allclose(auto, loop, atol=TOLERANCE)
+
+
+def test_a_stateful_layer_goes_on_with_any_engine():
+    x = data((BATCH, TIME, FEATURES))
+    for cell in ("lstm", "ugrnn"):
+        whole = layer_of((cell, {"units": 4}), return_sequences=True, engine="loop")
+        parts = cellkit.RNN(whole.cell, return_sequences=True, stateful=True, dtype=DTYPE)
+        y = np.concatenate([npy(parts(x[:, :4])), npy(parts(x[:, 4:]))], axis=1)
+        np.testing.assert_allclose(y, npy(whole(x)[0]), atol=TOLERANCE)
+
+
 def chunked(layer, name, value, x, states, **call):
     """Return outputs, states and gradients with an option of the layer set for this one call."""
     before = getattr(layer, name)
