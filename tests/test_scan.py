@@ -150,7 +150,8 @@ def test_the_scan_equals_the_loop(cls, masked, options):
 
 
 @pytest.mark.parametrize("cls", CELLS)
-def test_gradients_equal_those_of_the_loop(cls):
+def test_gradients_equal_those_of_the_loop(cls, monkeypatch):
+    monkeypatch.setattr(scan, "BLOCK", 10)
     for time in LENGTHS[-2:]:
         x, states = draw(pair(cls, time)[0], time)
 
@@ -182,12 +183,12 @@ def test_gradients_equal_those_of_the_loop(cls):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_blocks_give_the_last_output_of_the_whole(monkeypatch, masked):
+def test_blocks_give_what_the_whole_gives(monkeypatch, masked):
     """Where only the last output is wanted, memory does not grow with the length."""
     monkeypatch.setattr(scan, "BLOCK", 4)
     for cls in CELLS:
-        for time in (8, 11):
-            loop, fast = pair(cls, time)
+        for time, sequences in ((8, False), (11, False), (11, True)):
+            loop, fast = pair(cls, time, return_sequences=sequences)
             x, states = draw(loop, time)
             mask = masks(time) if masked else None
             want = loop(x, initial_state=states, mask=mask)

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from cellkit.loops import Leaves
 
 BLOCK = 256
-"""Steps that are in memory at a time where only the last output is wanted, at inference."""
+"""Steps that are scanned at a time where only the last output is wanted, at inference."""
+
+# Eager PyTorch writes every intermediate result to memory: those of a block stay in the caches.
+_BLOCKS_PAY = keras.backend.backend() == "torch"
 
 _OWN = {"step": LinearCell, "call": Cell, "advance": Cell, "prepare": Cell}
 
@@ -64,9 +67,11 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         mask = keras.ops.ones(keras.ops.shape(first)[:2], "bool") if mask is None else mask
         mask = _after_a_masked_step(mask)
         inputs = keras.tree.map_structure(_after_a_masked_step, inputs)
-    if not (request.collect or request.training):
-        return _in_blocks(request, inputs, mask)
-    last, outputs, states = _scan(request, inputs, request.states, mask, None)
+    drops = request.training and request.cell.dropout  # masks are drawn for the whole sequence
+    if not drops and (_BLOCKS_PAY or not (request.collect or request.training)):
+        last, outputs, states = _in_blocks(request, inputs, mask)
+    else:
+        last, outputs, states = _scan(request, inputs, request.states, mask, None)
     if open_ended and outputs is not None:
         outputs = [y[:, 1:] for y in outputs]
     return last, outputs, states
@@ -77,7 +82,10 @@ def _after_a_masked_step(x: Any) -> Any:
 
 
 def _in_blocks(request: Request, inputs: Any, mask: Any) -> tuple[Leaves, Any, Leaves]:
-    """Scan block by block, so that the memory does not grow with the number of steps."""
+    """Scan block by block.
+
+    Without sequences, at inference, the memory then does not grow with the number of steps.
+    """
     leaves = [*keras.tree.flatten(inputs), *([] if mask is None else [mask])]
     batch, time = _sizes(leaves[0])
     count = (time - 1) // BLOCK
@@ -87,18 +95,26 @@ def _in_blocks(request: Request, inputs: Any, mask: Any) -> tuple[Leaves, Any, L
     def block(leaves: Leaves, states: Leaves, last: Leaves | None) -> tuple[Leaves, Leaves]:
         keep = None if mask is None else leaves[-1]
         x = pack(structure, leaves if mask is None else leaves[:-1])
-        last, _, states = _scan(request, x, states, keep, last)
-        return last, [*states, *last]
+        last, outputs, states = _scan(request, x, states, keep, last)
+        return outputs or last, [*states, *last]
 
-    last, states = block([x[:, :rest] for x in leaves], request.states, None)
+    outputs, states = block([x[:, :rest] for x in leaves], request.states, None)
     if isinstance(count, int) and count == 0:
-        return last, None, states[:number]
+        return states[number:], outputs if request.collect else None, states[:number]
     blocks = [keras.ops.reshape(x[:, rest:], (batch, count, BLOCK, *x.shape[2:])) for x in leaves]
     loop = dataclasses.replace(
         request.loop(lambda x, s: block(x, s[:number], s[number:])), reverse=False, unroll=False
     )
-    _, _, states = loops.run(loop, blocks, states, None)
-    return states[number:], None, states[:number]
+    _, more, states = loops.run(loop, blocks, states, None)
+    if not request.collect:
+        return states[number:], None, states[:number]
+    joined = [
+        keras.ops.concatenate(
+            [y, keras.ops.reshape(z, (batch, count * BLOCK, *z.shape[3:]))], axis=1
+        )
+        for y, z in zip(outputs, more, strict=True)
+    ]
+    return states[number:], joined, states[:number]
 
 
 def _scan(
@@ -157,6 +173,10 @@ def _scan(
         return [v[:, -1] for v in y], y, states
     index = _last_kept(mask)
     held = [_pick(v, index) for v in y]
+    if last is not None:
+        last = [
+            keras.ops.broadcast_to(v[:, None], h.shape) for v, h in zip(last, held, strict=True)
+        ]
     held = _or_before(held, index >= 0, last)
     ends = [v[:, -1] for v in held]
     return ends, [loops.select(mask, v, 0) for v in y] if request.zero_masked else held, states
