@@ -14,6 +14,7 @@ import keras
 import torch
 
 from cellkit._math import value_of
+from cellkit.cell import Cell
 from cellkit.engines.gated_torch import transformed
 from cellkit.loops.torch import select
 from cellkit.standard import StandardWeights, standard_weights
@@ -46,8 +47,10 @@ def why_not(request: Request) -> str | None:
     if request.runner.compute_dtype not in ("float32", "float64"):
         return f"the compute dtype is {request.runner.compute_dtype}"
     inputs = request.inputs
-    if keras.tree.is_nested(inputs) or not inputs.is_floating_point() or inputs.ndim != 3:
-        return "the inputs are not one tensor of numbers (batch, time, features)"
+    if keras.tree.is_nested(inputs) or inputs.is_complex() or inputs.ndim != 3:
+        return "the inputs are not one tensor of real numbers (batch, time, features)"
+    if not inputs.is_floating_point() and not isinstance(cell, Cell):
+        return f"{name} does not cast integers"
     if 0 in inputs.shape:
         return "there is nothing to compute: no row, no time step, or no feature"
     return None
@@ -57,7 +60,8 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the kernel; see `cellkit.engines`."""
     weights = standard_weights(request.cell)
     assert weights is not None  # noqa: S101 - or it would not have been chosen
-    x, mask, states = request.inputs, request.mask, request.states
+    mask, states = request.mask, request.states
+    x = request.inputs.to(states[0].dtype)  # integers, as a `cellkit.Cell` does
     if request.reverse:
         x, mask = x.flip(1), None if mask is None else mask.flip(1)
     parameters = _parameters(weights)
