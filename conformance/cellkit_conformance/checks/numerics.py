@@ -133,9 +133,9 @@ def zeros_and_denormals(ctx: Context) -> None:
 
 @check("NUM-07")
 def long_sequences_do_not_drift(ctx: Context) -> None:
-    """Compare a run of 512 steps with the oracle; weights are halved, so that no chaos grows."""
+    """Compare a run of 512 steps with the oracle; with small weights, so that no chaos grows."""
     for subject in itertools.islice(ctx.cases(), 1):
-        subject.set_weights(ctx.seed % 1000, scale=0.5)
+        subject.set_weights(ctx.seed % 1000, scale=0.25)
         example = Example(2, 512, seed=ctx.seed, options=SEQUENCES)
         inputs = subject.inputs(example)
         got = subject.run(subject.layer(**SEQUENCES), inputs)

@@ -80,9 +80,12 @@ def dropout_masks(ctx: Context) -> None:
                 axes = tuple(range(2, dropped.ndim))
                 known = ~dropped.all(axis=axes, keepdims=True)
                 kept = (~dropped & known).any(axis=1)
-                constant = (~dropped == kept[:, None]) | ~known
+                # A mask drawn at every step would differ in nine entries of ten; an entry that is
+                # kept may still have no gradient at a single step.
+                differs = (~dropped != kept[:, None]) & known
                 ctx.require(
-                    bool(constant.all()), f"the mask of input {name} changes from step to step"
+                    differs.sum() <= 0.25 * known.sum() * dropped[0, 0].size,
+                    f"the mask of input {name} changes from step to step",
                 )
                 rows = kept[known.any(axis=(1, *axes))]
                 if len(found.inputs) > 1 and rows.all():
