@@ -19,6 +19,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 # Each example runs on one backend; those with a test of their own below run on all of them.
 CLAIMS = {
     "torch": {
+        "digit_rows.py": (["--data", "digits"], 2),
         "first_steps.py": ([], 3),
         "long_stream.py": ([], 4),
         "temperature.py": ([], 2),
@@ -28,7 +29,6 @@ CLAIMS = {
         "sentiment.py": (["--data", "generated"], 2),
     },
     "tensorflow": {
-        "digit_rows.py": (["--data", "digits"], 2),
         "handwriting_nested.py": ([], 2),
         "numpy_rnn.py": ([], 5),
         "topics.py": (["--data", "generated"], 2),
