@@ -103,7 +103,12 @@ def measure(
 
 def memory_tasks(plan: Plan, backend: str) -> list[tuple[Work, str]]:
     """Return what is measured in a process of its own."""
-    return [(w, c) for w in plan.memory for c in MEMORY_CONTESTANTS[backend]]
+    return [
+        (work, name)
+        for work in plan.memory
+        for name in MEMORY_CONTESTANTS[backend]
+        if not name.startswith("torch.nn.") or name == f"torch.nn.{work.cell.upper()}"
+    ]
 
 
 def _work(backend: str, request: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> None:
