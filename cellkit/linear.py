@@ -6,7 +6,7 @@ coefficients of all time steps at once and scans over them (`cellkit.engines.sca
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 
@@ -70,7 +70,7 @@ class LinearCell(Cell):
     (None, 4)
     """
 
-    window: ClassVar[int] | int = 1
+    window: int = 1
 
     def __init__(self, units: int | None = None, **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
