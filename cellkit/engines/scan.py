@@ -78,7 +78,9 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
 
 
 def _after_a_masked_step(x: Any) -> Any:
-    return keras.ops.concatenate([keras.ops.zeros_like(x[:, :1]), x], axis=1)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    step = keras.ops.zeros((_sizes(x)[0], 1, *x.shape[2:]), dtype=dtype)
+    return keras.ops.concatenate([step, x], axis=1)
 
 
 def _in_blocks(request: Request, inputs: Any, mask: Any) -> tuple[Leaves, Any, Leaves]:
