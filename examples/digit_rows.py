@@ -46,7 +46,7 @@ import cellkit  # noqa: E402
 UNITS = 64
 BATCH = 32 if options.data == "digits" else 64  # the smaller set needs more steps
 IMAGES = 4000
-EPOCHS = 9 if options.data == "digits" else 4
+EPOCHS = 5
 ROUNDS, CALLS = (3, 3) if options.quick else (6, 5)
 
 
