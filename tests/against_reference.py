@@ -47,6 +47,12 @@ def to_numpy(structure):
     return map_structure(lambda x: np.array(keras.ops.convert_to_numpy(x)), structure)
 
 
+def valid(name, inputs):
+    """Bring drawn inputs into the range that the cell takes."""
+    bring = cellkit.get(name).spec.draw_inputs
+    return inputs if bring is None else bring(inputs)
+
+
 def randomise(cell, rng):
     """Give every weight values of its own, biases and those that do not train included."""
     set_cell_weights(
@@ -103,7 +109,7 @@ def check(name, inputs, rng, mask=None, given=True, **options):
 def check_case(name, case, rng, **options):
     """Do `check` for a case of the spec, with inputs drawn as the spec describes them."""
     spec = cellkit.get(name).spec
-    inputs = draw(spec.inputs, dict(spec.dims), rng)
+    inputs = valid(name, draw(spec.inputs, dict(spec.dims), rng))
     return check(name, inputs, rng, **spec.cases[case], **options)
 
 

@@ -41,6 +41,7 @@ collect_ignore = (
     if BACKEND == "torch"
     else [
         "conformance/test_cli.py",
+        "conformance/test_edition.py",
         "conformance/test_expectations.py",
         "conformance/test_oracle.py",
         "conformance/test_reports.py",

@@ -2,8 +2,9 @@
 
 The kernels know no masks. A masked step leaves the states as they are, so the steps that count are
 moved to the front of each row, which changes nothing, and the outputs are put back to their places
-afterwards. In the steps that are left over at the end, and at every masked step of a GRU, the
-state is held by its gates: an input of its own drives them so far that they are exactly 0 and 1.
+afterwards. What the steps that are left over at the end compute is not used, but for an LSTM's c,
+which the kernel returns for the last step alone. There c is held by its gates: an input of its own
+drives them so far that they are exactly 0 and 1.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 # What PyTorch's blocks are among those of `StandardWeights`.
 _BLOCKS = {"lstm": (0, 1, 2, 3), "gru": (1, 0, 2)}
-# How a step is held, by PyTorch's block: gates that are driven to one, and to zero.
-_HELD = {"lstm": (-1.0, 1.0, 0.0, 0.0), "gru": (0.0, 1.0, 0.0)}
+# How c is held, by PyTorch's block: the gate i is driven to zero, f to one.
+_HELD = (-1.0, 1.0, 0.0, 0.0)
 # Far beyond any sum that could take a gate back.
 _FAR = 1e20
 
@@ -67,11 +68,8 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     parameters = _parameters(weights)
     if mask is None:
         y, *new = _kernel(weights.kind, x, states, parameters)
-    elif weights.kind == "gru":
-        y, *new = _kernel("gru", *_held("gru", x, ~mask, states, parameters))
-        y = select(mask.cumsum(1) > 0, y, 0)
     else:
-        y, new = _compacted(x, mask, states, parameters)
+        y, new = _compacted(weights.kind, x, mask, states, parameters)
     last = y[:, -1]
     if mask is not None and request.zero_masked:
         y = select(mask, y, 0)
@@ -79,27 +77,31 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     return form.flatten(last), form.flatten(y) if request.collect else None, new
 
 
-def _compacted(x: Any, mask: Any, states: Leaves, parameters: list[Any]) -> tuple[Any, Leaves]:
-    """Run an LSTM over the steps that count, moved to the front of each row."""
+def _compacted(
+    kind: str, x: Any, mask: Any, states: Leaves, parameters: list[Any]
+) -> tuple[Any, Leaves]:
+    """Run over the steps that count, moved to the front of each row."""
     order = torch.argsort(mask.int(), dim=1, descending=True, stable=True)
     x = x.gather(1, order[..., None].expand_as(x))
     count = mask.sum(1)
     over = torch.arange(mask.shape[1], device=mask.device) >= count[:, None]
-    y, _, c = _kernel("lstm", *_held("lstm", x, over, states, parameters))
+    if kind == "lstm":
+        x, parameters = _holding(x, over, parameters)
+    y, _, *c = _kernel(kind, x, states, parameters)
     # The number of steps that counted up to each step says which output is the latest one.
     latest = mask.cumsum(1) - 1
     index = latest.clamp(min=0)[..., None].expand(-1, -1, y.shape[-1])
     y = select(latest >= 0, y.gather(1, index), 0)
-    return y, [select(count > 0, y[:, -1], states[0]), c]
+    return y, [select(count > 0, y[:, -1], states[0]), *c]
 
 
-def _held(kind: str, x: Any, hold: Any, states: Leaves, parameters: list[Any]) -> Any:
-    """Return the arguments of `_kernel` for a run whose gates hold the state where `hold` says."""
+def _holding(x: Any, hold: Any, parameters: list[Any]) -> tuple[Any, list[Any]]:
+    """Return inputs and weights of an LSTM whose gates hold c where `hold` says."""
     kernel, *rest = parameters
-    units = kernel.shape[0] // len(_HELD[kind])
-    drive = torch.tensor(_HELD[kind], dtype=x.dtype, device=x.device) * _FAR
+    units = kernel.shape[0] // len(_HELD)
+    drive = torch.tensor(_HELD, dtype=x.dtype, device=x.device) * _FAR
     kernel = torch.cat([kernel, drive.repeat_interleave(units)[:, None]], 1)
-    return torch.cat([x, hold[..., None].to(x.dtype)], -1), states, [kernel, *rest]
+    return torch.cat([x, hold[..., None].to(x.dtype)], -1), [kernel, *rest]
 
 
 def _parameters(weights: StandardWeights) -> list[Any]:

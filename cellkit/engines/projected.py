@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from cellkit import loops
+from cellkit._math import value_of
 from cellkit.cell import Cell
+from cellkit.loops.recorder import Recorder
 from cellkit.running import trace
 
 if TYPE_CHECKING:
@@ -99,5 +101,13 @@ def _row_wise(request: Request) -> bool:
         ),
         request.inputs,
     )
-    projected = trace(lambda x: request.cell.prepare(x), specs)
+    # In `fit` on JAX the variables have values only in the scope of the training step, which the
+    # one that `trace` opens would hide.
+    values = [(v, value_of(v)) for v in request.cell.variables]
+
+    def prepare(inputs: Any) -> Any:
+        with Recorder(values):
+            return request.cell.prepare(inputs)
+
+    projected = trace(prepare, specs)
     return all(len(x.shape) and x.shape[0] is None for x in keras.tree.flatten(projected))
