@@ -484,3 +484,25 @@ def test_a_report_before_and_after_the_first_call():
     assert str(layer.engine_report()).startswith("engine='projected': 'projected' ran")
     layer.step(np.zeros((2, 4), "float32"))
     assert layer.engine_report().engine == "loop"
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the loops of the other backends keep no steps")
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("engine", ["loop", "projected", "gated", "kernel"])
+def test_long_inference_keeps_no_more_than_a_chunk(engine, backwards, monkeypatch):
+    import torch
+
+    from cellkit.engines import chunks_torch
+
+    layer = layer_of(("lstm", {"units": 4}), engine=engine, go_backwards=backwards)
+    x, lengths = data((BATCH, TIME, FEATURES)), []
+    module = engines._engine(engine)
+    run = module.run
+    monkeypatch.setattr(module, "run", lambda r: lengths.append(r.inputs.shape[1]) or run(r))
+    with torch.no_grad():
+        whole = layer(x, mask=MASK)
+        monkeypatch.setattr(chunks_torch, "_STREAMED", 4)
+        chunked = layer(x, mask=MASK)
+    assert lengths == [6, 4, 2]
+    for got, want in zip(chunked, whole, strict=True):
+        np.testing.assert_allclose(npy(got), npy(want), rtol=TOLERANCE, atol=TOLERANCE)

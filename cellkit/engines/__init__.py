@@ -169,7 +169,7 @@ def choose(request: Request) -> tuple[str, dict[str, str]]:
     reasons: dict[str, str] = {}
     chosen = "loop"
     for name in NAMES:
-        reason = _slow.get(name) or why_not(name, request)
+        reason = _why_not_unasked(name, request) or why_not(name, request)
         if reason is None:
             chosen = name
             break
@@ -177,6 +177,22 @@ def choose(request: Request) -> tuple[str, dict[str, str]]:
     later = NAMES[NAMES.index(chosen) + 1 :]
     reasons.update({n: f"{chosen!r} comes first" for n in later})
     return chosen, reasons
+
+
+def _why_not_unasked(name: str, request: Request) -> str | None:
+    """Return why an engine that may well apply is used only where a layer names it, or None."""
+    if _backend == "torch":
+        return None
+    if name == "projected":
+        # Compilers move the projection of the inputs as they like; measured, most cells were slower
+        # with it done by hand.
+        return "it is no faster than the loop where a compiler runs the loop"
+    if name == "gated" and not request.training:
+        if not request.collect:
+            return "at inference the loop keeps nothing of a step whose output is not wanted"
+        if _backend == "jax":
+            return "it is no faster than the loop where there is no gradient"
+    return None
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
@@ -236,12 +252,6 @@ def _engine(name: str) -> Any:
         module = _engines[name] = importlib.import_module(f"cellkit.engines.{module}")
     return module
 
-
-# Compilers move the projection of the inputs as they like; measured, most cells were slower with it
-# done by hand.
-_slow = {"projected": "it is no faster than the loop where a compiler runs the loop"}
-if keras.backend.backend() == "torch":
-    _slow = {}
 
 # Keras has one backend per process. The modules are imported last, since they take their types from
 # above; and not at a call, where `torch.compile` would stop. Only the scan waits for a cell.

@@ -1,8 +1,11 @@
-"""Any engine on PyTorch, chunk by chunk: for `remat` and `truncate_gradient`.
+"""Any engine on PyTorch, chunk by chunk: for `remat`, `truncate_gradient`, and long inference.
 
 With `remat` the backward pass of a chunk runs the chunk once more from the states before it. It
 must find everything as it was: the masks of the call, and the variables that the chunk writes,
 which the states of random generators are among.
+
+At inference without sequences, chunks keep the memory from growing with the number of steps, where
+an engine works on all steps that it is given at once.
 """
 
 from __future__ import annotations
@@ -25,21 +28,28 @@ if TYPE_CHECKING:
     from cellkit.loops import Leaves
 
 
+# Steps of a chunk at inference: enough for the products of an engine to be large.
+_STREAMED = 256
+
+
 def wanted(request: Request) -> bool:
-    """Tell whether a request is to be run in chunks: only a gradient tells the difference."""
+    """Tell whether a request is to be run in chunks."""
     layer = request.layer
-    asked = layer.remat or layer.truncate_gradient is not None
     time = keras.tree.flatten(request.inputs)[0].shape[1]
-    return bool(asked and time and torch.is_grad_enabled())
+    if not torch.is_grad_enabled():
+        return bool(time > _STREAMED and not request.collect and not request.training)
+    return bool(time and (layer.remat or layer.truncate_gradient is not None))
 
 
 def run(request: Request, engine: Any) -> tuple[Leaves, Any, Leaves]:
     """Run `engine` chunk by chunk; see `cellkit.engines`."""
     layer, states = request.layer, request.states
     time = keras.tree.flatten(request.inputs)[0].shape[1]
-    block = layer.truncate_gradient or time
-    size = chunk_length(layer.remat, time) if layer.remat else block
-    if layer.remat:
+    streaming = not torch.is_grad_enabled()
+    again = bool(layer.remat) and not streaming
+    block = _STREAMED if streaming else layer.truncate_gradient or time
+    size = chunk_length(layer.remat, time) if again else block
+    if again:
         _draw_masks(request)
     last: Any = None
     collected: list[Leaves] = []
@@ -49,8 +59,7 @@ def run(request: Request, engine: Any) -> tuple[Leaves, Any, Leaves]:
         end = min(start + block, time)
         for first in range(start, end, size):
             part = _part(request, first, min(first + size, end), time, states)
-            repeat = _Chunk(part, engine)
-            held, outputs, states = repeat.run() if layer.remat else engine.run(part)
+            held, outputs, states = _Chunk(part, engine).run() if again else engine.run(part)
             if part.mask is not None and last is not None:
                 # Until a row has a step of its own in this chunk, it repeats what was before.
                 seen = part.mask.flip(1) if request.reverse else part.mask
