@@ -290,6 +290,11 @@ class LostArgument(PlainCanary):
         return config
 
 
+LostArgument.spec = dataclasses.replace(
+    PlainCanary.spec, cases={"linear": {"units": 3, "activation": "linear"}, "tanh": {"units": 4}}
+)
+
+
 class IgnoredDropout(NestedCanary):
     """Dropout is claimed, accepted and never applied."""
 
