@@ -258,22 +258,3 @@ def check_values(cell: Any, sequences: Any, mask: Any) -> None:
         return np.where(keep.reshape(keep.shape + (1,) * (array.ndim - 2)), array, 0.0)
 
     look(keras.tree.map_structure(visible, sequences))
-
-
-def check_gaps(cell: Any, gaps: np.ndarray) -> None:
-    """Raise a three-part `ValueError` if a time gap is negative; for a cell's `check_values`.
-
-    Args:
-        cell: The cell, for the message.
-        gaps: Gaps before every step, of shape `(batch, time, ...)`. NaN is no negative number.
-    """
-    found = np.argwhere(gaps < 0)
-    if len(found):
-        row, step = (int(i) for i in found[0][:2])
-        raise problem(
-            f"Time runs backwards in the inputs of {type(cell).__name__}.",
-            received=f"a time gap of {gaps[tuple(found[0])]:g} at step {step} of row {row}",
-            expected="gaps of 0 or more: the time that passed since the step before",
-            fix="sort the steps of a sequence by time before taking differences, e.g. "
-            "`np.diff(times, prepend=times[0])`",
-        )

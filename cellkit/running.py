@@ -15,6 +15,8 @@ import keras
 
 from cellkit import _keras_compat as compat
 from cellkit._errors import problem
+from cellkit._math import value_of
+from cellkit.loops.recorder import Recorder
 from cellkit.structure import (
     Mismatch,
     TensorSpec,
@@ -267,9 +269,22 @@ class CellRunner:
         )
 
 
-def trace(function: Callable[..., Any], *args: Any) -> Any:
-    """Return what `function` would return for symbolic arguments, as symbolic tensors."""
-    operation = _Traced(function)
+def trace(function: Callable[..., Any], *args: Any, variables: Any = ()) -> Any:
+    """Return what `function` would return for symbolic arguments, as symbolic tensors.
+
+    Args:
+        function: What to trace.
+        *args: Its arguments, structures of `KerasTensor`.
+        variables: Variables to which an enclosing scope may have given values. Tracing opens a
+            scope of its own, which would hide them; in `fit` on JAX they have no other values.
+    """
+    values = [(v, value_of(v)) for v in variables]
+
+    def within(*args: Any) -> Any:
+        with Recorder(values):
+            return function(*args)
+
+    operation = _Traced(within if values else function)
     try:
         return operation.compute_output_spec(*args)
     except Exception:

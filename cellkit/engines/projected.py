@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from cellkit import loops
-from cellkit._math import value_of
 from cellkit.cell import Cell
-from cellkit.loops.recorder import Recorder
 from cellkit.running import trace
 
 if TYPE_CHECKING:
@@ -30,9 +28,7 @@ def why_not(request: Request) -> str | None:
         return f"{name} has a dtype of its own, or an activity regularizer"
     if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
         return "there is nothing to project: no row, or no time step"
-    if not request.layer._holder.make("row-wise", lambda: _row_wise(request)):
-        return f"what {name}.project returns does not have one row for each row of the inputs"
-    return None
+    return not_row_wise(request)
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
@@ -93,6 +89,14 @@ def _sizes(x: Any, count: int | None = None) -> tuple[Any, ...]:
     )
 
 
+def not_row_wise(request: Request) -> str | None:
+    """Return why the steps of many rows can't be projected at once, or None if they can."""
+    if request.layer._holder.make("row-wise", lambda: _row_wise(request)):
+        return None
+    name = type(request.cell).__name__
+    return f"what {name}.project returns does not have one row for each row of the inputs"
+
+
 def _row_wise(request: Request) -> bool:
     """Tell by its shapes whether all that the cell projects has the rows of its inputs."""
     specs = keras.tree.map_structure(
@@ -101,13 +105,6 @@ def _row_wise(request: Request) -> bool:
         ),
         request.inputs,
     )
-    # In `fit` on JAX the variables have values only in the scope of the training step, which the
-    # one that `trace` opens would hide.
-    values = [(v, value_of(v)) for v in request.cell.variables]
-
-    def prepare(inputs: Any) -> Any:
-        with Recorder(values):
-            return request.cell.prepare(inputs)
-
-    projected = trace(prepare, specs)
+    cell = request.cell
+    projected = trace(lambda x: cell.prepare(x), specs, variables=cell.variables)
     return all(len(x.shape) and x.shape[0] is None for x in keras.tree.flatten(projected))

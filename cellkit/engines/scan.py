@@ -15,7 +15,7 @@ import keras
 
 from cellkit import _keras_compat as compat
 from cellkit import loops
-from cellkit.cell import Cell, _training
+from cellkit.cell import Cell, training_mode
 from cellkit.engines import pack, projected
 from cellkit.linear import LinearCell, as_dtype
 
@@ -141,8 +141,7 @@ def _scan(
     if seen:
         x, seen = _windows(x, seen[0], mask)
     rows = keras.tree.map_structure(_rows, x)
-    token = _training.set(request.training)
-    try:
+    with training_mode(request.training):
         if seen:
             rows = cell.look(rows)
             x = keras.tree.map_structure(lambda v: _steps(v, sizes), rows)
@@ -165,8 +164,6 @@ def _scan(
                 keras.tree.map_structure(lambda v: _pick(v, keras.ops.maximum(index, 0)), x),
             )
         y = form.flatten(cell.read(*read))
-    finally:
-        _training.reset(token)
     states = [*final, *seen]
     if not request.collect:
         return y if mask is None else _or_before(y, index >= 0, last), None, states

@@ -17,7 +17,7 @@ from cellkit._math import matmul_as, value_of
 from cellkit._sequence import SequenceScope, sequence_scope
 from cellkit.cell import Cell
 from cellkit.engines import pack
-from cellkit.engines.projected import _row_wise
+from cellkit.engines.projected import not_row_wise
 from cellkit.loops.recorder import Recorder
 from cellkit.running import trace
 
@@ -42,10 +42,7 @@ def why_not(request: Request) -> str | None:
         return "unroll=True asks for the plain loop"
     if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
         return "there is nothing to compute: no row, or no time step"
-    if not request.layer._holder.make("row-wise", lambda: _row_wise(request)):
-        return f"what {name}.project returns does not have one row for each row of the inputs"
-    reason: str | None = plan_of(request).reason
-    return reason
+    return not_row_wise(request) or plan_of(request).reason
 
 
 @dataclasses.dataclass
@@ -78,9 +75,6 @@ def _explore(request: Request) -> Plan:
         return Plan(f"{name} has cells of Keras inside, which keep masks to themselves")
     kernels: list[Any] = []
     recorder = Recorder()
-    # In `fit` on JAX the variables have values only in the scope of the training step, which the
-    # one that `trace` opens would hide.
-    values = [(v, value_of(v)) for v in cell.variables]
 
     def product(x: Any, kernel: Any) -> Any:
         known = id(kernel) in recorder.read
@@ -93,7 +87,7 @@ def _explore(request: Request) -> Plan:
     def one(inputs: Any, states: Leaves) -> Any:
         kernels.clear()
         scope = SequenceScope(keras.ops.shape(states[0])[0])
-        with Recorder(values), sequence_scope(scope, [], training):
+        with sequence_scope(scope, [], training):
             with Recorder():
                 projected = cell.prepare(inputs, training)
                 # Draws the masks that are drawn once per call.
@@ -106,7 +100,7 @@ def _explore(request: Request) -> Plan:
         lambda x: keras.KerasTensor((x.shape[0], *x.shape[2:]), dtype=_dtype(x)), request.inputs
     )
     states = [keras.KerasTensor(tuple(s.shape), dtype=_dtype(s)) for s in request.states]
-    found = trace(one, inputs, states)
+    found = trace(one, inputs, states, variables=cell.variables)
     if recorder.written:
         return Plan(f"a step of {name} writes a variable, or draws random numbers")
     if recorder.losses:

@@ -9,8 +9,8 @@ import numpy as np
 
 from cellkit._errors import problem
 from cellkit._math import precise
-from cellkit.cell import Cell, matmul, positive_int, split, vector_size
-from cellkit.checks import check_gaps
+from cellkit.cell import Cell, matmul, positive_int, split
+from cellkit.gaps import check_gaps, constant_gap, features_beside_gap
 from cellkit.reference import activation
 from cellkit.spec import CellSpec, Paper, custom
 
@@ -98,12 +98,15 @@ class CfCCell(Cell):
         own = backbone_activation == "lecun_tanh"
         function = keras.activations.get(lecun_tanh if own else backbone_activation)
         self.backbone_activation = precise(function)
-        self.dt = _gap(dt)
+        self.dt = constant_gap(type(self), dt, "pass e.g. dt=1.0 for regular steps")
 
     def build(self, input_shape: Any) -> None:
         """Create the backbone and the heads that the mode has."""
         super().build(input_shape)
-        width = _features(self, input_shape) + self.units
+        width = (
+            features_beside_gap(self, input_shape, "make the cell with dt=1.0 for regular steps")
+            + self.units
+        )
         backbone = []
         for i in range(self.backbone_layers):
             kernel = self.add_kernel((width, self.backbone_units), f"backbone_kernel_{i}")
@@ -155,36 +158,6 @@ def _layers(count: Any) -> int:
     return (
         0 if count == 0 and count is not False else positive_int(CfCCell, "backbone_layers", count)
     )
-
-
-def _gap(dt: Any) -> float | None:
-    if dt is None:
-        return None
-    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 <= dt < float("inf"):
-        raise problem(
-            "The time gap of CfCCell is not a time.",
-            received=f"dt={dt!r}",
-            expected="a number of at least 0, or None for gaps that are inputs",
-            fix="pass e.g. dt=1.0 for regular steps",
-        )
-    return float(dt)
-
-
-def _features(cell: CfCCell, shape: Any) -> int:
-    """Return the number of features of x, after checking that the time gaps are there."""
-    if cell.dt is not None:
-        return vector_size(cell, shape)
-    pair = isinstance(shape, (list, tuple)) and len(shape) == 2
-    pair = pair and all(isinstance(s, (list, tuple)) for s in shape)
-    if not pair or len(shape[1]) != 2 or shape[1][1] != 1:
-        raise problem(
-            f"{type(cell).__name__} needs the time gap of every step.",
-            received=f"inputs of one step with shape {shape}",
-            expected="a pair (x, dt) of shapes (batch, features) and (batch, 1)",
-            fix="pass `(x, dt)` to the layer, dt of shape (batch, time, 1), or make the cell with "
-            "dt=1.0 for regular steps",
-        )
-    return vector_size(cell, shape[0])
 
 
 def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellkit._errors import problem
 from cellkit.cell import Cell, matmul, split
-from cellkit.checks import check_gaps
+from cellkit.gaps import check_gaps
 from cellkit.reference import activation, relu
 from cellkit.spec import CellSpec, Paper, blocks, gate_blocks, rename
 from cellkit.structure import TensorSpec

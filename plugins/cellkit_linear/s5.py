@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from cellkit._errors import problem
-from cellkit.cell import matmul, positive_int, vector_size
+from cellkit.cell import matmul, positive_int
+from cellkit.gaps import constant_gap, features_beside_gap
 from cellkit.linear import LinearCell, as_dtype
 from cellkit.spec import CellSpec, Paper, custom
 from cellkit.structure import TensorSpec
@@ -107,7 +108,7 @@ class S5Cell(LinearCell):
         self.state_units = state_units
         self.discretization = discretization
         self.conjugate_pairs = bool(conjugate_pairs)
-        self.dt = _gap(dt)
+        self.dt = constant_gap(type(self), dt, "leave it out for regular steps")
         self.dt_min, self.dt_max = number_range(self, dt_min=dt_min, dt_max=dt_max)
 
     @property
@@ -118,7 +119,10 @@ class S5Cell(LinearCell):
     def build(self, input_shape: Any) -> None:
         """Create lam, the step, B (`kernel`), C (`output_kernel`) and D (`feedthrough`)."""
         super().build(input_shape)
-        features, size = _features(self, input_shape), self.state_units or self.units
+        features, size = (
+            features_beside_gap(self, input_shape, "leave `dt` out for regular steps"),
+            self.state_units or self.units,
+        )
         lam, basis = hippo(size, self.conjugate_pairs)
         low, high = np.log(max(self.dt_min, 1e-6)), np.log(self.dt_max)
         steps = low + (high - low) * generator(self).random(size)
@@ -213,36 +217,6 @@ def hippo(size: int, conjugate_pairs: bool) -> tuple[Any, Any]:
     imaginary, vectors = np.linalg.eigh(-1j * skew)
     chosen = slice(n - size, n)  # in ascending order: the upper half is positive
     return -0.5 + 1j * imaginary[chosen], vectors[:, chosen]
-
-
-def _gap(dt: Any) -> float | None:
-    if dt is None:
-        return None
-    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 <= dt < float("inf"):
-        raise problem(
-            "The time gap of S5Cell is not a time.",
-            received=f"dt={dt!r}",
-            expected="a number of at least 0, or None for gaps that are inputs",
-            fix="leave it out for regular steps",
-        )
-    return float(dt)
-
-
-def _features(cell: S5Cell, shape: Any) -> int:
-    """Return the number of features of x, after checking that the time gaps are there."""
-    if cell.dt is not None:
-        return vector_size(cell, shape)
-    pair = isinstance(shape, (list, tuple)) and len(shape) == 2
-    pair = pair and all(isinstance(s, (list, tuple)) for s in shape)
-    if not pair or len(shape[1]) != 2 or shape[1][1] != 1:
-        raise problem(
-            f"{type(cell).__name__} needs the time gap of every step.",
-            received=f"inputs of one step with shape {shape}",
-            expected="a pair (x, dt) of shapes (batch, features) and (batch, 1)",
-            fix="pass `(x, dt)` to the layer, dt of shape (batch, time, 1), or leave `dt` out for "
-            "regular steps",
-        )
-    return vector_size(cell, shape[0])
 
 
 def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
