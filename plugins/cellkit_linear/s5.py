@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit._errors import problem
 from cellkit.cell import matmul, positive_int
-from cellkit.gaps import constant_gap, features_beside_gap
+from cellkit.gaps import check_gaps, constant_gap, features_beside_gap
 from cellkit.linear import LinearCell, as_dtype
 from cellkit.spec import CellSpec, Paper, custom
 from cellkit.structure import TensorSpec
@@ -71,7 +71,8 @@ class S5Cell(LinearCell):
             drops elements of x; time gaps come through whole. Activations and biases are not used.
 
     Inputs: `(batch, features)`; with `dt=None` a pair `(x, dt)` of shapes `(batch, features)` and
-    `(batch, 1)`. States: `[s]`, complex, of shape `(batch, state_units)`. Output: y of shape
+    `(batch, 1)`. Gaps are 0 or more; a negative one is an error wherever its value is known before
+    the run (not in a compiled one). States: `[s]`, complex, of shape `(batch, state_units)`. Output: y of shape
     `(batch, units)`.
 
     Example:
@@ -158,6 +159,11 @@ class S5Cell(LinearCell):
         if self.dt is not None:
             return super().drop_inputs(inputs)
         return super().drop_inputs(inputs[0]), inputs[1]
+
+    def check_values(self, sequences: Any) -> None:
+        """Refuse time gaps that are negative."""
+        if self.dt is None:
+            check_gaps(self, sequences[1])
 
     def project(self, inputs: Any) -> dict[str, Any]:
         """Return ``B @ x`` in pairs, what passes by the state, and the time gaps if there are."""

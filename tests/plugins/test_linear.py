@@ -289,6 +289,16 @@ def test_the_time_gap_of_s5_is_asked_for(gaps):
     assert "(x, dt)" in raised(cellkit.RNN(S5Cell(3, dt=None)), inputs)[2]
 
 
+def test_s5_refuses_gaps_that_run_backwards():
+    x, dt = np.zeros((2, 5, 4), "float32"), np.ones((2, 5, 1), "float32")
+    dt[1, 3] = -0.5
+    layer = cellkit.RNN(S5Cell(3, dt=None))
+    assert "a time gap of -0.5 at step 3 of row 1" in raised(layer, (x, dt))[1]
+    mask = np.ones((2, 5), bool)
+    mask[1, 3:] = False
+    layer((x, dt), mask=mask)  # what is masked is never looked at
+
+
 @pytest.mark.one_backend
 def test_an_unstable_system_is_no_symbol_of_s5():
     cell = S5Cell(3)
