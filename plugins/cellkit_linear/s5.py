@@ -72,8 +72,8 @@ class S5Cell(LinearCell):
 
     Inputs: `(batch, features)`; with `dt=None` a pair `(x, dt)` of shapes `(batch, features)` and
     `(batch, 1)`. Gaps are 0 or more; a negative one is an error wherever its value is known before
-    the run (not in a compiled one). States: `[s]`, complex, of shape `(batch, state_units)`. Output: y of shape
-    `(batch, units)`.
+    the run (not in a compiled one). States: `[s]`, complex, of shape `(batch, state_units)`.
+    Output: y of shape `(batch, units)`.
 
     Example:
     >>> import cellkit
