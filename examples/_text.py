@@ -1,6 +1,6 @@
 """Texts as numbers: which texts there are, words to ids, and what counting words can do.
 
-    corpus = sentiment(None, words=5000, steps=40, quick=False)
+    corpus = sentiment(None, words=5000, steps=40, texts=6000)
 
 The classic sets come through `keras.datasets`, when it has them or can download them. Else the ones
 of `_data.py` stand in: sentences of movie reviews for IMDB, the eight largest topics for Reuters.

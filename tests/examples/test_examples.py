@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import _gradients
+import _options
 import keras
 import numpy as np
 import pytest
@@ -129,6 +130,39 @@ def test_help_says_what_an_example_shows(name, backend):
     assert done.returncode == 0
     assert "--quick" in done.stdout
     assert f"python examples/{name}" in done.stdout
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Read a command line; the environment is as it was afterwards."""
+
+    def parsed(*arguments, **options):
+        monkeypatch.setattr(sys, "argv", ["example.py", *arguments])
+        return _options.parse("What it shows.", **options)
+
+    for name in ("KERAS_BACKEND", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    return parsed
+
+
+def test_an_unknown_backend_in_the_environment_is_refused(parse, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    with pytest.raises(SystemExit, match="2"):
+        parse()
+    assert "KERAS_BACKEND is 'numpy' (choose from jax, torch" in capsys.readouterr().err
+    assert parse("--backend", keras.backend.backend()).backend == keras.backend.backend()
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("tensorflow", "tensorflow"), ("matplotlib", "examples")]
+)
+def test_what_is_not_installed_is_named_at_once(parse, monkeypatch, capsys, name, extra):
+    monkeypatch.setattr(
+        _options.importlib.util, "find_spec", lambda wanted: None if wanted == name else wanted
+    )
+    with pytest.raises(SystemExit, match="2"):
+        parse("--backend", "tensorflow", plot="plot.png")
+    assert f"{name} is not installed: pip install -e '.[{extra}]'" in capsys.readouterr().err
 
 
 def test_unknown_backend_is_refused_before_keras_is_imported():
