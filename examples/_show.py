@@ -75,19 +75,17 @@ def table(
         rows: One mapping per row; `bold` marks a row.
         caption: Stands below it.
     """
-    shown = Table(
-        title=f"{title}, {BACKEND} backend",
-        title_justify="left",
-        caption=caption or None,
-        caption_justify="left",
-        box=rich.box.SIMPLE_HEAD,
-    )
+    shown = Table(box=rich.box.SIMPLE_HEAD)
     for place, heading in enumerate(columns):
         shown.add_column(heading, justify="right" if place else "left", no_wrap=place == 0)
     for row in rows:
         cells = [_cell(text, row) for text in columns.values()]
         shown.add_row(*cells, style="bold" if row.get("bold") else None)
+    # Not as the table's own title and caption, which would be broken to the width of its columns.
+    console.print(f"\n[bold]{title}[/], {BACKEND} backend", highlight=False)
     console.print(shown)
+    if caption:
+        console.print(f"[italic]{caption}[/]\n", highlight=False)
 
 
 def _cell(text: str, row: Mapping[str, Any]) -> str:

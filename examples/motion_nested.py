@@ -18,22 +18,16 @@ at once.
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 
 import _data
 import _options
 import numpy as np
 
 options = _options.parse(__doc__, plot="motion_nested.png")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tensors this small a second thread only waits
 
+import _show  # noqa: E402
 import keras  # noqa: E402
-import rich.box  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
-from rich.table import Table  # noqa: E402
 
 import cellkit  # noqa: E402
 from cellkit_nested import GatedFusionCell, NestedCell  # noqa: E402
@@ -45,7 +39,6 @@ BATCH = 32
 SENSORS = {"acc": "accelerometer", "gyro": "gyroscope"}
 BOTH = tuple(SENSORS)
 CLASSES = _data.class_names("basic_motions")
-console = Console()
 
 
 # --- data --------------------------------------------------------------------------------------
@@ -117,138 +110,67 @@ def added_up() -> keras.Model:
     return keras.Model(steps, scores)
 
 
-def fit(model: keras.Model, name: str, train: tuple, test: tuple, progress: Progress) -> dict:
-    """Train a model and return its curves, with the seconds it took.
-
-    The test windows draw a curve; nothing is chosen by it.
-    """
-    sensors = list(model.input)
-    data = [({s: x[s] for s in sensors}, labels) for x, labels in (train, test)]
-    total = EPOCHS * -(-len(train[1]) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(0.01, total)
+def compiled(model: keras.Model, windows: int) -> keras.Model:
+    """Compile a model to be trained on that many windows."""
+    steps = EPOCHS * -(-windows // BATCH)
     model.compile(
-        keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, steps)),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=_show.COMPILED,
     )
-    task = progress.add_task(name, total=EPOCHS, accuracy="")
-
-    def show(epoch: int, logs: dict) -> None:
-        progress.update(task, advance=1, accuracy=f"test accuracy {logs['val_accuracy']:.3f}")
-
-    start = time.perf_counter()
-    history = model.fit(
-        *data[0],
-        validation_data=data[1],
-        epochs=EPOCHS,
-        batch_size=BATCH,
-        validation_batch_size=400,
-        verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=show)],
-    ).history
-    return {**history, "seconds": time.perf_counter() - start}
-
-
-def run(model: keras.Model, inputs: dict) -> np.ndarray:
-    """Call a model on all inputs at once."""
-    return keras.ops.convert_to_numpy(keras.ops.stop_gradient(model(inputs)))
+    return model
 
 
 # --- what comes out ------------------------------------------------------------------------------
 
 
-def table(rows: list[dict]) -> Table:
-    """Return the results as a table."""
-    found = Table(
-        title=f"Accuracy on the test split, {keras.backend.backend()} backend",
-        caption="0.5 s: windows of half a second. 10 s: recordings, by vote of their twenty "
-        "windows, or whole.",
-        box=rich.box.SIMPLE_HEAD,
-    )
-    for header in ("model", "sensors"):
-        found.add_column(header, no_wrap=True)
-    columns = {
-        "weights": ("weights", "d"),
-        "window": ("0.5 s", ".3f"),
-        "vote": ("10 s vote", ".3f"),
-        "whole": ("10 s whole", ".3f"),
-        "seconds": ("seconds", ".1f"),
-    }
-    for header, _ in columns.values():
-        found.add_column(header, justify="right")
-    for row in rows:
-        cells = [format(row[key], how) if key in row else "" for key, (_, how) in columns.items()]
-        best = row["model"] == "gated cell" and row["sensors"] == BOTH
-        found.add_row(row["model"], " + ".join(row["sensors"]), *cells, style="bold" * best)
-    return found
-
-
 def draw(results: dict, shares: np.ndarray, labels: np.ndarray) -> None:
-    """Draw curves, sensors against each other, and what the gates say; write them to a file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    colors = {("acc",): "#3b6fb6", ("gyro",): "#d9822b", BOTH: "#1f7a4d"}
+    """Draw curves, sensors against each other, and what the gates say."""
+    colors = {("acc",): _show.KERAS, ("gyro",): _show.CELLKIT, BOTH: _show.COLORS[2]}
     names = {("acc",): "accelerometer", ("gyro",): "gyroscope", BOTH: "both"}
-    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.6), layout="constrained")
-    figure.suptitle(
-        "Telling four activities apart by half a second of a smart watch"
-        f"  ({keras.backend.backend()} backend)",
-        fontsize=13,
-    )
-    epochs = np.arange(1, EPOCHS + 1)
-    for axis, key, title in (
-        (axes[0, 0], "loss", "Training loss"),
-        (axes[0, 1], "val_accuracy", "Test accuracy while training"),
-    ):
-        for sensors, color in colors.items():
-            curve = results["gated cell", sensors][key]
-            axis.plot(
-                epochs, curve, color=color, marker="o", ms=3, label=f"gated, {names[sensors]}"
-            )
-        curve = results["guide's cell", BOTH][key]
-        axis.plot(epochs, curve, color="#8a8a8a", ls="--", marker="o", ms=3, label="guide's, both")
-        axis.set(title=title, xlabel="epoch", xlim=(0.5, EPOCHS + 0.5))
-        axis.grid(axis="y", alpha=0.25)
-    axes[0, 0].set_ylim(0)
-    axes[0, 0].legend(frameon=False)
-
-    axis = axes[1, 0]
-    for i, sensors in enumerate(colors):
-        for shift, model, color in (
-            (-0.19, "linear model", "#c4c4c4"),
-            (0.19, "gated cell", colors[sensors]),
+    title = "Four activities by half a second of a smart watch"
+    with _show.figure(options.plot, title, 2, 2) as axes:
+        epochs = np.arange(1, EPOCHS + 1)
+        for axis, key, title in (
+            (axes[0, 0], "loss", "Training loss"),
+            (axes[0, 1], "val_accuracy", "Test accuracy while training"),
         ):
-            height = results[model, sensors]["window"]
-            axis.bar(i + shift, height, 0.36, color=color)
-            axis.text(i + shift, height + 0.012, f"{height:.2f}", ha="center")
-    axis.plot([-0.5, 2.48], [1 / len(CLASSES)] * 2, color="#555555", lw=1, ls=":")
-    axis.text(2.52, 1 / len(CLASSES), "guessing", va="center", color="#555555")
-    axis.set(
-        title="Linear model (grey) and gated cell",
-        ylabel="test accuracy",
-        xlim=(-0.5, 3.0),
-        ylim=(0, 1.05),
-    )
-    axis.set_xticks(range(3), [names[s] for s in colors])
+            for sensors, color in colors.items():
+                curve = results["gated cell", sensors][key]
+                axis.plot(epochs, curve, "o-", color=color, ms=3, label=f"gated, {names[sensors]}")
+            curve = results["guide's cell", BOTH][key]
+            axis.plot(epochs, curve, "o--", color=_show.GREY, ms=3, label="guide's cell, both")
+            axis.set(title=title, xlabel="epoch", xticks=epochs)
+        axes[0, 0].set_ylim(0)
+        axes[0, 0].legend(frameon=False)
 
-    axis = axes[1, 1]
-    gyro = shares[:, BOTH.index("gyro")].mean(axis=-1)
-    parts = axis.violinplot([gyro[labels == k] for k in range(len(CLASSES))], showmedians=True)
-    for body in parts["bodies"]:
-        body.set(facecolor="#d9822b", alpha=0.55)
-    for name in ("cmedians", "cmins", "cmaxes", "cbars"):
-        parts[name].set(color="#8f4f0f", lw=1)
-    axis.axhline(0.5, color="#555555", lw=1, ls=":")
-    axis.set(
-        title="Which sensor the gated cell listens to, at the last step",
-        ylabel="share of the gyroscope",
-    )
-    axis.set_xticks(range(1, len(CLASSES) + 1), CLASSES)
-    options.plot.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.plot, dpi=130)
-    plt.close(figure)
+        bars = axes[1, 0]
+        for place, (sensors, color) in enumerate(colors.items()):
+            for shift, model, shade in (
+                (-0.19, "linear model", "#c4c4c4"),
+                (0.19, "gated cell", color),
+            ):
+                height = results[model, sensors]["window"]
+                bars.bar(place + shift, height, 0.36, color=shade)
+                bars.text(place + shift, height + 0.012, f"{height:.2f}", ha="center")
+        bars.plot([-0.5, 2.48], [1 / len(CLASSES)] * 2, color="#555555", lw=1, ls=":")
+        bars.text(2.52, 1 / len(CLASSES), "guessing", va="center", color="#555555")
+        title = "Linear model (grey) and gated cell"
+        bars.set(title=title, ylabel="test accuracy", xlim=(-0.5, 3), ylim=(0, 1.05))
+        bars.set_xticks(range(3), names.values())
+
+        gates = axes[1, 1]
+        gyro = shares[:, BOTH.index("gyro")].mean(axis=-1)
+        parts = gates.violinplot([gyro[labels == k] for k in range(len(CLASSES))], showmedians=True)
+        for body in parts["bodies"]:
+            body.set(facecolor=_show.CELLKIT, alpha=0.55)
+        for name in ("cmedians", "cmins", "cmaxes", "cbars"):
+            parts[name].set(color="#8f4f0f", lw=1)
+        gates.axhline(0.5, color=_show.GREY, lw=1, ls=":")
+        gates.set(title="What the gated cell listens to, at the last step")
+        gates.set_ylabel("share of the gyroscope")
+        gates.set_xticks(range(1, len(CLASSES) + 1), CLASSES)
 
 
 def main() -> int:
@@ -266,12 +188,7 @@ def main() -> int:
             "whole": accuracy(whole, test_labels),
         }
 
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        TextColumn("{task.fields[accuracy]}"),
-    )
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    with _show.progress() as bars:
         for name, sensors in (
             ("guide's cell", BOTH),
             ("gated cell", ("acc",)),
@@ -280,32 +197,53 @@ def main() -> int:
         ):
             keras.utils.set_random_seed(1)
             model, gates = gated(sensors) if name == "gated cell" else (added_up(), None)
-            curves = fit(model, f"{name}, {' + '.join(sensors)}", train, test, progress)
-            scores = run(model, {s: test[0][s] for s in sensors})
+            seen, unseen = ({s: x[s] for s in sensors} for x in (train[0], test[0]))
+            # The test windows draw a curve; nothing is chosen by it.
+            curves = _show.fit(
+                bars,
+                f"{name}, {' + '.join(sensors)}",
+                compiled(model, len(train[1])),
+                seen,
+                train[1],
+                validation_data=(unseen, test[1]),
+                epochs=EPOCHS,
+                batch_size=BATCH,
+                validation_batch_size=400,
+            )
+            scores = _show.array(model(unseen))
             results[name, sensors] = {
                 **curves,
                 "weights": model.count_params(),
                 "window": accuracy(scores, test[1]),
                 "vote": vote(scores, test_labels),
             }
-    shares = run(gates, test[0])
-
-    rows = [{"model": m, "sensors": s, **found} for (m, s), found in results.items()]
-    console.print(table(rows))
-    draw(results, shares, test[1])
-    console.print(f"Plot: {options.plot}")
+    _show.table(
+        f"{len(test[1])} windows of half a second, {len(test_labels)} recordings",
+        {
+            "model": "{model}",
+            "sensors": "{sensors}",
+            "parameters": "{weights:,}",
+            "0.5 s": "{window:.3f}",
+            "10 s, vote": "{vote:.3f}",
+            "10 s, whole": "{whole:.3f}",
+            "seconds": "{seconds:.1f}",
+        },
+        [{"model": m, "sensors": " + ".join(s), **row} for (m, s), row in results.items()],
+        caption="Test accuracy of windows, and of recordings: by vote of their twenty windows, or "
+        "seen whole.",
+    )
+    draw(results, _show.array(gates(test[0])), test[1])
 
     best = results.pop(("gated cell", BOTH))
     window = max(found["window"] for found in results.values())
     whole = max(found["whole"] for found in results.values() if "whole" in found)
-    checks = {
-        f"0.5 s: {best['window']:.3f}, best other {window:.3f}": best["window"] > window,
+    claims = {
+        f"0.5 s: the gated cell with both sensors {best['window']:.3f}, best other {window:.3f}": (
+            best["window"] > window
+        ),
         f"10 s: {best['vote']:.3f} by vote, best linear model {whole:.3f}": best["vote"] > whole,
     }
-    console.print("The gated cell with both sensors is the best:")
-    for text, holds in checks.items():
-        console.print(f"{'[green]holds' if holds else '[red]FAILS'}[/] {text}", highlight=False)
-    return 0 if all(checks.values()) else 1
+    return _show.verdict(claims)
 
 
 if __name__ == "__main__":
