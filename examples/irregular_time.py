@@ -221,6 +221,7 @@ def draw(rows: list[dict], data: dict) -> None:
             for where, fill in ((missing, "white"), (~missing, color)):
                 right.plot(times[where], np.exp(bilirubin)[where], "o", color=color, mfc=fill)
         right.set(title="Eight patients: bilirubin, in mg/dl", xlabel="years", yscale="log")
+        right.yaxis.set_major_formatter("{x:g}")
         for color, label in (("#b5403a", "died within three years"), (_show.GREY, "lived")):
             right.plot([], [], "-", color=color, label=label)
         right.plot([], [], "o", color="black", mfc="white", label="no cholesterol measured")

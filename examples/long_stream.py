@@ -32,8 +32,8 @@ import keras  # noqa: E402
 import cellkit  # noqa: E402
 
 STREAMS, PIECE = 16, 50  # streams side by side; steps of a piece
-PIECES = 30 if options.quick else 40
-EPOCHS = 4 if options.quick else 8
+PIECES = 40
+EPOCHS = 6 if options.quick else 8
 UNITS = 16
 RARE = 1 / 100  # how probable a pulse is in a step
 WIDE, WIDE_UNITS = 32, 64  # for the memory: streams and units
@@ -64,7 +64,7 @@ def build(layer: keras.layers.Layer) -> keras.Model:
     running = keras.layers.Dense(1, activation="sigmoid")(layer(inputs))
     model = keras.Model(inputs, running)
     model.compile(
-        keras.optimizers.Adam(0.02),
+        keras.optimizers.Adam(0.03),
         "binary_crossentropy",
         metrics=["accuracy"],
         jit_compile=_show.COMPILED,
@@ -93,7 +93,7 @@ def trained(bars, name: str, model: keras.Model, layer, train, test) -> dict:
     except RuntimeError as error:
         if isinstance(layer, cellkit.RNN):
             raise
-        bars.console.print(f"{name} stops: {str(error).partition('.')[0]}.")
+        bars.console.print(f"{name} stops: {str(error).partition(':')[0]}.")
         return {"stopped": type(error).__name__}
     ways = {"carried": True, "afresh": False}
     scores = {way: accuracy(model, layer, *test, carried) for way, carried in ways.items()}
@@ -230,7 +230,8 @@ def draw(model, layer, test, used) -> None:
         )
         left.plot(said[True], color=_show.CELLKIT, lw=2, label="state carried on")
         left.plot(said[False], color=_show.KERAS, lw=1, label="afresh with every piece")
-        left.set(title="One stream: is the machine running?", xlabel="step", ylim=(-0.05, 1.35))
+        left.set(title="One stream: is the machine running?", xlabel="step", ylim=(-0.05, 1.25))
+        left.set(ylabel="what the model says", yticks=(0, 0.5, 1))
         left.legend(frameon=False, loc="upper right", ncols=3, fontsize=9)
         for way, color in (("one call", _show.KERAS), ("pieces", _show.CELLKIT)):
             right.plot(LENGTHS, used[way], "o-", color=color, label=way)
