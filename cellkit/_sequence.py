@@ -76,6 +76,15 @@ class SequenceScope:
         finally:
             self._masks = own
 
+    @contextlib.contextmanager
+    def narrowed(self, stock: list[Any]) -> Iterator[None]:
+        """Leave only the stock cells `stock` to what runs in here."""
+        outer, self.stock = self.stock, stock
+        try:
+            yield
+        finally:
+            self.stock = outer
+
     def settle(self) -> None:
         """Keep the masks drawn so far to the end of the call: `redraw` spares them."""
         self._recipes = {}

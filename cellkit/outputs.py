@@ -11,11 +11,13 @@ class OutputForm:
     """The structure of a cell's output and the dtypes in which the layer returns it.
 
     Args:
-        compute_dtype: Dtype of floating outputs that declare no dtype.
+        compute_dtype: Dtype of floating outputs that declare no dtype, or None to leave them alone.
         declared: Declared dtypes of the leaves, or None where the cell declares none.
     """
 
-    def __init__(self, compute_dtype: str, declared: list[str | None] | None) -> None:
+    def __init__(
+        self, compute_dtype: str | None = None, declared: list[str | None] | None = None
+    ) -> None:
         self._compute_dtype = compute_dtype
         self._declared = declared
         self._template: Any = None
@@ -48,7 +50,8 @@ class OutputForm:
     def _target(self, index: int, dtype: str) -> str:
         if self._declared is not None and self._declared[index] is not None:
             return self._declared[index]  # type: ignore[return-value]
-        return self._compute_dtype if keras.backend.is_float_dtype(dtype) else dtype
+        wanted = self._compute_dtype if keras.backend.is_float_dtype(dtype) else None
+        return wanted or dtype
 
     def _cast(self, index: int, y: Any) -> Any:
         dtype = keras.backend.standardize_dtype(y.dtype)

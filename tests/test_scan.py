@@ -328,7 +328,7 @@ class CountingCell(DecayCell):
         (CountingCell(2), {}, (2, 3, 3), "neither floating nor complex"),
         (DecayCell(2, zoneout=0.1), {}, (2, 3, 3), "zoneout"),
         (DecayCell(2), {"unroll": True}, (2, 3, 3), "`unroll`"),
-        (DecayCell(2), {}, (2, 0, 3), "nothing to scan"),
+        (DecayCell(2), {}, (2, 0, 3), "nothing to compute"),
         (DecayCell(2), {"dtype": "float64"}, (2, 3, 3), "a dtype of its own"),
         (cellkit.create("mgu", units=2), {}, (2, 3, 3), "no `cellkit.linear.LinearCell`"),
     ],

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +33,17 @@ from cellkit.running import CellRunner
 __all__ = ["NAMES", "EngineReport", "Request", "check_name", "choose", "report", "run"]
 
 # In the order in which "auto" tries them.
-NAMES = ("kernel", "scan", "gated", "projected", "loop")
+NAMES = ("stack", "kernel", "scan", "gated", "projected", "loop")
+
+# Engines that a transformation of PyTorch could not see through.
+_OPAQUE = ("stack", "kernel", "gated")
 
 _BACKENDS = ("torch", "jax", "tensorflow")
 
 # The module of each engine, where not all backends share one. Modules of other backends are not
 # imported, and what is not listed does not exist.
 _MODULES: dict[str, dict[str, str]] = {
+    "stack": dict.fromkeys(_BACKENDS, "stack"),
     "kernel": {"torch": "kernel_torch"},
     "scan": dict.fromkeys(_BACKENDS, "scan"),
     "gated": {b: f"gated_{b}" for b in _BACKENDS},
@@ -63,6 +68,7 @@ class Request:
         collect: Whether to return the output of every step.
         zero_masked: Whether collected outputs are zero at masked steps.
         reverse: Whether to go from the last step to the first.
+        parts: Takes the reports of the cells of a stack that ran one after the other.
     """
 
     layer: Any
@@ -76,6 +82,7 @@ class Request:
     collect: bool
     zero_masked: bool
     reverse: bool
+    parts: list[EngineReport] = dataclasses.field(default_factory=list)
 
     @property
     def cell(self) -> Any:
@@ -105,18 +112,23 @@ class EngineReport:
         asked: The layer's option `engine`.
         engine: Name of the engine that ran, or None before the first call.
         reasons: For every other engine why it did not run.
+        parts: Where the cells of a stack ran one after the other, a report for each of them.
     """
 
     asked: str
     engine: str | None
     reasons: dict[str, str]
+    parts: tuple[EngineReport, ...] = ()
 
     def __str__(self) -> str:
-        """Return one line for the engine that ran and one for each other."""
+        """Return one line for the engine that ran and one for each other; then the parts'."""
         if self.engine is None:
             return f"engine={self.asked!r}: the layer has not run yet"
         lines = [f"engine={self.asked!r}: {self.engine!r} ran"]
-        return "\n".join([*lines, *(f"  not {k!r}: {v}" for k, v in self.reasons.items())])
+        lines += [f"  not {k!r}: {v}" for k, v in self.reasons.items()]
+        for index, part in enumerate(self.parts):
+            lines += textwrap.indent(f"cell {index}: {part}", "  ").splitlines()
+        return "\n".join(lines)
 
 
 def check_name(name: Any) -> str:
@@ -135,12 +147,20 @@ def why_not(name: str, request: Request) -> str | None:
     """Return why the engine `name` does not apply to `request`, or None if it does."""
     if name not in _engines:
         return f"it does not exist on {keras.backend.backend()}"
-    layer = request.layer
+    if name == "loop":
+        return None
+    layer, kind = request.layer, type(request.cell).__name__
     chunked = layer.remat or layer.truncate_gradient is not None
-    if chunked and _backend != "torch" and name not in ("loop", "projected"):
+    if chunked and _backend != "torch" and name != "projected":
         return f"remat and truncate_gradient are those of the loop on {_backend}"
     if name == "scan" and not _is_linear(request.cell):
-        return f"{type(request.cell).__name__} is no `cellkit.linear.LinearCell`"
+        return f"{kind} is no `cellkit.linear.LinearCell`"
+    if not request.runner.direct:
+        return f"{kind} has a dtype of its own, or an activity regularizer"
+    if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
+        return "there is nothing to compute: no row, or no time step"
+    if name in _OPAQUE and (transformation := _transformed()):
+        return transformation
     reason: str | None = _engine(name).why_not(request)
     return reason
 
@@ -187,7 +207,7 @@ def _why_not_unasked(name: str, request: Request) -> str | None:
         # Compilers move the projection of the inputs as they like; measured, most cells were slower
         # with it done by hand.
         return "it is no faster than the loop where a compiler runs the loop"
-    if name == "gated" and not request.training:
+    if name in ("stack", "gated") and not request.training:
         if not request.collect:
             return "at inference the loop keeps nothing of a step whose output is not wanted"
         if _backend == "jax":
@@ -202,7 +222,6 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     else:
         name, reasons = choose(request)
     layer, engine = request.layer, _engine(name)
-    layer._holder.set("engine", (name, reasons))
     structure, constants = request.inputs, request.scope.constants
 
     def body(
@@ -223,14 +242,30 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         return result
 
     key = (name, request.training, request.scope.one_step, *layer._settings())
-    arguments = (keras.tree.flatten(structure), request.states, request.mask, constants)
-    return loops.compiled(body, arguments, layer, key, request.scope)
+    leaves = keras.tree.flatten(structure)
+    arguments = (leaves, request.states, request.mask, constants)
+    layer._holder.set("engine", (name, reasons, ()))
+    result = loops.compiled(body, arguments, layer, key, request.scope)
+    if name == "stack":
+        # A compiled call tells nothing of its parts: they are as they were when it was compiled.
+        known = layer._holder.make("parts", dict) if _backend == "jax" else {}
+        shapes = (key, request.mask is None, *(tuple(x.shape) for x in leaves))
+        parts = tuple(request.parts) or known.get(shapes, ())
+        known[shapes] = parts
+        layer._holder.set("engine", (name, reasons, parts))
+    return result
+
+
+def run_with(name: str, request: Request) -> tuple[Leaves, Any, Leaves]:
+    """Run a request, as it stands, with the engine `name`."""
+    result: tuple[Leaves, Any, Leaves] = _engine(name).run(request)
+    return result
 
 
 def report(layer: Any) -> EngineReport:
     """Return which engine ran in the last call of `layer`."""
-    name, reasons = layer._holder.get("engine") or (None, {})
-    return EngineReport(layer.engine, name, dict(reasons))
+    name, reasons, parts = layer._holder.get("engine") or (None, {}, ())
+    return EngineReport(layer.engine, name, dict(reasons), parts)
 
 
 def pack(structure: Any, leaves: Leaves) -> Any:
@@ -259,7 +294,9 @@ _backend = keras.backend.backend()
 _engines: dict[str, Any] = {n: m[_backend] for n, m in _MODULES.items() if _backend in m}
 # On Torch any engine may be given one chunk after the other; the other loops do that themselves.
 _chunks: Any = None
+_transformed: Callable[[], str | None] = lambda: None  # noqa: E731
 if _backend == "torch":
+    _transformed = importlib.import_module("cellkit.loops.torch").transformed
     _chunks = importlib.import_module("cellkit.engines.chunks_torch")
 for _name in NAMES:
     if _name != "scan" and _name in _engines:

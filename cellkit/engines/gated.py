@@ -32,8 +32,6 @@ def why_not(request: Request) -> str | None:
             return f"{name} has a `{method}` of its own"
     if cell.zoneout:
         return f"{name} has zoneout, which draws anew at every step"
-    if not request.runner.direct:
-        return f"{name} has a dtype of its own, or an activity regularizer"
     known = (cell.kernel, cell.recurrent_kernel, cell.bias)
     if any(all(v is not k for k in known) for v in cell.weights if v.trainable):
         return f"{name} has other weights than kernel, recurrent kernel and bias"
@@ -41,8 +39,6 @@ def why_not(request: Request) -> str | None:
         return f"{name} has states that are not as wide as its gates"
     if len({s.dtype for s in request.runner.layout.specs} | {cell.compute_dtype}) > 1:
         return f"{name} has states of other dtypes than its gates"
-    if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
-        return "there is nothing to compute: no row, or no time step"
     return None
 
 

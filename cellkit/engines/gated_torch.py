@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cellkit.cell import training_mode
 from cellkit.engines import gated
+from cellkit.engines.factors_torch import DIRECT, FROM_OUTPUT, Undo, factors
 from cellkit.engines.projected import project
 from cellkit.loops.recorder import Recorder
 from cellkit.loops.torch import select
@@ -45,7 +46,7 @@ _BLOCK = 2**21
 
 def why_not(request: Request) -> str | None:
     """Return why this engine does not apply, or None; see `cellkit.engines`."""
-    reason = transformed() or gated.why_not(request)
+    reason = gated.why_not(request)
     if reason is not None:
         return reason
     cell = request.cell
@@ -56,17 +57,6 @@ def why_not(request: Request) -> str | None:
         found.clear()
         found[key] = _probe(request)
     return found[key]
-
-
-def transformed() -> str | None:
-    """Return which transformation of PyTorch the call is in, where it is in one."""
-    if torch.compiler.is_compiling():
-        return "torch.compile traces the plain loop"
-    if torch._C._are_functorch_transforms_active():
-        return "a transform of torch.func is active"
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        return "torch.autocast is on"
-    return None
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
@@ -126,7 +116,7 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_outputs: Any, *d_states: Any) -> Any:
         sequence, end = ctx.sequence, 2 + ctx.count
-        inputs, (sums, *before) = ctx.saved_tensors[:end], ctx.saved_tensors[end:]
+        inputs, (kept, *before) = ctx.saved_tensors[:end], ctx.saved_tensors[end:]
         z, kernel, *states = inputs
         wanted = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
@@ -143,7 +133,7 @@ class _Function(torch.autograd.Function):
                 )
             )
             return (None, *(next(found) if w else None for w in wanted))
-        d_z, d_initial = sequence.backward(sums, before, kernel, d_outputs, list(d_states))
+        d_z, d_initial = sequence.backward(kept, before, kernel, d_outputs, list(d_states))
         d_kernel = None
         if wanted[1]:
             h = before[0] if sequence.dropped is None else before[0] * sequence.dropped
@@ -163,20 +153,31 @@ class _Sequence:
         self.runs = _runs(request.cell)
         self.widths = [sum(widths) for _, widths in self.runs]
 
-    def combine(self, gates: dict[str, Any], states: Leaves) -> tuple[Any, Leaves]:
+    def combine(self, gates: list[Any], states: Leaves) -> tuple[Any, Leaves]:
         """Return the output and the leaves of the new states."""
-        output, new = self.cell.combine(gates, self.layout.pack(states))
+        named = dict(zip(self.names, gates, strict=True))
+        output, new = self.cell.combine(named, self.layout.pack(states))
         flat = self.layout.flat  # the walk through a structure takes longer than a small step
         return output, new if flat and type(new) is list else keras.tree.flatten(new)
 
-    def step(self, z: Any, states: Leaves) -> tuple[Any, Leaves]:
-        """Return the output and the new states from what goes into the gates."""
+    def gates(self, z: Any, saved: Leaves | None) -> list[Any]:
+        """Return the activated gates of a step.
+
+        Args:
+            z: What goes into the gates.
+            saved: Where to write what a gradient needs of each run of gates, or None.
+        """
         gates: list[Any] = []
-        blocks = z.split_with_sizes(self.widths, -1)
-        for (activation, widths), block in zip(self.runs, blocks, strict=True):
-            block = activation(block)
-            gates += block.split_with_sizes(widths, -1) if len(widths) > 1 else (block,)
-        return self.combine(dict(zip(self.names, gates, strict=True)), states)
+        for index, block in enumerate(z.split_with_sizes(self.widths, -1)):
+            activation, widths = self.runs[index]
+            if saved is None:
+                y = activation(block)
+            elif activation in FROM_OUTPUT:
+                y = activation(block, out=saved[index])
+            else:
+                y = activation(saved[index].copy_(block))
+            gates += y.split_with_sizes(widths, -1) if len(widths) > 1 else (y,)
+        return gates
 
     def forward(
         self, z: Any, kernel: Any, states: Leaves, saved: list[Any] | None = None
@@ -187,7 +188,7 @@ class _Sequence:
             z: The projected inputs, `(time, batch, gates * units)`.
             kernel: The recurrent kernel.
             states: The initial states.
-            saved: Takes what goes into the gates and the states before each step.
+            saved: Takes what `factors` needs of the gates, and the states before each step.
 
         Returns:
             The outputs `(time, batch, units)`, or the last one alone, `(1, batch, units)`; and the
@@ -195,133 +196,67 @@ class _Sequence:
         """
         keeps = [None] * len(z) if self.keep is None else self.keep[..., None].unbind(0)
         before: list[Leaves] = []
-        sums, outputs = [], []
+        outputs, kept, blocks = [], None, [None] * len(z)
+        if saved is not None:
+            kept = torch.empty_like(z, memory_format=torch.contiguous_format)
+            runs = kept.split_with_sizes(self.widths, -1)
+            blocks = list(zip(*(x.unbind(0) for x in runs), strict=True))
         with training_mode(self.training):
-            for z_t, keep in zip(z.unbind(0), keeps, strict=True):
+            for z_t, keep, block in zip(z.unbind(0), keeps, blocks, strict=True):
                 h = states[0] if self.dropped is None else states[0] * self.dropped
-                z_t = torch.addmm(z_t, h, kernel)
-                output, new = self.step(z_t, states)
+                gates = self.gates(torch.addmm(z_t, h, kernel), block)
+                output, new = self.combine(gates, states)
                 if saved is not None:
                     before.append(states)
-                    sums.append(z_t)
                 if keep is not None:
                     new = [torch.where(keep, n, s) for n, s in zip(new, states, strict=True)]
                 states = new
                 if self.collect:
                     outputs.append(output)
         if saved is not None:
-            saved += [torch.stack(sums), *map(torch.stack, zip(*before, strict=True))]
+            saved += [kept, *map(torch.stack, zip(*before, strict=True))]
+            # A state that is a gate is a part of what is saved: hand out a copy.
+            own = kept.untyped_storage().data_ptr()
+            inside = [s.untyped_storage().data_ptr() == own for s in states]
+            states = [s.clone() if i else s for s, i in zip(states, inside, strict=True)]
         return torch.stack(outputs if self.collect else [output]), states
 
-    def factors(
-        self, z: Any, states: Leaves, keep: Any
-    ) -> tuple[int | None, list[Any], list[list[Any]]]:
-        """Differentiate a block of steps, each element by itself.
-
-        Args:
-            z: What went into the gates, `(steps, batch, gates * units)`.
-            states: The states before each step, `(steps, batch, units)`.
-            keep: `(steps, batch)`, or None.
-
-        Returns:
-            The index of the new state that is the output, if one is: what comes back to the output
-            then goes to that state. For the output and each new state, how it changes with the
-            gates' inputs, a tensor `(steps, batch, gates, units)` or None; and how it changes with
-            each old state, a tensor `(steps, batch, units)` or None.
-        """
-        lead = tuple(z.shape[:2])
-        rows = (-1, self.units)
-        leaves = [p.reshape(rows).requires_grad_() for p in z.split(self.units, -1)]
-        olds = [s.detach().reshape(rows).requires_grad_() for s in states]
-        with torch.enable_grad(), training_mode(self.training):
-            activations = [a for a, widths in self.runs for _ in widths]
-            gates = [a(x) for a, x in zip(activations, leaves, strict=True)]
-            output, news = self.combine(dict(zip(self.names, gates, strict=True)), olds)
-        to_gates: list[Any] = []
-        to_states: list[list[Any]] = []
-        wrt, ones = [*leaves, *olds], torch.ones_like(leaves[0])
-        merged = next((i for i, n in enumerate(news) if n is output), None)
-        for i, y in enumerate([output, *news]):
-            if i == 0 and merged is not None:
-                to_gates.append(None)
-                to_states.append([None] * len(olds))
-                continue
-            found: Any = [None] * len(wrt)
-            if y.requires_grad:
-                found = torch.autograd.grad(y, wrt, ones, retain_graph=True, allow_unused=True)
-            parts, rest = found[: len(leaves)], found[len(leaves) :]
-            some = any(p is not None for p in parts)
-            blocks = [torch.zeros_like(ones) if p is None else p for p in parts]
-            gate = torch.stack(blocks, 1).view(*lead, len(leaves), -1) if some else None
-            old = [None if p is None else p.view(*lead, -1) for p in rest]
-            if keep is not None and i > 0:
-                gate = None if gate is None else select(keep, gate, 0)
-                old = [None if p is None else select(keep, p, 0) for p in old]
-                kept = (~keep)[..., None].to(ones.dtype).expand(*lead, self.units)
-                old[i - 1] = kept if old[i - 1] is None else old[i - 1] + kept
-            to_gates.append(gate)
-            to_states.append(old)
-        return merged, to_gates, to_states
-
     def backward(
-        self, z: Any, states: Leaves, kernel: Any, d_outputs: Any, d_states: Leaves
+        self, kept: Any, states: Leaves, kernel: Any, d_outputs: Any, d_states: Leaves
     ) -> tuple[Any, Leaves]:
         """Return the gradients of what goes into the gates and of the initial states."""
-        d_z = torch.empty_like(z)
-        time, batch, width = z.shape
+        time, batch, width = kept.shape
         size = max(1, _BLOCK // (batch * width))
-        shape = (batch, len(self.names), self.units)
-        transposed, d_states = kernel.t(), list(d_states)
+        d_z = torch.empty_like(kept)
+        targets = d_z.view(time, batch, len(self.names), self.units)
+        transposed, d_states = kernel.t().contiguous(), list(d_states)
         d_steps = [None] * (time - len(d_outputs)) + list(d_outputs.unbind(0))
+        activations = [a for a, widths in self.runs for _ in widths]
         for end in range(time, 0, -size):
             block = slice(max(0, end - size), end)
-            keep = None if self.keep is None else self.keep[block]
-            old_states = [s[block] for s in states]
-            merged, to_gates, to_states = self.factors(z[block], old_states, keep)
-            columns = [g.unbind(0) if torch.is_tensor(g) else None for g in to_gates]
-            olds = [[None if p is None else p.unbind(0) for p in row] for row in to_states]
+            rows = [x[block].reshape(-1, x.shape[-1]) for x in (kept, *states)]
+            keep = None if self.keep is None else self.keep[block].reshape(-1)
+            with training_mode(self.training):
+                merged, results = factors(
+                    self.combine, activations, rows[0].split(self.units, -1), rows[1:], keep
+                )
+            undo = Undo(results, targets[block], len(d_states))
             for i in range(block.stop - block.start - 1, -1, -1):
-                t = block.start + i
-                d_y = d_steps[t]
+                d_y = d_steps[block.start + i]
                 if merged is not None and d_y is not None:
                     # At a masked step nothing comes back to the output, so this is right there.
                     d_states[merged] = d_states[merged] + d_y
-                    d_y = None
-                d_all = [d_y, *d_states]
-                target = d_z[t].view(shape)
-                fresh = True
-                for d, column in zip(d_all, columns, strict=True):
-                    if d is None or column is None:
-                        continue
-                    if fresh:
-                        torch.mul(column[i], d[:, None], out=target)
-                    else:
-                        target.addcmul_(column[i], d[:, None])
-                    fresh = False
-                if fresh:
-                    target.zero_()
-                d_states = [
-                    _weighted([row[j] for row in olds], d_all, i) for j in range(len(d_states))
-                ]
-                d_h = d_z[t] @ transposed
+                d_states = undo.step(i, d_y, d_states)
+                d_z_t, d_h = d_z[block.start + i], d_states[0]
                 if self.dropped is not None:
-                    d_h = d_h * self.dropped
-                d_states[0] = d_h if d_states[0] is None else d_states[0].add_(d_h)
-                d_states = [torch.zeros_like(d_h) if d is None else d for d in d_states]
+                    d_new = (d_z_t @ transposed) * self.dropped
+                    d_states[0] = d_new if d_h is None else d_new.add_(d_h)
+                elif d_h is None:
+                    d_states[0] = d_z_t @ transposed
+                else:
+                    d_states[0] = d_h.addmm_(d_z_t, transposed)
+                d_states = [torch.zeros_like(d_states[0]) if d is None else d for d in d_states]
         return d_z, d_states
-
-
-def _weighted(columns: list[Any], values: list[Any], i: int) -> Any:
-    total = None
-    for column, d in zip(columns, values, strict=True):
-        if column is None or d is None:
-            continue
-        total = column[i] * d if total is None else total.addcmul_(column[i], d)
-    return total
-
-
-# The backend's own functions, without the way through Keras at every step.
-_DIRECT = {keras.activations.sigmoid: torch.sigmoid, keras.activations.tanh: torch.tanh}
 
 
 def _runs(cell: Any) -> list[tuple[Any, list[int]]]:
@@ -329,7 +264,7 @@ def _runs(cell: Any) -> list[tuple[Any, list[int]]]:
     runs: list[tuple[Any, list[int]]] = []
     for name in cell.gates.values():
         activation = getattr(cell, name)
-        activation = _DIRECT.get(activation, activation)
+        activation = DIRECT.get(activation, activation)
         if not runs or runs[-1][0] is not activation:
             runs.append((activation, []))
         runs[-1][1].append(cell.units)
@@ -379,7 +314,7 @@ def _probe(request: Request) -> str | None:
     with torch.no_grad(), Recorder() as recorder, training_mode(request.training):
         with _Watch([*states, *inputs]) as watch:
             gates = [a(x) for a, x in zip(activations, inputs, strict=True)]
-            output, new = sequence.combine(dict(zip(sequence.names, gates, strict=True)), states)
+            output, new = sequence.combine(gates, states)
     if recorder.written or recorder.losses:
         return f"{name}.combine writes a variable or adds a loss"
     if watch.found is not None:

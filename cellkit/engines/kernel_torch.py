@@ -16,7 +16,6 @@ import torch
 
 from cellkit._math import value_of
 from cellkit.cell import Cell
-from cellkit.engines.gated_torch import transformed
 from cellkit.loops.torch import select
 from cellkit.standard import StandardWeights, standard_weights
 
@@ -34,17 +33,13 @@ _FAR = 1e20
 
 def why_not(request: Request) -> str | None:
     """Return why this engine does not apply, or None; see `cellkit.engines`."""
-    reason, cell, name = transformed(), request.cell, type(request.cell).__name__
-    if reason is not None:
-        return reason
+    cell, name = request.cell, type(request.cell).__name__
     if standard_weights(cell) is None:
         return f"{name} is no standard LSTM or GRU"
     if request.training and (cell.dropout or cell.recurrent_dropout):
         return f"{name} drops elements in training"
     if getattr(cell, "zoneout", 0.0):
         return f"{name} has zoneout"
-    if not request.runner.direct:
-        return f"{name} has a dtype of its own, or an activity regularizer"
     if request.runner.compute_dtype not in ("float32", "float64"):
         return f"the compute dtype is {request.runner.compute_dtype}"
     inputs = request.inputs
@@ -52,8 +47,8 @@ def why_not(request: Request) -> str | None:
         return "the inputs are not one tensor of real numbers (batch, time, features)"
     if not inputs.is_floating_point() and not isinstance(cell, Cell):
         return f"{name} does not cast integers"
-    if 0 in inputs.shape:
-        return "there is nothing to compute: no row, no time step, or no feature"
+    if inputs.shape[2] == 0:
+        return "there is no feature"
     return None
 
 

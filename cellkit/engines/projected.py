@@ -24,10 +24,6 @@ def why_not(request: Request) -> str | None:
         return f"{name} has no `project` of its own"
     if getattr(cell.call, "__func__", None) is not Cell.call:
         return f"{name} has a `call` of its own"
-    if not request.runner.direct:
-        return f"{name} has a dtype of its own, or an activity regularizer"
-    if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
-        return "there is nothing to project: no row, or no time step"
     return not_row_wise(request)
 
 

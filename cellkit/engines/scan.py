@@ -38,16 +38,12 @@ def why_not(request: Request) -> str | None:
     for method, owner in _OWN.items():
         if getattr(getattr(cell, method), "__func__", None) is not getattr(owner, method):
             return f"{name} has a `{method}` of its own"
-    if not request.runner.direct:
-        return f"{name} has a dtype of its own, or an activity regularizer"
     if cell.zoneout:
         return "zoneout mixes new states with old ones at every step"
     if request.layer.unroll:
         return "`unroll` asks for a loop"
     if any(p is not cell and p.non_trainable_variables for p in _layers(cell)):
         return f"layers inside {name} have variables that a step may update"
-    if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
-        return "there is nothing to scan: no row, or no time step"
     dtypes = [keras.backend.standardize_dtype(s.dtype) for s in request.states]
     if any(not keras.backend.is_float_dtype(d) and "complex" not in d for d in dtypes):
         return "a state is neither floating nor complex"

@@ -36,12 +36,8 @@ def why_not(request: Request) -> str | None:
     for method in ("call", "prepare", "advance"):
         if getattr(getattr(cell, method), "__func__", None) is not getattr(Cell, method):
             return f"{name} has a `{method}` of its own"
-    if not request.runner.direct:
-        return f"{name} has a dtype of its own, or an activity regularizer"
     if request.layer.unroll is True:
         return "unroll=True asks for the plain loop"
-    if any(0 in x.shape[:2] for x in keras.tree.flatten(request.inputs)):
-        return "there is nothing to compute: no row, or no time step"
     return not_row_wise(request) or plan_of(request).reason
 
 

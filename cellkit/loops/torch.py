@@ -62,3 +62,14 @@ def trace_empty(loop: Loop, inputs: Leaves, states: Leaves) -> Leaves:
     return [
         torch.empty(s.shape, dtype=getattr(torch, s.dtype), device=inputs[0].device) for s in specs
     ]
+
+
+def transformed() -> str | None:
+    """Return which transformation of PyTorch the call is in, where it is in one."""
+    if torch.compiler.is_compiling():
+        return "torch.compile traces the plain loop"
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func is active"
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        return "torch.autocast is on"
+    return None
