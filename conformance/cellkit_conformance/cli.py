@@ -180,7 +180,7 @@ def _conform(
     from cellkit_conformance.terminal import show_report
 
     written = report.write_scripts(files.scripts or files.json.parent / "reproduce")
-    console = Console()
+    console = Console(emoji=False)  # or `lab:X:` would be a cross
     show_report(console, report, durations)
     report.write_json(files.json)
     said = [str(files.json)]
@@ -284,13 +284,13 @@ def diff(
 ) -> int:
     """Say what has changed. Exit code: 0 nothing got worse, 1 something did, 3 checks are gone."""
     changes = compare(read_outcomes(before), read_outcomes(after))
-    return show_changes(changes, Console())
+    return show_changes(changes, Console(emoji=False))
 
 
 def _run(plan: Plan, missing: list[str]) -> Report:
     from cellkit_conformance.terminal import progress
 
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, emoji=False)
     start = time.perf_counter()
     with progress(console, total(plan)) as show:
         runner = Runner(plan, show)
@@ -312,7 +312,7 @@ def golden(
     from cellkit_conformance.golden import run_golden
 
     chosen, _ = _backends(backend or ["all"])
-    return run_golden(path, chosen, Console(), all_files)
+    return run_golden(path, chosen, Console(emoji=False), all_files)
 
 
 def explain(
@@ -321,7 +321,7 @@ def explain(
     ] = None,
 ) -> int:
     """Say what a requirement means, or list them all."""
-    console = Console()
+    console = Console(emoji=False)
     for name in edition.select([identifier] if identifier else []):
         requirement = edition.requirements()[name]
         traits = f" [dim]{{{', '.join(requirement.traits)}}}[/]" if requirement.traits else ""

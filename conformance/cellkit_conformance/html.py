@@ -99,7 +99,11 @@ def _page(report: Report) -> dict[str, Any]:
         "kind": colour,
         "rows": rows,
         "chips": chips,
-        "notes": list(dict.fromkeys(f"{u.cell}: {n}" for u in report.units for n in u.notes)),
+        "problems": [
+            {"cell": cell, "text": text, "backends": ", ".join(backends)}
+            for cell, text, backends in report.problems
+        ],
+        "notes": report.notes,
         "outcomes": {o: {"symbol": s, "kind": k} for o, (s, k) in SYMBOLS.items()},
         "data": _data(report, [row["cell"] for row in rows]),
         # Our own files, and the only text that is not escaped.
@@ -116,11 +120,14 @@ def _unit(report: Report, unit: Unit | None) -> dict[str, Any] | None:
     kinds = {kind: 0 for kind in (GOOD, BAD, OPEN, NA)}
     for outcome, number in counts.items():
         kinds[SYMBOLS[outcome][1]] += number
-    if kinds[BAD]:
+    if unit.problem:
+        said, kind = "cannot be checked", BAD
+    elif kinds[BAD]:
         said, kind = f"{kinds[BAD]} broken", BAD
     elif kinds[OPEN]:
         most = max((o for o in counts if SYMBOLS[o][1] == OPEN), key=counts.__getitem__)
-        said, kind = f"{counts[most]} {most}", OPEN
+        plural = "s" if counts[most] > 1 and most not in (Outcome.BLOCKED, Outcome.NOT_RUN) else ""
+        said, kind = f"{counts[most]} {most}{plural}", OPEN
     else:
         said, kind = f"{kinds[GOOD]} pass", GOOD
     return {

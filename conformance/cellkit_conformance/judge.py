@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,8 @@ from cellkit_conformance.outcome import (
     Result,
     one_line,
     shorten,
+    text_of,
+    trace_of,
 )
 from cellkit_conformance.profiles import Profile
 from cellkit_conformance.subject import Subject
@@ -100,11 +101,10 @@ class Judge:
         except Failure as error:
             result.outcome, result.message = Outcome.FAIL, one_line(str(error))
             result.detail = shorten(str(error))
-        except Exception as error:  # noqa: BLE001 (whatever a cell raises is a result)
-            text = shorten(str(error))
+        except (Exception, SystemExit, GeneratorExit) as error:  # whatever a cell raises
             result.outcome = Outcome.ERROR
-            result.message = one_line(f"{type(error).__name__}: {text}")
-            result.detail = shorten(_trace(error))
+            result.message = one_line(f"{type(error).__name__}: {shorten(text_of(error))}")
+            result.detail = shorten(trace_of(error))
         if result.outcome.is_bad:
             result.script = scripts.write(result, context)
             if self.blame:
@@ -124,9 +124,3 @@ def _denial(trait: str) -> str:
     if trait.startswith("!"):
         return f"the spec claims {trait[1:]!r}"
     return f"the spec does not claim {trait!r}"
-
-
-def _trace(error: BaseException) -> str:
-    """Format the innermost frames, the ones that tell something about the cell."""
-    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-6)
-    return "".join(line if len(line) < 2000 else shorten(line, 2000) for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,6 +13,12 @@ MESSAGE_LIMIT = 4000
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+# Control characters but for tab and line feed, marks that turn the direction of the text, halves of
+# surrogate pairs, and what is no character: they move a terminal's cursor or break a file.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 class Outcome(StrEnum):
@@ -99,17 +106,53 @@ class Result:
         return cls(**data)
 
 
+def clean(text: str) -> str:
+    """Write what a terminal would obey, or no file can hold, as escapes.
+
+    Args:
+        text: From anywhere.
+
+    Returns:
+        The text without colours, in which other control characters are spelt out.
+    """
+    text = _COLOURS.sub("", text).replace("\r\n", "\n")
+    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:
-    """Cut a long text in the middle and say so.
+    """Cut a long text in the middle and say so; see also `clean`.
 
     Args:
         text: Of any length.
         limit: How many characters may stay.
     """
     if len(text) <= limit:
-        return text
+        return clean(text)
     half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - limit} characters left out ...]\n{text[-half:]}"
+    said = f"\n[... {len(text) - limit} characters left out ...]\n"
+    return f"{clean(text[:half])}{said}{clean(text[-half:])}"
+
+
+def text_of(error: BaseException) -> str:
+    """Give the text of an error, even where asking for it raises.
+
+    Args:
+        error: Of a cell.
+    """
+    try:
+        return str(error)
+    except Exception as own:  # noqa: BLE001 (that is the finding then)
+        return f"(it has no text: its __str__ raises {type(own).__name__})"
+
+
+def trace_of(error: BaseException) -> str:
+    """Format the innermost frames, the ones that tell something about the cell.
+
+    Args:
+        error: Of a cell.
+    """
+    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-6)
+    return "".join(line if len(line) < 2000 else shorten(line, 2000) for line in lines)
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -120,7 +163,7 @@ def one_line(text: str, limit: int = 300) -> str:
         limit: How many characters may stay.
     """
     # Only so much of it is looked at: a text may have ten million lines.
-    lines = [line.strip() for line in _COLOURS.sub("", text[:20_000]).splitlines() if line.strip()]
+    lines = [line.strip() for line in clean(text[:20_000]).split("\n") if line.strip()]
     line = lines[0] if lines else ""
     if len(lines) > 1 and "Exception encountered when calling" in line:
         # Keras puts this in front of what was raised.

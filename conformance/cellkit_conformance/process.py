@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 START_TIMEOUT = 300.0
@@ -20,6 +21,9 @@ START_TIMEOUT = 300.0
 
 TAIL_LINES = 40
 """Lines of standard error that are kept for the report of a crash."""
+
+MEMORY_SHARE = 0.6
+"""The share of the machine's memory with which a worker is ended; cells under test are tiny."""
 
 MODULES = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
 
@@ -116,8 +120,8 @@ class Process:
         try:
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
-        except OSError:
-            return self._receive(0.0)
+        except OSError:  # it is gone, or going
+            return self._receive(5.0)
         return self._receive(timeout)
 
     def tail(self) -> str:
@@ -127,32 +131,59 @@ class Process:
     def close(self) -> None:
         """End the process and what it started."""
         if self._process.poll() is None:
-            try:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            except (OSError, AttributeError):
-                self._process.kill()
+            self._kill()
         self._process.wait()
         for reader in self._readers:
-            reader.join(timeout=5.0)
+            reader.join(timeout=1.0)
+        if any(reader.is_alive() for reader in self._readers):  # a child of it keeps a pipe open
+            self._kill()
+            for reader in self._readers:
+                reader.join(timeout=5.0)
         with contextlib.suppress(BrokenPipeError):  # a request that nobody read any more
             self._process.stdin.close()
         self._process.stdout.close()
         self._process.stderr.close()
 
-    def _receive(self, timeout: float) -> dict[str, Any]:
+    def _kill(self) -> None:
         try:
-            line = self._answers.get(timeout=max(timeout, 0.1))
-        except queue.Empty:
-            self.close()
-            reason = f"no answer within {timeout:.0f} s"
-            raise WorkerGone("timeout", reason, self.tail()) from None
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except (OSError, AttributeError):  # no such group, or no groups on this system
+            self._process.kill()
+
+    def _receive(self, timeout: float) -> dict[str, Any]:
+        line = self._wait(timeout)
         if line is None:
             with contextlib.suppress(subprocess.TimeoutExpired):  # it may still be on its way out
-                self._process.wait(timeout=5.0)
+                self._process.wait(timeout=20.0)
             self.close()
             code = self._process.returncode
             raise WorkerGone("crash", f"the worker ended with {_exit(code)}", self.tail())
         return json.loads(line)
+
+    def _wait(self, timeout: float) -> str | None:
+        """Wait for a line, with an eye on the process; None means that no more will come."""
+        end = time.monotonic() + max(timeout, 0.1)
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=min(1.0, max(0.01, end - time.monotonic())))
+            if time.monotonic() >= end:
+                self.close()
+                raise WorkerGone("timeout", f"no answer within {timeout:.0f} s", self.tail())
+            if self._process.poll() is not None and not self._readers[0].is_alive():
+                continue  # its last words are in the queue
+            if self._process.poll() is not None:
+                return self._last_words()
+            used = resident(self._process.pid)
+            if used > MEMORY_SHARE * machine_memory():
+                self.close()
+                reason = f"ended because it used {used / 2**30:.1f} GB of memory"
+                raise WorkerGone("crash", reason, self.tail())
+
+    def _last_words(self) -> str | None:
+        """Take what a dead process left; a child of it may keep the pipe open for ever."""
+        with contextlib.suppress(queue.Empty):
+            return self._answers.get(timeout=1.0)
+        return None
 
     def _read_answers(self) -> None:
         for line in self._process.stdout:
@@ -170,10 +201,33 @@ class Process:
             self._tail.append(rest.decode("utf-8", "replace"))
 
 
+def resident(pid: int) -> int:
+    """Say how many bytes of memory a process holds; 0 where the system does not tell.
+
+    Args:
+        pid: Of the process.
+    """
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def machine_memory() -> float:
+    """Say how many bytes of memory the machine has; infinitely many where it does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # no such question on this system
+        return float("inf")
+
+
 def _exit(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     try:
-        return f"signal {signal.Signals(-code).name}"
+        name = signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+    more = " (the system sends it where memory runs out)" if name == "SIGKILL" else ""
+    return f"signal {name}{more}"

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from cellkit_conformance.edition import edition_name, requirements
-from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.outcome import Outcome, Result, clean
 from cellkit_conformance.runner import Backend, Plan, Unit, all_results
 
 SCHEMA = 1
 """Version of the JSON report. A field that is there keeps its meaning; new ones may come."""
+
+FEW = 3
+"""Cells that a note names."""
 
 _HEAD = "(cellkit conformance, edition "
 """What every reproduction script says in its first lines."""
@@ -74,6 +77,27 @@ class Report:
     def of_backends(self) -> list[Result]:
         """The results that a cell which is known to be right fails too."""
         return [result for result in self.results if result.outcome is Outcome.BACKEND_DEFECT]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed about cells, each note once with the cells that it is about."""
+        cells: dict[str, dict[str, None]] = {}
+        for unit in self.units:
+            for note in unit.notes:
+                cells.setdefault(note, {})[unit.cell] = None
+        return [
+            f"{', '.join(names)}: {note}" if len(names) <= FEW else f"{len(names)} cells: {note}"
+            for note, names in cells.items()
+        ]
+
+    @property
+    def problems(self) -> list[tuple[str, str, list[str]]]:
+        """Why cells could not be checked at all: cell, text, and the backends that say so."""
+        said: dict[tuple[str, str], list[str]] = {}
+        for unit in self.units:
+            if unit.problem and not self.backends[unit.backend].problem:
+                said.setdefault((unit.cell, unit.problem), []).append(unit.backend)
+        return [(cell, text, backends) for (cell, text), backends in said.items()]
 
     def counts(self, unit: Unit | None = None) -> Counter[Outcome]:
         """Count outcomes, of one unit or of all.
@@ -200,7 +224,7 @@ class Report:
             folder.mkdir(parents=True, exist_ok=True)
             name = f"{result.cell.rpartition('/')[2]}-{result.backend}-{result.requirement}"
             path = folder / (re.sub(r"[^\w-]+", "_", name) + ".py")
-            path.write_text(result.script, encoding="utf-8")
+            path.write_text(result.script, encoding="utf-8", errors="backslashreplace")
             result.extra["file"] = str(path)
             written.append(path)
         return written
@@ -213,7 +237,7 @@ class Report:
         """
         root = ET.Element("testsuites", name="cellkit conform")
         for unit in self.units:
-            suite = ET.SubElement(root, "testsuite", name=f"{unit.cell} on {unit.backend}")
+            suite = ET.SubElement(root, "testsuite", name=_xml(f"{unit.cell} on {unit.backend}"))
             suite.set("tests", str(len(unit.results)))
             wrong = (Outcome.FAIL, Outcome.STALE)
             suite.set("failures", str(sum(r.outcome in wrong for r in unit.results)))
@@ -242,8 +266,8 @@ def _junit_case(suite: ET.Element, result: Result) -> None:
 
 
 def _xml(text: str) -> str:
-    """Leave out the control characters that XML cannot hold."""
-    return "".join(c for c in text if c in "\t\n\r" or ord(c) >= 32)
+    """Spell out the characters that XML cannot hold."""
+    return clean(text)
 
 
 def _is_must(result: Result) -> bool:

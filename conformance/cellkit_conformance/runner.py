@@ -17,11 +17,17 @@ from dataclasses import dataclass, field
 
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
-from cellkit_conformance.process import MODULES, START_TIMEOUT, Process, WorkerGone
+from cellkit_conformance.process import MODULES, Process, WorkerGone
 from cellkit_conformance.profiles import PROFILES
 
 GIVE_UP_AFTER = 3
 """Timeouts or crashes in a row after which the rest of a cell is not run any more."""
+
+FIND_TIMEOUT = 60.0
+"""Seconds that importing a cell's module, or making the cell, may take; less than a check may."""
+
+LEAST_TIMEOUT = 20.0
+"""What a module may take to import even where checks are given less."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,12 @@ class Plan:
     def seconds(self) -> float:
         """Seconds that one check may take."""
         return PROFILES[self.profile].timeout if self.timeout is None else self.timeout
+
+    @property
+    def seconds_to_find(self) -> float:
+        """Seconds that importing a module or making a cell may take."""
+        given = min(FIND_TIMEOUT, self.seconds) if self.timeout is None else self.timeout
+        return max(LEAST_TIMEOUT, given)
 
     def command(self, cell: str, backend: str, identifier: str) -> str:
         """Write the command that runs one check alone.
@@ -256,7 +268,7 @@ class Runner:
 
     def _run_unit(self, unit: Unit, process: Process | None) -> Process | None:
         """Run all checks of a unit and return the worker, if it lives."""
-        start, lost = time.perf_counter(), 0
+        start, lost, kind = time.perf_counter(), 0, Outcome.PASS
         for number, identifier in enumerate(unit.ids):
             if time.monotonic() >= self._deadline:
                 reason = f"the budget of {self.plan.budget:g} s was spent"
@@ -270,9 +282,10 @@ class Runner:
                     process = self._start(unit.backend)
                     start = time.perf_counter() if number == 0 else start
                 if number == 0:
-                    self._describe(unit, process)
+                    kind = self._describe(unit, process)
+                    process = None if kind in (Outcome.TIMEOUT, Outcome.CRASH) else process
                 if unit.problem:
-                    self._record(unit, self._unusable(unit, identifier))
+                    self._record(unit, self._unusable(unit, identifier, kind))
                     self._give_up(unit, number + 1, unit.problem, Outcome.BLOCKED)
                     break
                 self._record(unit, self._check(unit, process, identifier))
@@ -287,7 +300,22 @@ class Runner:
                 lost += 1
                 self._record(unit, self._lost(unit, identifier, gone))
         unit.seconds = time.perf_counter() - start
-        return process
+        return self._part(unit, process)
+
+    def _part(self, unit: Unit, process: Process | None) -> Process | None:
+        """Take leave of a cell: what it has changed must not reach the next one."""
+        if process is None:
+            return None
+        try:
+            answer = process.ask({"op": "part"}, LEAST_TIMEOUT)
+        except WorkerGone:
+            return None
+        # Where even the question cannot be answered any more, much has changed.
+        changes = answer.get("changes", ["the modules that are imported"])
+        if changes:
+            process.close()
+            unit.notes.append(f"it has changed what other cells share: {', '.join(changes)}")
+        return None if changes else process
 
     def _start(self, name: str) -> Process:
         process = Process(
@@ -305,14 +333,24 @@ class Runner:
         backend.start_seconds = backend.start_seconds or process.start_seconds
         return process
 
-    def _describe(self, unit: Unit, process: Process) -> None:
-        request = {"op": "describe", "target": unit.cell}
-        # This imports the cell's module and the checks, which takes as long as it takes.
-        answer = process.ask(request, START_TIMEOUT)
-        if answer["event"] == "described":
-            unit.traits, unit.notes = answer["traits"], answer["notes"]
-        else:
-            unit.problem = answer["reason"]
+    def _describe(self, unit: Unit, process: Process) -> Outcome:
+        """Have the cell imported and made; what goes wrong there becomes the unit's problem."""
+        steps = {
+            "find": f"importing the module of {unit.cell}",
+            "describe": f"making {unit.cell} (its `__init__`, or `build`)",
+        }
+        for operation, said in steps.items():
+            try:
+                request = {"op": operation, "target": unit.cell}
+                answer = process.ask(request, self.plan.seconds_to_find)
+            except WorkerGone as gone:
+                unit.problem = shorten(f"{said}: {gone.reason}\n{gone.tail}")
+                return Outcome(gone.kind)
+            if answer["event"] == "error":
+                unit.problem = answer["reason"]
+                return Outcome.ERROR
+        unit.traits, unit.notes = answer["traits"], answer["notes"]
+        return Outcome.PASS
 
     def _check(self, unit: Unit, process: Process, identifier: str) -> Result:
         request = {"op": "check", "target": unit.cell, "id": identifier}
@@ -328,12 +366,10 @@ class Runner:
             detail=answer.get("trace", ""),
         )
 
-    def _unusable(self, unit: Unit, identifier: str) -> Result:
-        """Make the one error that stands for a cell which cannot even be made."""
+    def _unusable(self, unit: Unit, identifier: str, kind: Outcome) -> Result:
+        """Make the one result that stands for a cell which cannot even be made."""
         text = unit.problem
-        return Result(
-            unit.cell, unit.backend, identifier, Outcome.ERROR, one_line(text), shorten(text)
-        )
+        return Result(unit.cell, unit.backend, identifier, kind, one_line(text), shorten(text))
 
     def _lost(self, unit: Unit, identifier: str, gone: WorkerGone) -> Result:
         return Result(

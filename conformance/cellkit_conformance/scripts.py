@@ -23,7 +23,7 @@ import numpy as np
 from cellkit_conformance.context import Context
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.evidence import Call, Refusal, Values
-from cellkit_conformance.outcome import Outcome, Result, one_line
+from cellkit_conformance.outcome import Outcome, Result, one_line, text_of
 from cellkit_conformance.subject import Subject
 from cellkit_conformance.trees import Tree, children, difference, is_branch, map_trees, paths
 
@@ -64,33 +64,45 @@ def write(result: Result, context: Context) -> str:
     """
     from cellkit_conformance.recipes import RECIPES, WITHOUT
 
-    try:
-        if result.requirement in WITHOUT:
-            raise NoScript(WITHOUT[result.requirement])
-        writer = Writer(result, context)
-        if not (writer.by_error() or writer.by_refusal() or writer.by_values()):
-            if result.requirement not in RECIPES:
-                raise NoScript("this requirement compares no arrays and has no recipe")
-            RECIPES[result.requirement](writer)
-        text = writer.text()
-        _prove(text)
-    except NoScript as error:
-        return f"# No script: {error}.\n"
-    except Exception as error:  # noqa: BLE001 (the failure itself must reach the report)
-        return one_line(f"# No script could be written: {type(error).__name__}: {error}") + "\n"
-    return text
+    identifier = result.requirement
+    if identifier in WITHOUT:
+        return f"# No script: {WITHOUT[identifier]}.\n"
+    said = "this requirement compares no arrays and has no recipe"
+    for way in (Writer.directly, RECIPES.get(identifier)):
+        if way is None:
+            continue
+        try:
+            writer = Writer(result, context)
+            if way(writer) is False:
+                continue
+            text = writer.text()
+            _prove(text, result)
+        except NoScript as error:
+            said = str(error)
+        except Exception as error:  # noqa: BLE001 (the failure itself must reach the report)
+            said = f"it could not be written: {type(error).__name__}: {text_of(error)}"
+        else:
+            return text
+    return one_line(f"# No script: {said}.") + "\n"
 
 
-def _prove(text: str) -> None:
+def _prove(text: str, result: Result) -> None:
     """Run a script here, where the failure has just happened: one that passes shows nothing."""
-    path = list(sys.path)
+    path, modules = list(sys.path), dict(sys.modules)
+    policy = keras.config.dtype_policy()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(text, "script", "exec"), {"__name__": "__main__"})  # noqa: S102
-    except Exception:  # noqa: BLE001 (as it should)
+    except (NameError, SyntaxError, ImportError, AttributeError) as error:
+        if type(error).__name__ not in f"{result.message}\n{result.detail}":
+            raise NoScript(f"what was written raises {type(error).__name__}: {error}") from error
+        return
+    except (Exception, SystemExit, GeneratorExit):  # as it should
         return
     finally:
         sys.path[:] = path
+        sys.modules.update(modules)  # a script may import the cell's module anew
+        keras.config.set_dtype_policy(policy)
     raise NoScript("what was recorded does not fail by itself")
 
 
@@ -144,6 +156,10 @@ class Writer:
         ]
         helpers = "".join(f"{helper}\n\n" for helper in self.helpers.values())
         return "\n".join(lines) + helpers + body + "\n"
+
+    def directly(self) -> bool:
+        """Write what was recorded: a call that raised, one that was accepted, or a comparison."""
+        return self.by_error() or self.by_refusal() or self.by_values()
 
     # The kinds of failure ------------------------------------------------------------------------
 

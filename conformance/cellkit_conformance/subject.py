@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -86,6 +87,7 @@ class Subject:
         """The cell that all layers of this subject share, built."""
         cell = self.fresh_cell()
         self.build(cell)
+        self.complete(cell)
         return cell
 
     @functools.cached_property
@@ -98,6 +100,19 @@ class Subject:
         if isinstance(cell, keras.layers.Layer) and not cell.built:
             cell.build(self.step_shapes())
             cell.built = True
+
+    def complete(self, cell: Any) -> None:
+        """Call a cell without a spec once where layers inside it wait for that to be built.
+
+        STR-06 says so; the other checks are not to stumble over weights that come later.
+        """
+        if self.target.spec is None and _has_unbuilt(cell):
+            x = map_shapes(
+                lambda s: backend.to_tensor(np.zeros((1, *s), "float32")), self.input_shapes
+            )
+            states = self.make_layer(cell).get_initial_state(batch_size=1)
+            with contextlib.suppress(Exception):  # whatever it is, a check tells
+                call_cell(cell, x, list(states) if type(states) is tuple else states)
 
     def step_shapes(self, batch: int | None = None) -> Tree:
         """Give the shapes of one time step of input, batch first."""
@@ -119,6 +134,7 @@ class Subject:
         """Make a layer of its own around a new cell with the same weights."""
         cell = self.fresh_cell()
         self.build(cell)
+        self.complete(cell)
         set_cell_weights(cell, cell_weights(self.cell))
         return self.make_layer(cell, **{"return_state": True, **self._policy, **options})
 
@@ -147,7 +163,8 @@ class Subject:
         """
         if (seed, scale) == self._weights_seed:
             return
-        trainable = {id(v) for v in self.cell.trainable_variables}
+        # A cell may be a plain object, which has none.
+        trainable = {id(v) for v in getattr(self.cell, "trainable_variables", ())}
         variables = _variables_by_path(self.cell)
         weights = {}
         for index, (name, start) in enumerate(self.initial_weights.items()):
@@ -381,6 +398,11 @@ def call_cell(cell: Any, inputs: Tree, states: Tree, training: bool = False) -> 
     takes = "training" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     call = cell if callable(cell) else cell.call
     return call(inputs, states, training=training) if takes else call(inputs, states)
+
+
+def _has_unbuilt(cell: Any) -> bool:
+    """Whether a layer that a cell holds has not been built; Keras lists them there."""
+    return any(not layer.built for layer in getattr(cell, "_layers", ()))
 
 
 def _stored(layer: Any) -> list[np.ndarray] | None:

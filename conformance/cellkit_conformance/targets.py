@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import inspect
 import os
+import shlex
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cellkit._errors import problem
+from cellkit.spec import CellSpec
 from cellkit_conformance.edition import requirements
+from cellkit_conformance.guess import guess
+from cellkit_conformance.outcome import text_of
 from cellkit_conformance.trees import Tree
 
 
@@ -48,6 +54,14 @@ class Target:
         """Make a cell, not built."""
         return self.cls(**kwargs)
 
+    def try_to_make(self) -> None:
+        """Make a cell of the first case, so that one that hangs or crashes then is known at once.
+
+        What it raises is of no interest: every check tells.
+        """
+        with contextlib.suppress(Exception):
+            self.make(next(iter(self.cases.values())))
+
 
 def resolve(name: str) -> Target:
     """Find a cell.
@@ -61,19 +75,59 @@ def resolve(name: str) -> Target:
     Raises:
         ValueError: There is no such cell, its module does not import, or it is no cell.
     """
-    before = _settings()
+    return describe_found(find(name))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A class that was imported.
+
+    Attributes:
+        name: As on the command line.
+        cls: The class.
+        spec: Its `spec`, whatever that is, or None.
+        effects: What the import did to the process.
+    """
+
+    name: str
+    cls: Any
+    spec: Any
+    effects: tuple[str, ...]
+
+
+def find(name: str) -> Found:
+    """Import a cell.
+
+    Args:
+        name: As of `resolve`.
+
+    Raises:
+        ValueError: There is none, or its module does not import.
+    """
+    before = settings()
     cls, spec = load(name) if ":" in name else _registered(name)
-    after = _settings()
+    after = settings()
     effects = [_effect(key, before.get(key), value) for key, value in after.items()]
-    return dataclasses.replace(
-        describe(name, cls, spec), effects=tuple(effect for effect in effects if effect)
-    )
+    return Found(name, cls, spec, tuple(effect for effect in effects if effect))
+
+
+def describe_found(found: Found) -> Target:
+    """Make a target of a class that was imported.
+
+    Args:
+        found: What `find` gave.
+
+    Raises:
+        ValueError: It is no cell, or nothing says how to construct it.
+    """
+    target = describe(found.name, found.cls, found.spec)
+    return dataclasses.replace(target, effects=found.effects)
 
 
 BACKENDS = ("tensorflow", "torch", "jax")
 
 
-def _settings() -> dict[str, Any]:
+def settings() -> dict[str, Any]:
     """Read what an import of a cell must not change: backends, and settings of the process."""
     import keras
 
@@ -108,51 +162,45 @@ def describe(name: str, cls: Any, spec: Any) -> Target:
     Raises:
         ValueError: The class is no cell, or nothing says how to construct it.
     """
-    if not callable(cls) or not (inspect.isclass(cls) and hasattr(cls, "call")):
+    if not (inspect.isclass(cls) and callable(getattr(cls, "call", None))):
         raise problem(
             f"{name} is not a recurrent cell.",
-            received=f"{cls!r}",
+            received=_kind(cls),
             expected="a class with `state_size` and `call(inputs, states)`, as any Keras RNN takes",
             fix="name the class of a cell",
         )
+    ignored: tuple[str, ...] = ()
+    if spec is not None and not isinstance(spec, CellSpec):
+        ignored = (f"its `spec` is not used: it is no cellkit.CellSpec but {type(spec).__name__}",)
+        spec = None
     if spec is not None:
         traits = set(spec.traits) | ({"reference"} if spec.reference is not None else set())
         return Target(name, cls, spec, spec.cases, spec.inputs, spec.dims, frozenset(traits))
+    guessed = guess(name, cls)
+    vector = guessed.inputs == ("features",)
     notes = (
+        *ignored,
         "no spec: nothing is compared with a paper; checked is what needs no reference",
-        "no spec: assumed are one input vector per step, and the trait 'masking' alone",
+        "no spec: assumed "
+        + ("are one input vector per step, and " if vector else "is ")
+        + "the trait 'masking' alone",
+        *guessed.notes,
         "a spec with a NumPy `reference` of one step would add " + _of_a_reference(),
     )
-    return Target(
-        name, cls, None, _guess_cases(name, cls), ("features",), {}, frozenset({"masking"}), notes
-    )
+    return Target(name, cls, None, guessed.cases, guessed.inputs, {}, frozenset({"masking"}), notes)
+
+
+def _kind(found: Any) -> str:
+    """Say what was found where a cell was expected; its own `repr` may say too much, or raise."""
+    if inspect.isclass(found):
+        return f"the class {found.__name__}, which has no `call`"
+    return f"an object of the type {type(found).__name__}"
 
 
 def _of_a_reference() -> str:
     """List what is checked only where there is a reference."""
     ids = [id for id, r in requirements().items() if "reference" in r.traits]
     return f"{len(ids)} checks of the numbers themselves: {', '.join(ids)}"
-
-
-def _guess_cases(name: str, cls: Any) -> dict[str, dict[str, Any]]:
-    """Find constructor arguments for a class without a spec."""
-    parameters = list(inspect.signature(cls).parameters.values())
-    required = [
-        p
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    if any(p.name == "units" for p in parameters):
-        if all(p.name == "units" for p in required):
-            return {"units=4": {"units": 4}, "units=3": {"units": 3}}
-    elif not required:
-        return {"default": {}}
-    raise problem(
-        f"Nothing says how to construct {name}.",
-        received="a class without a spec that needs " + ", ".join(p.name for p in required),
-        expected="a class with a spec, or one that needs nothing but `units`",
-        fix="give the class a `spec = cellkit.CellSpec(cases={...}, ...)`",
-    )
 
 
 def load(name: str) -> tuple[Any, Any]:
@@ -170,12 +218,14 @@ def load(name: str) -> tuple[Any, Any]:
     where, _, attribute = name.rpartition(":")
     try:
         module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        alone = shlex.join(["python", where] if where.endswith(".py") else ["python", "-c"])
+        alone += "" if where.endswith(".py") else f" 'import {where}'"
         raise problem(
             f"The module of {name} does not import.",
-            received=f"{type(error).__name__}: {error}",
+            received=f"{type(error).__name__}: {text_of(error)}{_place(error)}",
             expected="a module that imports",
-            fix="run it alone; the working directory is on the path",
+            fix=f"run it alone: {alone} (the working directory is on the path)",
         ) from error
     found: Any = module
     for part in attribute.split("."):
@@ -190,20 +240,54 @@ def load(name: str) -> tuple[Any, Any]:
     return found, getattr(found, "spec", None)
 
 
+_FILES: dict[str, Any] = {}
+"""Modules that were imported from a file by its path, by name."""
+
+
+def _place(error: BaseException) -> str:
+    """Say in which line a module raised, past the machinery of imports."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
 def _import_module(where: str) -> Any:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    _add_path(Path.cwd())
     return importlib.import_module(where)
 
 
 def _import_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """Import a file: as a part of its package where it lies in one, else as a module of its name.
+
+    Its folder is on the path, as when Python runs it, so that it finds what lies beside it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    path = path.resolve()
+    root, names = path.parent, [path.stem]
+    while (root / "__init__.py").is_file():
+        root, names = root.parent, [root.name, *names]
+    _add_path(root)
+    name = ".".join(names)
+    if len(names) > 1:
+        return importlib.import_module(name)
+    if name in sys.modules and name not in _FILES:
+        raise ImportError(f"another module is called {name!r} already; rename the file")
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
+    _FILES[name] = sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+def _add_path(folder: Path) -> None:
+    if str(folder) not in sys.path and not ("" in sys.path and folder == Path.cwd()):
+        sys.path.insert(0, str(folder))
 
 
 def _registered(name: str) -> tuple[Any, Any]:

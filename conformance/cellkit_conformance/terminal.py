@@ -52,6 +52,7 @@ def progress(console: Console, total: int) -> Iterator[Any]:
                 f"[red]{result.outcome:>7}[/] {result.requirement} {escape(result.cell)} on "
                 f"{result.backend}: {escape(result.message)}",
                 highlight=False,
+                soft_wrap=True,
             )
 
     with bar:
@@ -68,10 +69,12 @@ def show_report(console: Console, report: Report, durations: bool = False) -> No
     """
     console.print(_matrix(report))
     _print_notes(console, report)
-    for result in report.bad[:SHOWN]:
+    unmade = {(unit.cell, unit.backend) for unit in report.units if unit.problem}
+    bad = [r for r in report.bad if (r.cell, r.backend) not in unmade]
+    for result in bad[:SHOWN]:
         _print_failure(console, result)
-    if len(report.bad) > SHOWN:
-        console.print(f"... and {len(report.bad) - SHOWN} more; see the report files.\n")
+    if len(bad) > SHOWN:
+        console.print(f"... and {len(bad) - SHOWN} more; see the report files.\n")
     for result in report.results:
         if result.outcome is Outcome.STALE:
             said = f"{result.requirement} {result.cell} on {result.backend}: {result.message}"
@@ -103,6 +106,8 @@ def _matrix(report: Report) -> Table:
 def _tally(report: Report, unit: Unit | None) -> str:
     if unit is None:
         return "[dim]not in this run[/]"
+    if unit.problem:
+        return f"[bold red]cannot be checked[/]\n[dim]{unit.seconds:.0f} s[/]"
     counts = report.counts(unit)
     bad = sum(n for outcome, n in counts.items() if outcome.is_bad)
     parts = [f"[green]{counts[Outcome.PASS]} pass[/]"]
@@ -122,8 +127,20 @@ def _print_notes(console: Console, report: Report) -> None:
     for backend in report.backends.values():
         if backend.problem:
             console.print(f"[red]{backend.name} does not start:[/] {escape(backend.problem)}")
-    for note in dict.fromkeys(f"{u.cell}: {n}" for u in report.units for n in u.notes):
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+    for note in report.notes:
+        console.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
+    _print_problems(console, report)
+
+
+def _print_problems(console: Console, report: Report) -> None:
+    """Say why cells could not be checked at all, once where all backends say the same."""
+    for cell, text, backends in report.problems:
+        console.print(
+            f"[bold red]{escape(cell)} cannot be checked[/] on {', '.join(backends)}:\n"
+            f"{escape(text)}\n",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _print_failure(console: Console, result: Result) -> None:

@@ -1,13 +1,14 @@
 """The worker: one process with one backend, which answers requests line by line.
 
-A request is a JSON object on standard input, an answer a JSON object on what was standard output
-when the process started. Everything that a cell or a library prints goes to standard error, so
-that no print can break the protocol. The parent reads both, and kills a worker that is silent for
-too long.
+A request is a JSON object on what was standard input when the process started, an answer a JSON
+object on what was standard output. Everything that a cell or a library prints goes to standard
+error, and there is nothing for it to read, so that no print and no `input()` can break the
+protocol. The parent reads both, and kills a worker that is silent for too long.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import mmap
@@ -17,7 +18,9 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from cellkit_conformance.outcome import shorten
+from cellkit_conformance import targets
+from cellkit_conformance.outcome import shorten, text_of, trace_of
+from cellkit_conformance.targets import Found
 
 
 def main() -> int:
@@ -26,30 +29,53 @@ def main() -> int:
     Returns:
         The exit code of the process.
     """
-    channel = _take_standard_output()
+    requests, channel, errors = _take_streams()
+    _volunteer()
     options = json.loads(sys.argv[1])
-    faulthandler.enable(sys.stderr)
+    faulthandler.enable(errors)
     try:
         server = Server(options)
     except BaseException as error:  # noqa: BLE001 (the parent has to learn of it, whatever it is)
-        _send(channel, {"event": "failed", "reason": shorten(f"{type(error).__name__}: {error}")})
-        traceback.print_exc()
+        reason = shorten(f"{type(error).__name__}: {text_of(error)}")
+        _send(channel, {"event": "failed", "reason": reason})
+        traceback.print_exc(file=errors)
         return 1
     _send(channel, {"event": "ready", **server.versions()})
-    for line in sys.stdin:
+    folder, me = Path.cwd(), os.getpid()
+    for line in requests:
         request = json.loads(line)
         # A little before the parent gives up, say where the process hangs.
-        faulthandler.dump_traceback_later(max(1.0, request["timeout"] * 0.9), exit=False)
-        _send(channel, server.answer(request))
+        limit = max(1.0, request["timeout"] * 0.9)
+        faulthandler.dump_traceback_later(limit, exit=False, file=errors)
+        answer = server.answer(request)
+        if os.getpid() != me:  # a cell has forked: the parent talks to one process alone
+            os._exit(0)
+        _send(channel, answer)
         faulthandler.cancel_dump_traceback_later()
+        os.chdir(folder)  # a cell may have gone elsewhere
     return 0
 
 
-def _take_standard_output() -> TextIO:
-    """Keep standard output for answers, and send what anybody prints to standard error."""
+def _take_streams() -> tuple[TextIO, TextIO, TextIO]:
+    """Keep the streams to the parent, whatever anybody does to those of the process.
+
+    Returns:
+        Where requests come from, where answers go, and where errors are told.
+    """
+    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    errors = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     os.dup2(2, 1)
-    return channel
+    return requests, channel, errors
+
+
+def _volunteer() -> None:
+    """Let Linux end this process first where memory runs out, and not the parent."""
+    with contextlib.suppress(OSError):  # there is no such file elsewhere
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _send(channel: TextIO, answer: dict[str, Any]) -> None:
@@ -71,6 +97,7 @@ class Server:
     def __init__(self, options: dict[str, Any]) -> None:
         import keras
 
+        from cellkit_conformance import checks, footprint
         from cellkit_conformance.profiles import PROFILES
 
         self.backend = options["backend"]
@@ -84,6 +111,9 @@ class Server:
         self.exchange = options.get("exchange")
         self.layer = find_layer(options["layer"])
         self.judges: dict[str, Any] = {}
+        self.found: dict[str, Found] = {}
+        checks.load()  # so that the first cell does not wait for what every cell needs
+        self.footprint = footprint.take(self.backend)
 
     def versions(self) -> dict[str, Any]:
         """Say what runs here, for the report."""
@@ -104,13 +134,20 @@ class Server:
         """Answer one request.
 
         Args:
-            request: "op" is "describe" or "check"; "target" names the cell; "id" the requirement.
+            request: "op" is "find", "describe", "check", "part" or "golden"; "target" names the
+                cell; "id" the requirement.
         """
         try:
             if request["op"] == "golden":
                 return self._golden(request)
+            if request["op"] == "part":
+                return {"event": "parted", "changes": self._changes()}
+            if request["op"] == "find":
+                self._find(request["target"])
+                return {"event": "found"}
             judge = self._judge(request["target"])
             if request["op"] == "describe":
+                judge.target.try_to_make()
                 return {
                     "event": "described",
                     "traits": sorted(judge.target.traits),
@@ -118,13 +155,23 @@ class Server:
                     "notes": list(judge.target.notes),
                 }
             return {"event": "result", "result": judge.run(request["id"]).to_json()}
-        except Exception as error:  # noqa: BLE001 (an answer is owed, whatever happened)
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001 (an answer is owed, whatever happened)
+            said = text_of(error)
+            # What the suite itself says about a cell needs no name of a class in front.
+            own = isinstance(error, ValueError) and "Received:" in said
             return {
                 "event": "error",
-                "reason": shorten(f"{type(error).__name__}: {error}"),
-                "trace": shorten(traceback.format_exc()),
+                "reason": shorten(said if own else f"{type(error).__name__}: {said}"),
+                "trace": shorten(trace_of(error)),
             }
+
+    def _changes(self) -> list[str]:
+        """Say what the cell has done to what other cells share with it."""
+        from cellkit_conformance import footprint
+
+        changes = footprint.changes(self.footprint, footprint.take(self.backend))
+        self.judges.clear()
+        return changes
 
     def _golden(self, request: dict[str, Any]) -> dict[str, Any]:
         from cellkit_conformance.golden import compare_entry, to_answer
@@ -139,7 +186,7 @@ class Server:
         if name not in self.judges:
             self.judges.clear()  # cells come one after another: what the last one compiled can go
             self.judges[name] = Judge(
-                self._resolve(name),
+                targets.describe_found(self._find(name)),
                 self.backend,
                 self.profile,
                 self.seed,
@@ -148,21 +195,20 @@ class Server:
             )
         return self.judges[name]
 
-    def _resolve(self, name: str) -> Any:
-        """Find a cell, and keep TensorFlow out of the processes of the other backends.
+    def _find(self, name: str) -> Found:
+        """Import a cell, and keep TensorFlow out of the processes of the other backends.
 
         Keras imports TensorFlow, wherever it is installed, to serialise its first config: three
         seconds and 400 MB that a torch or JAX user without TensorFlow does not spend. A cell's own
         module may import it.
         """
-        from cellkit_conformance.targets import resolve
-
-        if sys.modules.get("tensorflow", True) is None:
-            del sys.modules["tensorflow"]
-        target = resolve(name)
-        if self.backend != "tensorflow":
-            sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
-        return target
+        if name not in self.found:
+            if sys.modules.get("tensorflow", True) is None:
+                del sys.modules["tensorflow"]
+            self.found[name] = targets.find(name)
+            if self.backend != "tensorflow":
+                sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
+        return self.found[name]
 
 
 def divide_processor(backend: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from cellkit_conformance import edition
+from cellkit_conformance import edition, process
+from cellkit_conformance import runner as runner_module
 from cellkit_conformance.html import write_html
 from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.report import Report
@@ -32,7 +33,7 @@ def troubled(tmp_path_factory):
     """One run over several cells, so that each starts after what the last one did."""
     folder = tmp_path_factory.mktemp("troubled")
     cells = ("Crashes", "Segfaults", "RaisesInInit", "Shouts", "Lines", "NOT_A_CELL", "Missing")
-    report = run(*cells, "NeedsArguments", "Good")
+    report = run(*cells, "NeedsArguments", "Leaves", "Patches", "Good")
     report.write_json(folder / "r.json")
     report.write_junit(folder / "r.xml")
     report.write_scripts(folder / "scripts")
@@ -97,6 +98,36 @@ def test_the_cell_after_all_the_trouble_is_fine(troubled):
     notes = " ".join(troubled["Good"].notes)
     assert "no spec" in notes and "a NumPy `reference` of one step would add" in notes
     assert "NUM-01" in notes
+
+
+def test_leaving_is_an_error_and_what_it_says_moves_no_cursor(troubled):
+    result = troubled["Leaves"].results[1]
+    assert result.outcome is Outcome.ERROR
+    assert result.message == "SystemExit: \\x1b[2J \\udcff [bold]\\u202e"
+    assert outcomes(troubled["Leaves"])["STR-07"] is Outcome.PASS
+
+
+def test_a_cell_that_changes_keras_is_named_and_the_next_one_is_not_touched(troubled):
+    assert any("keras.ops.tanh" in note for note in troubled["Patches"].notes)
+    assert not any("changed" in note for note in troubled["Good"].notes)
+
+
+def test_what_hangs_before_the_first_check_is_given_up_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(runner_module, "LEAST_TIMEOUT", 6.0)
+    (tmp_path / "sleeps.py").write_text("import time\ntime.sleep(1000)\n", encoding="utf-8")
+    cells = [f"{FILE}:HangsInInit", f"{tmp_path / 'sleeps.py'}:Cell"]
+    runner = Runner(Plan(cells, [BACKEND], edition.select(["STR-01", "STR-03"]), timeout=6.0))
+    made, imported = runner.run()
+    for unit, said in ((made, "making"), (imported, "importing the module of")):
+        assert list(outcomes(unit).values()) == [Outcome.TIMEOUT, Outcome.BLOCKED]
+        assert unit.problem.startswith(said) and "no answer within 6 s" in unit.problem
+
+
+def test_a_cell_that_eats_memory_is_ended_before_the_machine_is(monkeypatch):
+    monkeypatch.setattr(process, "MEMORY_SHARE", 1.5 * 2**30 / process.machine_memory())
+    report = run("Eats", ids=["STR-03", "STR-07"])
+    assert [result.outcome for result in report.results] == [Outcome.CRASH, Outcome.PASS]
+    assert "GB of memory" in report.results[0].message
 
 
 def test_a_hang_is_a_timeout_and_the_rest_runs():

@@ -77,8 +77,13 @@ def on_canary(text, mutant):
     if mutant.cell:
         pattern = rf"from \S+ import {mutant.name}\n"
         return re.sub(pattern, f"from cellkit import RNN as {mutant.name}\n", text)
-    canary = next(c for c in mutant.broken.__mro__ if c.__module__.endswith(".canaries"))
-    right = f"from {canary.__module__} import {canary.__name__} as {mutant.name}\n"
+    if isinstance(mutant.broken, str):  # of a module of its own
+        right = f"from cellkit_conformance.canaries import PlainCanary as {mutant.name}\n"
+        return re.sub(rf"from \S+ import {mutant.name}\n", right, text)
+    parents = mutant.broken.__mro__[1:]
+    canary = next((c for c in parents if c.__module__.endswith(".canaries")), parents[0])
+    module = "keras.layers" if canary.__module__.startswith("keras.") else canary.__module__
+    right = f"from {module} import {canary.__name__} as {mutant.name}\n"
     return re.sub(rf"from \S+ import {mutant.name}\n", right, text)
 
 

@@ -84,6 +84,7 @@ class NeedsArguments(keras.layers.Layer):
 
     def __init__(self, depth, width):
         super().__init__()
+        self.depth = depth["of the network"]
 
     def call(self, inputs, states):
         return inputs, states
@@ -97,3 +98,89 @@ class RaisesInInit(Good):
 
 
 NOT_A_CELL = 3
+
+
+class Leaves(Good):
+    """Ends the process, and the class of the exit is no `Exception`."""
+
+    def call(self, inputs, states, training=False):
+        os.chdir("/")
+        os.close(0)
+        sys.stdout.close()
+        raise SystemExit("\x1b[2J \udcff [bold]\u202e")
+
+
+class Patches(Good):
+    """Puts a function of its own in the place of one of Keras'."""
+
+    def call(self, inputs, states, training=False):
+        keras.ops.tanh = keras.ops.sin
+        return super().call(inputs, states)
+
+
+class HangsInInit(Good):
+    """Never comes to be."""
+
+    def __init__(self, units, **kwargs):
+        while True:
+            time.sleep(0.1)
+
+
+class Eats(Good):
+    """Takes more and more memory, up to two gigabytes."""
+
+    def call(self, inputs, states, training=False):
+        taken = []
+        for _ in range(40):
+            taken.append(bytearray(os.urandom(1)) * (50 * 2**20))
+            time.sleep(0.1)
+        return super().call(inputs, states)
+
+
+class TwoInputs(keras.layers.Layer):
+    """Takes two tensors and needs three arguments, of which nothing but their names is known."""
+
+    def __init__(self, rows, columns, leak_rate, **kwargs):
+        super().__init__(**kwargs)
+        self.rows, self.columns, self.leak_rate = rows, columns, leak_rate
+        self.state_size = self.output_size = [(rows,), (rows, columns)]
+
+    def build(self, shapes):
+        one, other = shapes
+        self.first = self.add_weight(shape=(one[1], self.rows), name="first")
+        shape = (other[1] * other[2], self.rows * self.columns)
+        self.second = self.add_weight(shape=shape, name="second")
+
+    def call(self, inputs, states):
+        x, y = inputs
+        h, m = states
+        h = keras.ops.tanh(keras.ops.matmul(x, self.first)) + self.leak_rate * h
+        flat = keras.ops.reshape(y, (-1, y.shape[1] * y.shape[2]))
+        m = m + keras.ops.reshape(keras.ops.matmul(flat, self.second), m.shape)
+        return [h, m], [h, m]
+
+
+class LateWeights(keras.layers.Layer):
+    """Leaves it to the first call to build the layer inside, and has no config."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.state_size = units
+        self.dense = keras.layers.Dense(units)
+
+    def call(self, inputs, states):
+        h = keras.ops.tanh(self.dense(inputs) + states[0])
+        return h, [h]
+
+
+class NoLayer:
+    """A plain object, which Keras takes as a cell too; its `spec` is something else."""
+
+    spec = "of the house"
+
+    def __init__(self, units):
+        self.state_size = units
+
+    def call(self, inputs, states):
+        h = keras.ops.tanh(keras.ops.sum(inputs, -1, keepdims=True) + states[0])
+        return h, [h]

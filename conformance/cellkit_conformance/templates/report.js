@@ -42,14 +42,16 @@
   function tally(found, backend) {
     // Many cells: what is worst decides the colour, the number says how many.
     const count = { good: 0, bad: 0, open: 0, na: 0 };
-    for (const result of found) count[kindOf(result.outcome)] += 1;
+    // A cell that cannot be made says nothing about a requirement, unless it is all there is.
+    const told = found.some((result) => result.outcome !== "blocked") ? found.filter((result) => result.outcome !== "blocked") : found;
+    for (const result of told) count[kindOf(result.outcome)] += 1;
     const kind = ["bad", "open", "good", "na"].find((name) => count[name]) || "na";
-    const first = found.find((result) => kindOf(result.outcome) === kind);
+    const first = told.find((result) => kindOf(result.outcome) === kind);
     if (!first) return make("span", "mark na", " ");
     const node = make("button", `mark ${kind}`, `${data.symbols[kind]} ${count[kind]}`);
     node.append(make("small", "", ` / ${found.length}`));
     node.type = "button";
-    node.title = found.filter((r) => kindOf(r.outcome) === kind).map((r) => r.cell).join(", ");
+    node.title = told.filter((r) => kindOf(r.outcome) === kind).map((r) => r.cell).join(", ");
     node.setAttribute("aria-label", `${first.requirement} on ${backend}: ${count[kind]} ${kind}`);
     node.addEventListener("click", () => (kind === "good" || kind === "na" ? open(first) : choose(first.cell)));
     return node;
