@@ -196,7 +196,8 @@ class _Sequence:
         """
         keeps = [None] * len(z) if self.keep is None else self.keep[..., None].unbind(0)
         before: list[Leaves] = []
-        outputs, kept, blocks = [], None, [None] * len(z)
+        blocks: list[Any] = [None] * len(z)
+        outputs, kept = [], z
         if saved is not None:
             kept = torch.empty_like(z, memory_format=torch.contiguous_format)
             runs = kept.split_with_sizes(self.widths, -1)
