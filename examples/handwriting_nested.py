@@ -36,6 +36,7 @@ DIGITS = 400 if options.quick else 1000
 EPOCHS = 6 if options.quick else 10
 SIZE = {"xy": 2, "pressure": 1}
 SCALE = {"xy": 10.0, "pressure": 1.0}  # one step is about a tenth of a digit
+STYLES = {"xy": "-", "pressure": "--"}
 
 
 @keras.saving.register_keras_serializable(package="examples")
@@ -111,25 +112,27 @@ def go_on(layer: cellkit.RNN, now: dict, shown: int, steps: int) -> dict[str, np
 
 def draw(rows: list[dict], layer: cellkit.RNN) -> None:
     """Draw the curves of both losses, and digits that the cell finishes."""
-    now, _, mask = task(3, 40)
-    longest = np.argsort(-mask.sum(axis=1))[:12:2]
-    now = {name: v[longest] for name, v in now.items()}
-    ends = mask[longest].sum(axis=1)
+    now, _, mask = task(3, 60)
+    longest = np.argsort(-mask.sum(axis=1))
+    _, first = np.unique(_pen.write(3, 60).labels[longest], return_index=True)
+    chosen = longest[np.sort(first)[:6]]  # six different digits
+    now = {name: v[chosen] for name, v in now.items()}
+    ends = mask[chosen].sum(axis=1)
     half = int(ends.min() // 2)
     told = go_on(layer, now, half, int(ends.max()))
     with _show.figure(options.plot, "What will the pen do next?", 2) as (left, right):
         for row, color in zip(rows[1:], (_show.KERAS, _show.CELLKIT), strict=True):
             epochs = np.arange(1, EPOCHS + 1)
-            left.plot(epochs, np.sqrt(row["val_xy_loss"]), color=color, label=f"{row['model']}: xy")
-            left.plot(
-                epochs,
-                np.sqrt(row["val_pressure_loss"]),
-                color=color,
-                ls="--",
-                label=f"{row['model']}: pressure",
-            )
-        left.set(title="Error on test digits, per output", xlabel="epoch", ylim=(0, None))
-        left.legend(frameon=False)
+            for name, dashes in STYLES.items():
+                label = f"{row['model']}: {name}"
+                left.plot(epochs, row["curves"][name], color=color, ls=dashes, label=label)
+        for name, dashes in STYLES.items():
+            left.axhline(rows[0][name], color=_show.GREY, ls=dashes, lw=1)
+            words = {"ha": "right", "va": "bottom", "color": _show.GREY, "fontsize": 9}
+            left.text(EPOCHS, rows[0][name], f"goes on as it did: {name}", **words)
+        left.set(title="Error of one step on test digits", xlabel="epoch", ylim=(0, None))
+        left.set(ylabel="root mean square")
+        left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.44))
         for k, end in enumerate(ends):
             for values, drop, color in ((now, 0, "#222222"), (told, 1.8, _show.CELLKIT)):
                 place = np.cumsum(values["xy"][k, :end] / SCALE["xy"], axis=0)
@@ -170,7 +173,12 @@ def main() -> int:
                 batch_size=BATCH,
             )
             said = model.predict(test, batch_size=200, verbose=0)
-            row = {"model": name, "weights": model.count_params(), **curves}
+            row = {"model": name, "weights": model.count_params(), "seconds": curves["seconds"]}
+            # Keras averages over the padding too, whose weight is 0.
+            row["curves"] = {
+                key: np.sqrt(np.divide(curves[f"val_{key}_loss"], counts.mean())) / SCALE[key]
+                for key in SIZE
+            }
             rows.append({**row, **errors(said, answers, counts)})
     _show.table(
         f"One step ahead on 400 digits, trained on {DIGITS:,}",

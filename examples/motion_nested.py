@@ -142,8 +142,8 @@ def draw(results: dict, shares: np.ndarray, labels: np.ndarray) -> None:
             curve = results["guide's cell", BOTH][key]
             axis.plot(epochs, curve, "o--", color=_show.GREY, ms=3, label="guide's cell, both")
             axis.set(title=title, xlabel="epoch", xticks=epochs)
-        axes[0, 0].set_ylim(0)
-        axes[0, 0].legend(frameon=False)
+        axes[0, 0].set_ylim(0, 1.75)
+        axes[0, 0].legend(frameon=False, loc="upper right", ncols=2)
 
         bars = axes[1, 0]
         for place, (sensors, color) in enumerate(colors.items()):
