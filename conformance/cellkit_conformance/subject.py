@@ -224,7 +224,10 @@ class Subject:
                 values = values + 1j * draw_values("normal", shape, rng)
             return values.astype(leaf.dtype)
 
-        states = map_trees(draw, self.template)
+        return self.valid_states(map_trees(draw, self.template))
+
+    def valid_states(self, states: Tree) -> Tree:
+        """Bring states into the range that the spec says is valid."""
         valid = self.target.spec.draw_states if self.target.spec is not None else None
         return states if valid is None else valid(states)
 
@@ -346,12 +349,18 @@ class Subject:
             return self.step_cell(inputs, states)
         return self.target.spec.reference(self.symbols, inputs, states, self.config)
 
-    def reference_states(self, batch: int) -> Tree:
-        """Give the initial states by the spec: its function, or zeros, or the cell's own."""
+    def reference_states(self, batch: int, symbols: Mapping[str, np.ndarray] | None = None) -> Tree:
+        """Give the initial states by the spec: its function, or zeros, or the cell's own.
+
+        Args:
+            batch: How many rows.
+            symbols: Other weights than the current ones.
+        """
         if not self.has_reference:
             return self.own_initial_states(batch)
         if self.target.spec.initial_state is not None:
-            return self.target.spec.initial_state(self.symbols, batch, self.config)
+            symbols = self.symbols if symbols is None else symbols
+            return self.target.spec.initial_state(symbols, batch, self.config)
         return map_trees(lambda leaf: np.zeros((batch, *leaf.shape[1:]), leaf.dtype), self.template)
 
     def expect(

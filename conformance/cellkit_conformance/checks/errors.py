@@ -72,6 +72,8 @@ def nothing_passed_is_changed(ctx: Context) -> None:
         )
         ctx.require(untouched, "`call` changed the list of states that it was given")
         ctx.same("states passed to the cell", backend.to_numpy(tensors), states)
+        step = map_trees(lambda a: a[:, 0], inputs)
+        ctx.same("inputs passed to the cell", backend.to_numpy(x), step)
 
 
 @check("ERR-01")
@@ -144,13 +146,21 @@ def _mistakes(subject: Subject) -> list[tuple[str, Callable[[], Any]]]:
 
     wide = map_trees(lambda a: np.concatenate([a, a[..., :1]], axis=-1), inputs)
     flat = map_trees(lambda a: a.reshape(-1)[:3], inputs)
+    step = map_trees(lambda a: a[:, 0], inputs)
     mistakes = [
         ("inputs of rank 1", call(flat)),
+        ("the inputs of a single step", call(step)),
         ("states of another batch", call(inputs, map_trees(lambda a: a[:2], states))),
+        ("states of one row", call(inputs, map_trees(lambda a: a[:1], states))),
         ("states of another width", call(inputs, map_trees(_widen, states))),
     ]
     if all(leaf.ndim > 2 for leaf in leaves(inputs)):
         mistakes.append(("one feature too many", call(wide)))
+        if all(leaf.shape[-1] > 1 for leaf in leaves(inputs)):
+            narrow = map_trees(lambda a: a[..., :-1], inputs)
+            mistakes.append(("one feature too few", call(narrow)))
+    if isinstance(states, list) and len(states) > 1:
+        mistakes.append(("one state too few", call(inputs, states[:-1])))
     if isinstance(states, list):
         mistakes.append(("one state too many", call(inputs, [*states, states[0]])))
     return mistakes

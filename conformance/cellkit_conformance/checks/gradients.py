@@ -49,24 +49,29 @@ def gradients(
     subject.calls.append(
         evidence.Call("gradient", layer, inputs, states, mask, training, which=which)
     )
-    batch, time = leaves(inputs)[0].shape[:2]
-    # Which outputs count is data and not code, so that one compiled function serves both.
-    counts = np.ones(time + 1, np.float32)
-    if which == "outputs":
-        counts[time] = 0.0
-    if which == "last":
-        counts[:] = 0.0
-        counts[time - 1 :] = 1.0
     return backend.differentiate(
         layer,
         _projection(subject, layer),
         inputs,
         states,
-        counts,
+        _counts(leaves(inputs)[0].shape[1], which),
         mask=mask,
         training=training,
         compiled=None if anew else subject.compiled,
     )
+
+
+def _counts(time: int, which: str) -> np.ndarray:
+    """Say which outputs count, and last of all whether the final states do.
+
+    It is data and not code, so that one compiled function serves all.
+    """
+    counts = np.ones(time + 1, np.float32)
+    if which == "outputs":
+        counts[time] = 0.0
+    if which == "last":
+        counts[: time - 1] = 0.0
+    return counts
 
 
 def _projection(subject: Subject, layer: Any) -> Callable[[Any, Any], Any]:
@@ -162,42 +167,78 @@ def gradients_equal_central_differences(ctx: Context) -> None:
     for subject in ctx.cases():
         example = Example(3, 5, seed=ctx.seed + 1, initial_state=True)
         inputs, states = subject.inputs(example), subject.random_states(example)
-        found = gradients(subject, inputs, states)
-        weights = {k: np.asarray(v, np.float64) for k, v in cell_weights(subject.cell).items()}
-        names = {id(v): k for k, v in _variables_by_path(subject.cell).items()}
-        by_path = {v.path: names[id(v)] for v in subject.cell.trainable_variables}
-        trainable = {by_path[path]: g for path, g in found.weights.items() if path in by_path}
-        places = {"input": (inputs, found.inputs), "state": (states, found.states)}
-        for kind, (tree, group) in places.items():
-            for path, gradient in group.items():
-                if gradient is None or np.iscomplexobj(gradient):
-                    continue
+        compare_with_differences(ctx, subject, gradients(subject, inputs, states), inputs, states)
+        # From the cell's own initial states too, which may be learned.
+        compare_with_differences(ctx, subject, gradients(subject, inputs, None), inputs, None)
 
-                def moved(step, tree=tree, path=path, kind=kind):
-                    changed = _moved(tree, path, step)
-                    pair = (changed, states) if kind == "input" else (inputs, changed)  # noqa: B023
-                    return _loss_of_reference(subject, weights, *pair)  # noqa: B023
 
-                _compare_slopes(ctx, subject, f"{kind} {path}".strip(), gradient, moved)
-        for name, gradient in trainable.items():
-            if gradient is None or np.iscomplexobj(gradient):
-                continue
+def compare_with_differences(
+    ctx: Context,
+    subject: Subject,
+    found: backend.Gradients,
+    inputs: Tree,
+    states: Tree | None,
+    mask: np.ndarray | None = None,
+    which: str = "all",
+) -> None:
+    """Compare gradients with central differences of the reference in random directions.
 
-            def of_weight(step, name=name):
-                changed = {**weights, name: weights[name] + step}  # noqa: B023
-                return _loss_of_reference(subject, changed, inputs, states)  # noqa: B023
+    Args:
+        ctx: Of the check.
+        subject: The cell, with a reference.
+        found: What `gradients` gave for the same inputs, states, mask and outputs.
+        inputs: Leaves (B, T, ...).
+        states: Initial states, or None for the reference's own.
+        mask: (B, T), or None.
+        which: As of `gradients`.
+    """
+    weights = {k: np.asarray(v, np.float64) for k, v in cell_weights(subject.cell).items()}
+    names = {id(v): k for k, v in _variables_by_path(subject.cell).items()}
+    trainable = {
+        names[id(v)]: found.weights.get(v.path)
+        for v in subject.cell.trainable_variables
+        if v.path in found.weights
+    }
 
-            _compare_slopes(ctx, subject, f"weight {name}", gradient, of_weight)
+    def loss(weights: Any, inputs: Tree, states: Tree | None) -> float:
+        return _loss_of_reference(subject, weights, inputs, states, mask, which)
+
+    for path, gradient in found.inputs.items():
+        _compare_slopes(
+            ctx,
+            subject,
+            f"input {path}".strip(),
+            gradient,
+            lambda step, path=path: loss(weights, _moved(inputs, path, step), states),
+        )
+    for path, gradient in found.states.items():
+        _compare_slopes(
+            ctx,
+            subject,
+            f"state {path}".strip(),
+            gradient,
+            lambda step, path=path: loss(weights, inputs, _moved(states, path, step)),
+        )
+    for name, gradient in trainable.items():
+        _compare_slopes(
+            ctx,
+            subject,
+            f"weight {name}",
+            gradient,
+            lambda step, name=name: loss({**weights, name: weights[name] + step}, inputs, states),
+        )
 
 
 def _compare_slopes(
     ctx: Context,
     subject: Subject,
     name: str,
-    gradient: np.ndarray,
+    gradient: np.ndarray | None,
     loss: Callable[[np.ndarray], float],
 ) -> None:
     """Compare a gradient with slopes of the reference in random directions."""
+    if gradient is None or np.iscomplexobj(gradient):
+        return
     rng = np.random.default_rng([ctx.seed, 5])
     first = subject.case == next(iter(ctx.target.cases))
     for _ in range(3 if first else 1):
@@ -216,17 +257,29 @@ def _compare_slopes(
         )
 
 
-def _loss_of_reference(subject: Subject, weights: dict, inputs: Tree, states: Tree) -> float:
+def _loss_of_reference(
+    subject: Subject,
+    weights: dict[str, np.ndarray],
+    inputs: Tree,
+    states: Tree | None,
+    mask: np.ndarray | None,
+    which: str,
+) -> float:
     """Compute what `_projection` computes of the layer, in NumPy of the reference."""
     spec = subject.target.spec
     symbols = spec.symbols.to_symbols(weights, subject.config)
-    run = oracle.run(lambda x, s: spec.reference(symbols, x, s, subject.config), inputs, states)
-    total = 0.0
+    batch, time = leaves(inputs)[0].shape[:2]
+    states = subject.reference_states(batch, symbols) if states is None else states
+    run = oracle.run(
+        lambda x, s: spec.reference(symbols, x, s, subject.config), inputs, states, mask=mask
+    )
+    counts, total = _counts(time, which), 0.0
     for number, leaf in enumerate(leaves(like_output(subject, run.sequence))):
-        total += _project_reference(leaf, number)
+        steps = counts[:-1].reshape(1, -1, *(1,) * (leaf.ndim - 2))
+        total += _project_reference(leaf, number, steps)
     ordered = map_trees(lambda _, leaf: leaf, subject.template, run.states)
     for number, leaf in enumerate(leaves(ordered)):
-        total += _project_reference(leaf, 20 + number)
+        total += _project_reference(leaf, 20 + number, counts[-1])
     return total
 
 
@@ -239,12 +292,13 @@ def like_output(subject: Subject, output: Tree) -> Tree:
     return map_trees(lambda _, leaf: leaf, subject.compiled["output order"], output)
 
 
-def _project_reference(leaf: np.ndarray, number: int) -> float:
+def _project_reference(leaf: np.ndarray, number: int, counts: np.ndarray) -> float:
     if np.iscomplexobj(leaf):
-        return _project_reference(leaf.real, number) + _project_reference(leaf.imag, number + 50)
+        real = _project_reference(leaf.real, number, counts)
+        return real + _project_reference(leaf.imag, number + 50, counts)
     if not np.issubdtype(leaf.dtype, np.floating):
         return 0.0
-    return float(np.sum(leaf * _cosines(leaf.shape, number)))
+    return float(np.sum(leaf * _cosines(leaf.shape, number) * counts))
 
 
 def _moved(tree: Tree, path: str, step: np.ndarray) -> Tree:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from cellkit_conformance.checks import check
-from cellkit_conformance.checks.gradients import gradients
+from cellkit_conformance.checks.gradients import compare_with_differences, gradients
 from cellkit_conformance.context import Context
+from cellkit_conformance.edition import requirements
 from cellkit_conformance.strategies import Example, Space
 from cellkit_conformance.subject import Subject
 from cellkit_conformance.trees import Tree, map_trees
@@ -67,6 +68,8 @@ def backward_poison(ctx: Context) -> None:
 def gradient_passes_the_gap(ctx: Context) -> None:
     """See zero gradients at masked inputs, and others before the gap."""
     passed: list[bool] = []
+    # What passes through the gap has to be all of it.
+    compared = requirements()["GRD-01"].denied_by(ctx.target.traits) is None
 
     def body(subject: Subject, example: Example) -> None:
         mask = np.ones((example.batch, example.time), dtype=bool)
@@ -76,6 +79,8 @@ def gradient_passes_the_gap(ctx: Context) -> None:
         # The loss sees the last output and the final states only, so what arrives before the gap
         # went through it.
         found = gradients(subject, inputs, states, mask, which="last")
+        if compared and not passed:
+            compare_with_differences(ctx, subject, found, inputs, states, mask, which="last")
         for name, gradient in found.inputs.items():
             if gradient is None:
                 continue

@@ -103,6 +103,42 @@ def dropout_masks(ctx: Context) -> None:
         pairs = zip(patterns[:half], patterns[half:], strict=True)
         same = all(np.array_equal(a, b) for a, b in pairs)
         ctx.require(not same, "two calls have the same mask")
+    if {"masking", "recurrent_dropout"} <= set(ctx.target.traits):
+        _recurrent_masks_hold(ctx)
+
+
+def _recurrent_masks_hold(ctx: Context) -> None:
+    """Take one and the same step as the first of two and as the second, from the same seeds.
+
+    The other one is masked, so the two runs differ in nothing but in which of two steps' masks of
+    recurrent dropout they meet.
+    """
+    try:
+        subject = ctx.subject(next(iter(ctx.target.cases)), recurrent_dropout=0.5)
+        subject.set_weights(ctx.seed % 1000)
+    except ValueError:
+        return  # the cell has rates of its own names
+    example = Example(8, 2, seed=ctx.seed)
+    inputs, states = subject.inputs(example), subject.random_states(example)
+    inputs = map_trees(lambda a: np.repeat(a[:, :1], 2, axis=1), inputs)
+    layer = subject.layer(return_sequences=False)
+    layer.build(map_trees(np.shape, inputs))
+    seeds = [(v, backend.to_numpy(v.value)) for v in layer.non_trainable_variables]
+    found = []
+    for step in range(2):
+        for variable, value in seeds:
+            variable.assign(value)
+        mask = np.arange(2)[None].repeat(8, axis=0) == step
+        found.append(subject.run(layer, inputs, states, mask, training=True))
+    ctx.examples += 1
+    if _differ(*found):
+        plain = ctx.subject(next(iter(ctx.target.cases)))
+        runs = [plain.run(plain.layer(**SEQUENCES), inputs, training=t) for t in (False, True)]
+        if _differ(*runs):
+            return  # the cell draws at every step as it is
+    tolerance, what = subject.tolerance(1), "after step 2, with step 1 masked, in place of step 1,"
+    ctx.close(f"output {what}", found[1].output, found[0].output, tolerance)
+    ctx.close(f"state {what}", found[1].states, found[0].states, tolerance)
 
 
 @check("RNG-04")
@@ -138,6 +174,54 @@ def dropout_scales_what_it_keeps(ctx: Context) -> None:
             abs(kept / total - (1 - rate)) < bound,
             f"a rate of {rate} kept {kept} of {total} entries; expected {1 - rate:.0%} "
             f"within {bound:.1%}",
+        )
+    if {"recurrent_dropout", "reference"} <= set(ctx.target.traits):
+        _recurrent_dropout_keeps_the_mean(ctx)
+
+
+def _recurrent_dropout_keeps_the_mean(ctx: Context) -> None:
+    """Compare what a small state does to a step in training with what it does at inference.
+
+    Where a state is small the step is linear in it, so that dropping entries and scaling the others
+    leaves the mean over many rows as it was, whatever else the state is used for.
+    """
+    try:
+        subject = ctx.subject(next(iter(ctx.target.cases)), recurrent_dropout=0.5)
+        subject.set_weights(ctx.seed % 1000)
+    except ValueError:
+        return  # the cell has rates of its own names
+    example = Example(256, 1, seed=ctx.seed)
+    inputs, layer = subject.inputs(example), subject.layer(**SEQUENCES)
+    rest = map_trees(np.zeros_like, subject.random_states(example))
+    base = leaves([(run := subject.run(layer, inputs, rest)).output, run.states])
+    small = subject.random_states(example)
+    for name, leaf in paths(small):
+        if leaf.dtype.kind != "f":
+            continue
+
+        def effect(size: float, training: bool, name: str = name) -> np.ndarray:
+            """Say what the state does to a step, by row, beside no state at all."""
+            names = iter([path for path, _ in paths(small)])
+            start = map_trees(
+                lambda a, zero: size * a if next(names) == name else zero, small, rest
+            )
+            run = subject.run(layer, inputs, start, training=training)
+            pairs = zip(leaves([run.output, run.states]), base, strict=True)
+            moved = [(a - b).reshape(len(a), -1) for a, b in pairs if a.dtype.kind == "f"]
+            return np.concatenate(moved, axis=1).astype(np.float64)
+
+        half, mean, drawn = effect(0.025, False), effect(0.05, False), effect(0.05, True)
+        bend = float(np.abs(mean - 2 * half).sum())
+        if not np.isfinite(drawn).all() or bend >= 0.05 * float(np.abs(mean).sum()):
+            continue  # not even small states enter linearly, as where they are normalised
+        along, size = (drawn * mean).sum(axis=1), (mean * mean).sum(axis=1)
+        share = along.sum() / size.sum()
+        bound = 0.05 + 6 * float(np.sqrt(((along - share * size) ** 2).sum())) / size.sum()
+        ctx.examples += 1
+        ctx.require(
+            abs(share - 1) < bound,
+            f"with recurrent_dropout=0.5, state {name} has {share:.2f} times the effect on a step "
+            f"in training, on average, that it has at inference; expected 1 within {bound:.2f}",
         )
 
 
@@ -353,6 +437,22 @@ def unclaimed_rates_do_nothing(ctx: Context) -> None:
             if acts
             else f"the spec claims {rate!r}, and {rate}=0.5 does nothing in training",
         )
+        if not claimed:
+            continue
+        if rate != "zoneout" and trial.has_reference:
+            want, tolerance = trial.expect(inputs, states), trial.tolerance(example.time)
+            what = f"at inference with {rate}=0.5"
+            ctx.close(f"output {what}", inference.output, want.sequence, tolerance)
+            ctx.close(f"state {what}", inference.states, want.states, tolerance)
+        inputs, states = map_trees(_first_row, inputs), map_trees(_first_row, states)
+        alike = trial.run(layer, inputs, states, training=True)
+        same = all((leaf == leaf[:1]).all() for leaf in leaves([alike.output, alike.states]))
+        ctx.require(not same, f"{rate}=0.5 draws the same for all rows")
+
+
+def _first_row(array: np.ndarray) -> np.ndarray:
+    """Put the first row in the place of all."""
+    return np.repeat(array[:1], len(array), axis=0)
 
 
 def _require_rates_of_its_own(ctx: Context, rate: str, error: Exception) -> None:

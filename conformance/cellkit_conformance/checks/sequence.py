@@ -107,6 +107,12 @@ def rows_are_independent(ctx: Context) -> None:
 
     for subject in ctx.cases():
         ctx.each(subject, Space(initial_states=[True]), body, ctx.profile.examples // 2)
+        # Once in a batch that is larger than any other, for what is right for a few rows alone.
+        few, rows = subject.inputs(Example(3, 5, seed=ctx.seed)), [0, 1, 2] * 6
+        layer, tolerance = subject.layer(**SEQUENCES), subject.tolerance(5)
+        want, got = subject.run(layer, few), subject.run(layer, _rows(few, rows))
+        ctx.close("output of 18 rows", got.output, _rows(want.output, rows), tolerance)
+        ctx.close("state of 18 rows", got.states, _rows(want.states, rows), tolerance)
 
 
 @check("SEQ-06")

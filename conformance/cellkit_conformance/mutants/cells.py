@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+import cellkit
 from cellkit.spec import rename
 from cellkit_conformance.canaries import NestedCanary, PlainCanary, plain_reference
 
@@ -573,3 +574,87 @@ class Quantizes(PlainCanary):
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
+
+
+class ForgetsBias(PlainCanary):
+    """The config says that there are biases, whatever was given."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments, one of them wrong."""
+        return {**super().get_config(), "use_bias": True}
+
+
+class Clipped(PlainCanary):
+    """A state cannot exceed 30."""
+
+    def mix(self, g: Any, c: Any, n: Any) -> Any:
+        """Compute c'."""
+        return ops.clip(super().mix(g, c, n), -30.0, 30.0)
+
+
+class LearnedStateHalf(NestedCanary):
+    """The learned initial state gets half of its gradient."""
+
+    def _initial_leaf(self, index: int, spec: Any, batch: Any) -> Any:
+        leaf = super()._initial_leaf(index, spec, batch)
+        return 0.5 * leaf + ops.stop_gradient(0.5 * leaf)
+
+
+class Elman(cellkit.Cell):
+    """No mutant but what the mutants of recurrent dropout are made of: h' = tanh(x W + h U + b)."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights."""
+        super().build(input_shape)
+        self.W = self.add_kernel((input_shape[-1], self.units), name="W")
+        self.U = self.add_recurrent_kernel((self.units, self.units), name="U")
+        self.b = self.add_bias((self.units,), name="b")
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one step."""
+        z = ops.matmul(projected, self.W) + ops.matmul(self.drop(states[0]), self.U) + self.b
+        return ops.tanh(z), [ops.tanh(z)]
+
+    def _recurrent(self, x: Any, rate: float, key: Any) -> Any:
+        """Drop entries of the state; overridden by mutants."""
+        return super()._drop(x, rate, key)
+
+    def _drop(self, x: Any, rate: float, key: Any) -> Any:
+        drop = super()._drop if key[0] == "inputs" else self._recurrent
+        return drop(x, rate, key)
+
+
+def _elman_reference(w: dict, x: np.ndarray, states: list, config: dict) -> tuple[Any, Any]:
+    """Compute one step of `Elman` in NumPy."""
+    h = np.tanh(x @ w["W"] + states[0] @ w["U"] + w["b"])
+    return h, [h]
+
+
+Elman.spec = dataclasses.replace(
+    PlainCanary.spec,
+    reference=_elman_reference,
+    cases={"default": {"units": 4}, "small": {"units": 3}},
+    symbols=rename({name: name for name in "WUb"}),
+    traits=frozenset({"masking", "dropout", "recurrent_dropout", "zoneout"}),
+)
+
+
+class RecurrentResampled(Elman):
+    """A new mask of recurrent dropout is drawn at every step."""
+
+    def _recurrent(self, x: Any, rate: float, key: Any) -> Any:
+        return keras.random.dropout(x, rate, seed=self.seed_generator)
+
+
+class RecurrentUnscaled(Elman):
+    """What recurrent dropout keeps is not scaled."""
+
+    def _recurrent(self, x: Any, rate: float, key: Any) -> Any:
+        return super()._recurrent(x, rate, key) * (1 - rate)
+
+
+class RowsDropAlike(Elman):
+    """Recurrent dropout draws for the first row, and uses it for all."""
+
+    def _recurrent(self, x: Any, rate: float, key: Any) -> Any:
+        return x * super()._recurrent(ops.ones_like(x), rate, key)[:1]

@@ -151,6 +151,37 @@ class UnrollIgnoresZeroing(BrokenLayer):
             self.zero_output_for_mask = wanted
 
 
+class EightRows(BrokenLayer):
+    """Beyond eight rows the outputs are off by a hundredth."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Change the output."""
+        many = _first(sequences).shape[0] > 8
+        return self.on_output(result, lambda y: y * 1.01) if many else result
+
+
+class GapHalves(BrokenLayer):
+    """With a mask, half of the gradient by the inputs is lost."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Stop a part of the gradient."""
+        if given["mask"] is None:
+            return self.plain(sequences, given)
+        return self.plain(_tree(lambda x: 0.5 * x + ops.stop_gradient(0.5 * x), sequences), given)
+
+
+class TakesOneRow(BrokenLayer):
+    """An initial state of one row is repeated for all."""
+
+    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+        """Repeat the row."""
+        states, batch = given["initial_state"], _first(sequences).shape[0]
+        if states is not None and _first(states).shape[0] == 1:
+            rows = _tree(lambda s: ops.repeat(ops.convert_to_tensor(s), batch, axis=0), states)
+            given = {**given, "initial_state": rows}
+        return self.plain(sequences, given)
+
+
 class FixedLength(BrokenLayer):
     """The length of the first call is kept: later steps are cut off."""
 
