@@ -17,7 +17,6 @@ piece, if the three ways differ, or if the memory of the pieces grows like that 
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
@@ -210,9 +209,8 @@ def main() -> int:
 
 
 def draw(model, layer, test, used) -> None:
-    """Draw what the model says of one stream, and the memory."""
+    """Draw what the model says of one stream, that with the largest difference, and the memory."""
     values, running = (v[:, : 12 * PIECE] for v in test)
-    shown = np.abs(np.diff(running[..., 0], axis=1)).sum(axis=1).argmax()  # that with most switches
     said = {}
     for carried in (True, False):
         layer.reset_state()
@@ -220,8 +218,9 @@ def draw(model, layer, test, used) -> None:
         for x in np.split(pieces(values), 12):
             if not carried:
                 layer.reset_state()
-            found.append(model.predict(x, batch_size=STREAMS, verbose=0)[shown, :, 0])
-        said[carried] = np.concatenate(found)
+            found.append(model.predict(x, batch_size=STREAMS, verbose=0)[..., 0])
+        said[carried] = np.concatenate(found, axis=1)
+    shown = np.abs(said[True] - said[False]).sum(axis=1).argmax()
     with _show.figure(options.plot, "An endless sequence in pieces of 50 steps", 2) as (
         left,
         right,
@@ -229,8 +228,8 @@ def draw(model, layer, test, used) -> None:
         left.fill_between(
             np.arange(12 * PIECE), running[shown, :, 0], color="#d9d9d9", label="running"
         )
-        left.plot(said[True], color=_show.CELLKIT, lw=2, label="state carried on")
-        left.plot(said[False], color=_show.KERAS, lw=1, label="afresh with every piece")
+        left.plot(said[True][shown], color=_show.CELLKIT, lw=2, label="state carried on")
+        left.plot(said[False][shown], color=_show.KERAS, lw=1, label="afresh with every piece")
         left.set(title="One stream: is the machine running?", xlabel="step", ylim=(-0.05, 1.25))
         left.set(ylabel="what the model says", yticks=(0, 0.5, 1))
         left.legend(frameon=False, loc="upper right", ncols=3, fontsize=9)
@@ -238,7 +237,7 @@ def draw(model, layer, test, used) -> None:
             right.plot(LENGTHS, used[way], "o-", color=color, label=way)
         title = f"Memory of the process: {WIDE} streams, {WIDE_UNITS} units"
         right.set(title=title, xlabel="steps so far", ylabel="megabytes more than before")
-        right.set_ylim(min(-5, math.floor(min(used["pieces"]))))
+        right.set_ylim(min(-0.05 * max(used["one call"]), 1.1 * min(used["pieces"])))
         right.legend(frameon=False)
 
 

@@ -83,11 +83,11 @@ def test_cells_with_and_without_time_learn_and_are_drawn(backend, tmp_path):
     done = run(backend, SCRIPT, "--quick", "--backend", backend, "--cells", "gru*", "--plot", plot)
     assert done.returncode == 0, done.stdout + done.stderr
     for name, data in (("gru", "digits"), ("gru_d", "vowels")):
-        (line,) = (line for line in done.stdout.splitlines() if f"│ {name} " in line)
+        (line,) = (line for line in done.stdout.splitlines() if line.split()[:1] == [name])
         assert data in line
         assert "learns" in line
     assert f"{backend} backend" in done.stdout
-    assert "All 2 cells learn." in done.stdout
+    assert "holds 2 of 2 cells learn" in done.stdout
     assert plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert plot.stat().st_size > 10_000
 
@@ -98,7 +98,7 @@ def test_cells_that_guess_or_diverge_fail_the_run(backend, tmp_path):
     plot = tmp_path / "plot.png"
     done = run(backend, script, SCRIPT, "--quick", "--cells", "bad_*", "--plot", plot)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "2 of 2 cells fail" in done.stdout
+    assert "FAILS 0 of 2 cells learn" in done.stdout
     assert "bad_loud (diverges)" in done.stdout
     assert "bad_silent (no better than guessing)" in done.stdout
 
