@@ -208,6 +208,28 @@ def test_an_engine_drops_what_the_loop_drops(engine, cell, zoneout):
     assert_equal(layer, engine, x, mask=MASK, training=True)
 
 
+@pytest.mark.parametrize(
+    ("engine", "cells", "policy"),
+    [
+        ("gated", ["lstm"], "mixed_float16"),
+        ("gated", ["ugrnn"], "mixed_bfloat16"),
+        ("projected", ["gru"], "mixed_float16"),
+        ("scan", ["min_gru"], "mixed_float16"),
+        ("stack", ["min_gru", "lstm"], "mixed_float16"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_an_engine_rounds_no_more_than_the_loop_in_mixed_precision(engine, cells, policy):
+    made = [cellkit.create(name, units=4, dtype=policy) for name in cells]
+    cell = made[0] if len(made) == 1 else cellkit.StackedCells(made, dtype=policy)
+    layer = layer_of(cell, return_sequences=True, dtype=policy)
+    x = data((BATCH, TIME, FEATURES), dtype="float32")
+    # Each of six steps, forward and back, rounds some numbers to one part in 2048 (or 256).
+    tolerance = 16 * 2.0 ** (-11 if policy == "mixed_float16" else -8)
+    assert_equal(layer, engine, x, mask=MASK, tolerance=tolerance)
+    assert layer.compute_dtype == keras.backend.standardize_dtype(layer(x)[0].dtype)
+
+
 def test_inputs_of_any_structure_are_projected():
     layer = layer_of(
         ("phased_lstm", {"units": 4, "dropout": 0.4}),

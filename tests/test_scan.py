@@ -238,6 +238,18 @@ def test_unknown_lengths_down_to_none(sequences):
     assert fast.engine_report().engine == "scan"
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow traces unknown batches")
+def test_blocks_of_an_unknown_batch(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(scan, "BLOCK", 4)
+    loop, fast = pair(WindowCell, 11, return_sequences=True)
+    spec = [tf.TensorSpec([None, 11, FEATURES], DTYPE), tf.TensorSpec([None, 11], "bool")]
+    x, _ = draw(loop, 11)
+    masked = tf.function(lambda x, m: fast(x, mask=m, training=True), input_signature=spec)
+    assert_close(masked(x, masks(11)), loop(x, mask=masks(11)))
+
+
 def ordered(a, b, start):
     """Compute a recurrence step by step in NumPy."""
     h, out = start, []

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from cellkit.engines import Request
     from cellkit.loops import Leaves
 
-BLOCK = 256
-"""Steps that are scanned at a time where only the last output is wanted, at inference."""
+BLOCK = 128 if keras.backend.backend() == "tensorflow" else 256
+"""Steps that are scanned at a time, where blocks pay, and at inference without sequences."""
 
-# Eager PyTorch writes every intermediate result to memory: those of a block stay in the caches.
-_BLOCKS_PAY = keras.backend.backend() == "torch"
+# PyTorch and TensorFlow write every intermediate result to memory: those of a block stay in the
+# caches. XLA fuses the operations of a whole sequence, and was slower with blocks.
+_BLOCKS_PAY = keras.backend.backend() != "jax"
 
 _OWN = {"step": LinearCell, "call": Cell, "advance": Cell, "prepare": Cell}
 
@@ -64,7 +65,8 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         mask = _after_a_masked_step(mask)
         inputs = keras.tree.map_structure(_after_a_masked_step, inputs)
     drops = request.training and request.cell.dropout  # masks are drawn for the whole sequence
-    if not drops and (_BLOCKS_PAY or not (request.collect or request.training)):
+    streams = not (request.collect or request.training)
+    if not drops and (streams or (_BLOCKS_PAY and not open_ended)):
         last, outputs, states = _in_blocks(request, inputs, mask)
     else:
         last, outputs, states = _scan(request, inputs, request.states, mask, None)
@@ -170,7 +172,8 @@ def _scan(
     held = [_pick(v, index) for v in y]
     if last is not None:
         last = [
-            keras.ops.broadcast_to(v[:, None], h.shape) for v, h in zip(last, held, strict=True)
+            keras.ops.broadcast_to(v[:, None], keras.ops.shape(h))
+            for v, h in zip(last, held, strict=True)
         ]
     held = _or_before(held, index >= 0, last)
     ends = [v[:, -1] for v in held]
