@@ -14,7 +14,7 @@ import numpy as np
 
 from cellkit.spec import _variables_by_path, cell_weights, set_cell_weights
 from cellkit_conformance import backend, evidence, oracle
-from cellkit_conformance.strategies import Example, draw_values
+from cellkit_conformance.strategies import PLAIN, Example, draw_values
 from cellkit_conformance.targets import Target
 from cellkit_conformance.tolerance import Tolerance
 from cellkit_conformance.trees import (
@@ -73,7 +73,7 @@ class Subject:
         self.compiled: dict[Any, Any] = {}
         self.calls = evidence.calls()
         self._layers: dict[frozenset, Any] = {}
-        self._weights_seed: tuple[int, float] | None = None
+        self._weights_seed: tuple[int, float, bool] | None = None
         self.input_shapes = _concrete_shapes(target.inputs, target.dims)
 
     # Cells and layers ---------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Subject:
 
     # Weights ------------------------------------------------------------------------------------
 
-    def set_weights(self, seed: int, scale: float = 1.0) -> None:
+    def set_weights(self, seed: int, scale: float = 1.0, plain: bool = False) -> None:
         """Give the cell random, non-symmetric weights, biases included.
 
         Weights that do not train keep the values that the cell gave them, because such values mean
@@ -160,8 +160,9 @@ class Subject:
         Args:
             seed: Of the weights; the same on every backend.
             scale: Smaller than one where a long run must not be chaotic.
+            plain: Whether to round them, so that a program that lists them stays short.
         """
-        if (seed, scale) == self._weights_seed:
+        if (seed, scale, plain) == self._weights_seed:
             return
         # A cell may be a plain object, which has none.
         trainable = {id(v) for v in getattr(self.cell, "trainable_variables", ())}
@@ -170,11 +171,13 @@ class Subject:
         for index, (name, start) in enumerate(self.initial_weights.items()):
             if id(variables[name]) in trainable:
                 rng = np.random.default_rng([seed, index, 11])
-                weights[name] = _constrained(variables[name], _random_weight(start, rng, scale))
+                drawn = _random_weight(start, rng, scale)
+                drawn = (np.round(drawn, 1) + 0).astype(drawn.dtype) if plain else drawn
+                weights[name] = _constrained(variables[name], drawn)
             else:
                 weights[name] = start
         set_cell_weights(self.cell, weights)
-        self._weights_seed = (seed, scale)
+        self._weights_seed = (seed, scale, plain)
         self.__dict__.pop("symbols", None)
 
     @functools.cached_property
@@ -212,6 +215,7 @@ class Subject:
     def random_states(self, example: Example) -> Tree:
         """Draw states of every leaf's own shape and dtype; counters are small and not negative."""
         rng = np.random.default_rng([example.seed, 2])
+        kind = PLAIN if example.values == PLAIN else "normal"
 
         def draw(leaf: np.ndarray) -> np.ndarray:
             shape = (example.batch, *leaf.shape[1:])
@@ -219,9 +223,9 @@ class Subject:
                 return rng.random(shape) < 0.5
             if leaf.dtype.kind in "iu":
                 return rng.integers(0, 5, shape).astype(leaf.dtype)
-            values = draw_values("normal", shape, rng)
+            values = draw_values(kind, shape, rng)
             if leaf.dtype.kind == "c":
-                values = values + 1j * draw_values("normal", shape, rng)
+                values = values + 1j * draw_values(kind, shape, rng)
             return values.astype(leaf.dtype)
 
         return self.valid_states(map_trees(draw, self.template))
@@ -412,6 +416,25 @@ def call_cell(cell: Any, inputs: Tree, states: Tree, training: bool = False) -> 
 def _has_unbuilt(cell: Any) -> bool:
     """Whether a layer that a cell holds has not been built; Keras lists them there."""
     return any(not layer.built for layer in getattr(cell, "_layers", ()))
+
+
+def trace_cell(cell: Any, inputs: Tree, states: Tree) -> Any:
+    """Find the shapes and dtypes of a step's result: on JAX without compiling anything.
+
+    Args:
+        cell: The cell.
+        inputs: Tensors of one step.
+        states: Tensors.
+
+    Returns:
+        What the cell returns, of leaves that have a shape and a dtype.
+    """
+    if keras.backend.backend() != "jax":
+        return call_cell(cell, inputs, states)
+    import jax
+
+    with keras.StatelessScope():  # variables that a step moves stay as they were
+        return jax.eval_shape(lambda x, s: call_cell(cell, x, s), inputs, states)
 
 
 def _stored(layer: Any) -> list[np.ndarray] | None:

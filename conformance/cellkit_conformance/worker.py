@@ -235,19 +235,19 @@ def compile_cheaply(backend: str) -> None:
         import jax
 
         jax.config.update("jax_disable_most_optimizations", True)
-        flag = "--xla_cpu_use_fusion_emitters"  # they go through MLIR, at twice the price
-        if _xla_knows(flag):
-            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}=false".strip()
+        # Without emitters that go through MLIR, and without dividing a module for several threads.
+        flags = {"xla_cpu_use_fusion_emitters": "false", "xla_cpu_parallel_codegen_split_count": 1}
+        known = [f"--{name}={value}" for name, value in flags.items() if _xla_knows(name)]
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known]).strip()
 
 
 def _xla_knows(flag: str) -> bool:
     """Look for the name of a flag in XLA's library: an unknown one would end the process."""
     import jaxlib
 
-    name = flag.removeprefix("--").encode()
     for path in Path(jaxlib.__file__).parent.glob("*.so"):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            if text.find(name) >= 0:
+            if text.find(flag.encode()) >= 0:
                 return True
     return False
 

@@ -14,7 +14,7 @@ from cellkit_conformance.checks.structure import map_like
 from cellkit_conformance.context import Context
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.strategies import Example
-from cellkit_conformance.subject import Subject, call_cell
+from cellkit_conformance.subject import Subject, call_cell, trace_cell
 from cellkit_conformance.trees import leaves, map_trees, paths
 
 SEQUENCES = {"return_sequences": True}
@@ -72,7 +72,7 @@ def no_silent_promotion(ctx: Context) -> None:
         for policy in ("float32", *MIXED):
             mixed = _with_policy(ctx, subject, policy)
             x, states = _step_data(mixed)
-            output, new = call_cell(mixed.cell, x, states)
+            output, new = trace_cell(mixed.cell, x, states)
             compute = policy.removeprefix("mixed_")
             for path, leaf in paths(output):
                 _require_dtype(ctx, f"output {path} under {policy}", leaf, compute)
@@ -92,7 +92,7 @@ def accumulators_stay_wide(ctx: Context) -> None:
         for policy in MIXED:
             mixed = _with_policy(ctx, subject, policy)
             x, states = _step_data(mixed)
-            _, new = call_cell(mixed.cell, x, states)
+            _, new = trace_cell(mixed.cell, x, states)
             for when, tree in (("before", states), ("after", new)):
                 wide = [
                     leaf

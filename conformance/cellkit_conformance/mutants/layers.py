@@ -163,11 +163,13 @@ class EightRows(BrokenLayer):
 class GapHalves(BrokenLayer):
     """With a mask, half of the gradient by the inputs is lost."""
 
-    def run(self, sequences: Any, given: dict[str, Any]) -> Any:
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, **kwargs: Any
+    ) -> Any:
         """Stop a part of the gradient."""
-        if given["mask"] is None:
-            return self.plain(sequences, given)
-        return self.plain(_tree(lambda x: 0.5 * x + ops.stop_gradient(0.5 * x), sequences), given)
+        if mask is not None:
+            sequences = _tree(lambda x: 0.5 * x + ops.stop_gradient(0.5 * x), sequences)
+        return super().call(sequences, initial_state, mask, **kwargs)
 
 
 class TakesOneRow(BrokenLayer):
