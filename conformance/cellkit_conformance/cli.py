@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import time
@@ -162,11 +163,37 @@ class Files:
     badge: Path | None = None
     scripts: Path | None = None
 
+    def check(self) -> None:
+        """Make the folders, so that a run does not end in vain.
+
+        Raises:
+            ValueError: A file cannot be written there.
+        """
+        for option in ("json", "html", "junit", "badge"):
+            path: Path | None = getattr(self, option)
+            if path is None:
+                continue
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                there = path.exists()
+                with path.open("a", encoding="utf-8"):
+                    pass
+                if not there:
+                    path.unlink()
+            except OSError as error:
+                raise problem(
+                    "A report cannot be written.",
+                    received=f"--{option} {path}: {type(error).__name__}: {error.strerror}",
+                    expected="the path of a file that can be written",
+                    fix="name a file in a folder of your own",
+                ) from error
+
 
 def _conform(
     plan: Plan, missing: list[str], files: Files, expected: Path | None, durations: bool
 ) -> int:
     """Run a plan, write the reports, and return the exit code."""
+    files.check()
     path = expected or expectations.find(Path.cwd())
     try:
         known = [] if path is None else expectations.read(path)
@@ -179,9 +206,8 @@ def _conform(
     from cellkit_conformance.html import write_html
     from cellkit_conformance.terminal import show_report
 
+    # Files first: whatever becomes of the terminal, the work of the run is kept.
     written = report.write_scripts(files.scripts or files.json.parent / "reproduce")
-    console = Console(emoji=False)  # or `lab:X:` would be a cross
-    show_report(console, report, durations)
     report.write_json(files.json)
     said = [str(files.json)]
     for file, write in (
@@ -194,6 +220,10 @@ def _conform(
             said.append(str(file))
     if written:
         said.append(f"{len(written)} script(s) in {written[0].parent}")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every letter
+        sys.stdout.reconfigure(errors="backslashreplace")
+    console = Console(emoji=False)  # or `lab:X:` would be a cross
+    show_report(console, report, durations)
     console.print("Report: " + ", ".join(said), highlight=False, soft_wrap=True)
     return report.exit_code
 
@@ -364,10 +394,16 @@ def _backends(names: list[str]) -> tuple[list[str], list[str]]:
             f"There is no backend {unknown[0]!r}." if unknown else "No backend is installed.",
             received=f"--backend {','.join(names)}",
             expected=f"all, or one or more of {', '.join(MODULES)}",
-            fix=(did_you_mean(unknown[0], MODULES) if unknown else "")
-            + "install one, for example: pip install 'cellkit[torch]'",
+            fix=_or(did_you_mean(unknown[0], MODULES)) + "leave it out for all that are installed"
+            if unknown
+            else "install one, for example: pip install 'cellkit[torch]'",
         )
     return list(dict.fromkeys(asked)), missing
+
+
+def _or(question: str) -> str:
+    """Go on after a question that `did_you_mean` may have asked."""
+    return f"{question}or " if question else ""
 
 
 def _cells(names: list[str]) -> list[str]:
@@ -379,7 +415,7 @@ def _cells(names: list[str]) -> list[str]:
                 f"No cell is called {name!r}.",
                 received=name,
                 expected="a registered cell (see `cellkit list`), module:Class or file.py:Class",
-                fix=did_you_mean(name, known) + "or name the class, such as my_lab.cells:MyCell",
+                fix=_or(did_you_mean(name, known)) + "name the class, such as my_lab.cells:MyCell",
             )
     if not names and not known:
         raise problem(

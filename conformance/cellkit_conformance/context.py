@@ -16,7 +16,8 @@ from cellkit_conformance.evidence import Refusal, Values
 from cellkit_conformance.exchange import Exchange
 from cellkit_conformance.outcome import Failure, NotApplicable
 from cellkit_conformance.profiles import Profile
-from cellkit_conformance.strategies import Example, Space, edges, examples
+from cellkit_conformance.shrink import shrink
+from cellkit_conformance.strategies import PLAIN, Example, Space, edges, examples
 from cellkit_conformance.subject import Result, Subject
 from cellkit_conformance.targets import Target
 from cellkit_conformance.tolerance import Tolerance
@@ -239,7 +240,7 @@ class Context:
             self.example = example.describe()
             self.evidence, self.current = None, example
             subject.calls.clear()
-            subject.set_weights(example.weights)
+            subject.set_weights(example.weights, plain=example.values == PLAIN)
             body(subject, example)
 
         draws = self.profile.examples if draws is None else draws
@@ -250,7 +251,12 @@ class Context:
             chosen = chosen[position :: len(cases)] if position else chosen
             draws = -(-draws // len(cases))
         for example in chosen:
-            attempt(example)
+            try:
+                attempt(example)
+            except Exception as error:
+                if not self.shrink or isinstance(error, NotApplicable):
+                    raise
+                shrink(attempt, example, error)
         if draws:
             self._draw(attempt, space, draws)
         self.example = None

@@ -48,6 +48,16 @@ def tensor(values, dtype="float32"):
 """
 
 
+LINE = 84
+"""The longest array that is written on one line."""
+
+MANY = 90
+"""Numbers from which on an array is written flat, and reshaped."""
+
+LONG = 20
+"""Steps from which on a run is cut down to the first that is wrong."""
+
+
 class NoScript(Exception):
     """This failure cannot be written as a script; the text says why."""
 
@@ -62,13 +72,14 @@ def write(result: Result, context: Context) -> str:
     Returns:
         The program, or a comment that says why there is none.
     """
-    from cellkit_conformance.recipes import RECIPES, WITHOUT
+    from cellkit_conformance.recipes import ALONE, RECIPES, WITHOUT
 
     identifier = result.requirement
     if identifier in WITHOUT:
         return f"# No script: {WITHOUT[identifier]}.\n"
     said = "this requirement compares no arrays and has no recipe"
-    for way in (Writer.directly, RECIPES.get(identifier)):
+    direct = None if identifier in ALONE else Writer.directly
+    for way in (direct, RECIPES.get(identifier)):
         if way is None:
             continue
         try:
@@ -215,7 +226,7 @@ class Writer:
         values = self.context.evidence
         if not isinstance(values, Values):
             return False
-        values = self._one_row(values)
+        values = self._first_steps(self._one_row(values))
         got = self.locate(values.got)
         if got is None:
             return False
@@ -250,6 +261,30 @@ class Writer:
         self.calls = [alone]
         return Values(got, want, values.limit)
 
+    def _first_steps(self, values: Values) -> Values:
+        """Cut a long run of a layer down to the first step that is wrong, if it fails then too."""
+        call = self.calls[-1] if self.calls else None
+        if call is None or call.kind != "layer" or values.got.shape != values.want.shape:
+            return values
+        place = next((p for p, leaf in self._parts(call) if leaf is values.got), None)
+        options = getattr(call.layer, "go_backwards", False), getattr(call.layer, "stateful", False)
+        long = values.got.ndim > 1 and values.got.shape[1] > LONG
+        if place is None or not long or call.mask is not None or any(options):
+            return values
+        wrong = np.abs(values.got - values.want) > values.limit * np.maximum(1, np.abs(values.want))
+        wrong = wrong.reshape(*wrong.shape[:2], -1).any(axis=2)
+        step = int(np.argmax(wrong.any(axis=0)))
+        rows = slice(int(np.argmax(wrong[:, step])), int(np.argmax(wrong[:, step])) + 1)
+        inputs = map_trees(lambda a: a[rows, : step + 1], call.inputs)
+        states = None if call.states is None else map_trees(lambda a: a[rows], call.states)
+        self.subject.run(call.layer, inputs, states, training=call.training)
+        short = self.subject.calls[-1]
+        got, want = dict(self._parts(short))[place][:, -1], values.want[rows, step]
+        if np.all(np.abs(got - want) <= values.limit * np.maximum(1, np.abs(want))):
+            return values
+        self.calls = [short]
+        return Values(got, want, values.limit)
+
     def compare(self, values: Values) -> None:
         """Add the assertion that `got` is `want`."""
         if values.got.shape != values.want.shape:
@@ -258,7 +293,7 @@ class Writer:
             self.lines("np.testing.assert_array_equal(got, want)")
         else:
             self.lines(
-                f"limit = {values.limit!r} * np.maximum(1, np.abs(want))",
+                f"limit = {values.limit:.3g} * np.maximum(1, np.abs(want))",
                 "error = np.abs(got - want)",
                 "assert np.all(error <= limit), f'the error is {error.max()}'",
             )
@@ -548,6 +583,8 @@ def _pieces(leaf: np.ndarray, mask: Any) -> Iterator[tuple[str, np.ndarray]]:
         yield "[[2, 0, 1]]", leaf[[2, 0, 1]]
     for step in range(min(steps, 20)):
         yield f"[:, {step}]", leaf[:, step]
+    if steps > 20:
+        yield "[:, -1]", leaf[:, -1]
     for step in range(1, min(steps, 20)):
         yield f"[:, :{step}]", leaf[:, :step]
         yield f"[:, {step}:]", leaf[:, step:]
@@ -577,7 +614,7 @@ def tensor(array: np.ndarray) -> str:
 def plain_array(array: np.ndarray) -> str:
     """Write an array as an expression that makes a NumPy array."""
     text = _values(array)
-    if text.startswith("np."):  # np.zeros(...) or np.full(...), which take the dtype themselves
+    if text.startswith(("np.zeros", "np.full")):  # which take the dtype themselves
         return f'{text[:-1]}, "{array.dtype}")'
     return f'np.array({text}, "{array.dtype}")'
 
@@ -589,7 +626,14 @@ def _values(array: np.ndarray) -> str:
         if array.size > 8 and _equal(array, np.full_like(array, array.flat[0])):
             value = np.array2string(array.reshape(-1)[:1], floatmode="unique")[1:-1]
             return f"np.full({array.shape}, {value})"
-        return np.array2string(array, separator=", ", floatmode="unique")
+        # Beyond eight digits there is nothing that a layer in float32 could agree with.
+        if array.size > MANY:
+            flat = np.array2string(array.reshape(-1), separator=", ", floatmode="unique")
+            return f"np.reshape({flat}, {array.shape})"
+        mode = {"floatmode": "maxprec", "precision": 8} if array.dtype == np.float64 else {}
+        text = np.array2string(array, separator=", ", **({"floatmode": "unique"} | mode))
+    line = re.sub(r"\s*([\[\],])\s*", r"\1", text).replace(",", ", ")
+    return line if len(line) <= LINE else text
 
 
 def _is_literal(value: Any) -> bool:

@@ -22,6 +22,9 @@ Mask = tuple[tuple[bool, ...], ...]
 VALUES = ("normal", "small", "sparse", "signs")
 """Kinds of values: standard normal; a thousandth of it; mostly exact zeros; only -1 and 1."""
 
+PLAIN = "plain"
+"""The kind that is never drawn: rounded, as are the weights then, so that a program stays short."""
+
 MASKS = (
     "none",
     "all_true",
@@ -256,7 +259,7 @@ def draw_values(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> 
     """Make float32 values of one kind; float32, so that the reference sees the same numbers.
 
     Args:
-        kind: One of `VALUES`.
+        kind: One of `VALUES`, or `PLAIN`.
         shape: Of the array.
         rng: Where the values come from.
 
@@ -270,4 +273,6 @@ def draw_values(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> 
         values = values * (rng.random(shape) < 0.3)
     elif kind == "signs":
         values = np.sign(values)
+    elif kind == PLAIN:
+        values = np.round(values, 1) + 0  # which makes 0. of -0.
     return values.astype(np.float32)

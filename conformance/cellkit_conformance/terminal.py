@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,9 @@ from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.report import Report
 from cellkit_conformance.runner import Unit
+
+_NUMBER = re.compile(r"-?\d+(\.\d*)?(e[-+]?\d+)?|\binf\b|\bnan\b")
+"""Backends round differently, and say the same of it."""
 
 SHOWN = 40
 """Failures that the terminal lists; the report files have all."""
@@ -70,15 +74,19 @@ def show_report(console: Console, report: Report, durations: bool = False) -> No
     console.print(_matrix(report))
     _print_notes(console, report)
     unmade = {(unit.cell, unit.backend) for unit in report.units if unit.problem}
-    bad = [r for r in report.bad if (r.cell, r.backend) not in unmade]
-    for result in bad[:SHOWN]:
-        _print_failure(console, result)
+    bad = _alike([r for r in report.bad if (r.cell, r.backend) not in unmade])
+    for results in bad[:SHOWN]:
+        _print_failure(console, results)
     if len(bad) > SHOWN:
         console.print(f"... and {len(bad) - SHOWN} more; see the report files.\n")
     for result in report.results:
+        where = f"{result.requirement} {result.cell} on {result.backend}"
         if result.outcome is Outcome.STALE:
-            said = f"{result.requirement} {result.cell} on {result.backend}: {result.message}"
-            console.print(f"[bold yellow]stale[/] {escape(said)}\n", highlight=False)
+            said = escape(f"{where}: {result.message}")
+            console.print(f"[bold yellow]stale[/] {said}\n", highlight=False, soft_wrap=True)
+        if result.outcome is Outcome.EXPECTED:
+            said = escape(f"{where}: {result.extra['reason']}")
+            console.print(f"[yellow]expected[/] {said}", highlight=False, soft_wrap=True)
     for result in report.of_backends[:SHOWN]:
         said = f"{result.requirement} {result.cell} on {result.backend}: {result.message}"
         console.print(f"[bold yellow]backend defect[/] {escape(said)}", highlight=False)
@@ -143,10 +151,20 @@ def _print_problems(console: Console, report: Report) -> None:
         )
 
 
-def _print_failure(console: Console, result: Result) -> None:
+def _alike(results: list[Result]) -> list[list[Result]]:
+    """Put together what is the same on several backends."""
+    found: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        key = (result.cell, result.requirement, _NUMBER.sub("0", result.message))
+        found.setdefault(key, []).append(result)
+    return list(found.values())
+
+
+def _print_failure(console: Console, results: list[Result]) -> None:
+    result, backends = results[0], ", ".join(result.backend for result in results)
     requirement = requirements()[result.requirement]
     lines = [
-        f"[bold red]{result.requirement}[/] {escape(result.cell)} on {result.backend}: "
+        f"[bold red]{result.requirement}[/] {escape(result.cell)} on {backends}: "
         f"{escape(result.message)}",
         f"  [dim]must hold:[/] {escape(requirement.sentence)}",
         f"  [dim]look for: [/] {escape(requirement.hint)}",

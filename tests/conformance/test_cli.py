@@ -44,6 +44,14 @@ def test_wrong_use(words, capsys):
     assert capsys.readouterr().err
 
 
+def test_a_report_that_cannot_be_written_is_said_before_the_run(tmp_path, capsys):
+    options = ["--json", str(tmp_path / "r.json"), "--html", str(tmp_path)]
+    assert main(["conform", CELL, "--backend", BACKEND, *options]) == 64
+    said = capsys.readouterr().err
+    assert "A report cannot be written." in said and f"Received: --html {tmp_path}" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_explain(capsys):
     assert main(["explain", "MSK-03"]) == 0
     assert "MSK-03" in capsys.readouterr().out

@@ -1,17 +1,20 @@
 """Selecting requirements, the reports, and the exit codes."""
 
+import io
 import json
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from cellkit_conformance import edition
 from cellkit_conformance.edition import Requirement
 from cellkit_conformance.html import write_html
-from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
+from cellkit_conformance.outcome import Outcome, Result, clean, one_line, shorten, text_of
 from cellkit_conformance.report import Report
 from cellkit_conformance.runner import Backend, Plan, Unit
+from cellkit_conformance.terminal import show_report
 
 NASTY = "<script>alert('x')</script> & \x07"
 
@@ -161,3 +164,42 @@ def test_texts_are_shortened():
     assert one_line(f"ValueError: {keras}") == "ValueError: real"
     assert len(one_line("x" * 1000)) == 300
     assert len(shorten("x" * 10_000_000)) < 5000
+
+
+def test_a_cell_that_cannot_be_made_is_told_once_and_in_full(tmp_path):
+    text = "The module of my:Cell does not import.\n  Received: [red]Oops[/] :x:"
+    cells, ids = ["my:Cell", "lstm"], ["STR-01", "STR-03"]
+    backends = {name: Backend(name, True) for name in ("torch", "jax")}
+    units = []
+    for name in backends:
+        broken, fine = Unit("my:Cell", name, problem=text), Unit("lstm", name)
+        broken.results = [Result("my:Cell", name, "STR-01", Outcome.ERROR, text, text)]
+        broken.results += [Result("my:Cell", name, "STR-03", Outcome.BLOCKED, text, text)]
+        fine.results = [Result("lstm", name, i, Outcome.FAIL, f"is {name == 'jax'}") for i in ids]
+        fine.results[1].message = "is 0.125" if name == "jax" else "is 1.25e-1"
+        units += [broken, fine]
+    found = Report(Plan(cells, list(backends), ids), units, backends, [], 1.0)
+    console = Console(file=io.StringIO(), width=80, emoji=False)
+    show_report(console, found)
+    said = console.file.getvalue()
+    assert said.count(text) == 1 and "my:Cell cannot be checked on torch, jax:" in said
+    assert said.count("STR-03 lstm on torch, jax: is 1.25e-1") == 1  # the same on both
+    assert said.count("STR-01 lstm on") == 2  # not the same
+    write_html(found, tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").count("cannot be checked") == 3
+
+
+def test_texts_from_anywhere_are_spelt_out(tmp_path):
+    text = "\x1b[31mred\x1b[0m \x1b[2J \x00 \udcff \u202e \ufffe tab\t\r\n"
+    assert clean(text) == "red \\x1b[2J \\x00 \\udcff \\u202e \\ufffe tab\t\n"
+    found = report(Outcome.PASS, Outcome.FAIL, cell="my:\x01Cell")
+    found.results[1].message = found.results[1].detail = text
+    found.write_junit(tmp_path / "r.xml")
+    case = ET.parse(tmp_path / "r.xml").getroot()[0][1]
+    assert "\\udcff" in case[0].get("message")
+
+    class Silent(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    assert text_of(Silent()) == "(it has no text: its __str__ raises RuntimeError)"

@@ -121,6 +121,17 @@ def test_a_script_needs_neither_the_suite_nor_hypothesis(tmp_path):
 
     result = Judge(target, BACKEND, PROFILES["quick"], 0, cellkit.RNN).run("SEQ-05")
     assert result.outcome == "fail"
+    # Two rows have to differ and one step is enough, with numbers that can be read.
+    assert {k: result.example[k] for k in ("batch", "time", "values", "initial_state")} == {
+        "batch": 2,
+        "time": 1,
+        "values": "plain",
+        "initial_state": False,
+    }
+    assert len(result.script.splitlines()) < 45
+    assert not re.search(
+        r"\d\.\d{3}", result.script.partition("weights = ")[2].partition("want")[0]
+    )
     script = tmp_path / "seq_05.py"
     tail = "import sys\nprint({'hypothesis', 'cellkit_conformance', 'pytest'} & set(sys.modules))\n"
     script.write_text(result.script, encoding="utf-8")

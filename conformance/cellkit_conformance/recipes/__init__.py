@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 
-from cellkit_conformance.recipes.common import RECIPES
+from cellkit_conformance.recipes.common import ALONE, RECIPES
 
 MODULES = ("structure", "sequence", "training", "serialization", "surroundings", "wrappers")
 
@@ -32,4 +32,4 @@ WITHOUT = {
 for _name in MODULES:
     importlib.import_module(f"{__name__}.{_name}")
 
-__all__ = ["RECIPES", "WITHOUT"]
+__all__ = ["ALONE", "RECIPES", "WITHOUT"]

@@ -16,6 +16,9 @@ Recipe = Callable[[Writer], None]
 
 RECIPES: dict[str, Recipe] = {}
 
+ALONE: set[str] = set()
+"""Requirements whose recorded calls alone would mislead: what counts is between them."""
+
 SAME = """\
 def same(one, other):
     one, other = keras.tree.flatten(one), keras.tree.flatten(other)
@@ -72,7 +75,8 @@ def differentiate(function, arrays):
 GRADIENTS = '''\
 def gradients(layer, inputs, states, mask=None, training=False, part=lambda result: result):
     """Give the gradients of one number by inputs, states and weights, in that order."""
-    layer(inputs)  # builds what there is to build
+    if not layer.built:
+        layer(inputs)
     states = [] if states is None else states
     weights = layer.trainable_variables
     data = [inputs, states, [w.value for w in weights]]
@@ -103,15 +107,17 @@ PARTS = {
 }
 
 
-def recipe(*identifiers: str) -> Callable[[Recipe], Recipe]:
+def recipe(*identifiers: str, alone: bool = False) -> Callable[[Recipe], Recipe]:
     """Register a recipe.
 
     Args:
         *identifiers: Of the requirements.
+        alone: Whether to write no script from the recorded calls.
     """
 
     def register(function: Recipe) -> Recipe:
         RECIPES.update(dict.fromkeys(identifiers, function))
+        ALONE.update(identifiers if alone else ())
         return function
 
     return register

@@ -282,7 +282,7 @@ class GivesMask(keras.layers.Layer):
 """
 
 
-@recipe("MSK-16")
+@recipe("MSK-16", alone=True)
 def _implicit(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
     w.helpers["same"], w.helpers["close"], w.helpers["mask"] = SAME, CLOSE, GIVES_MASK
@@ -299,7 +299,7 @@ def _implicit(w: Writer) -> None:
     )
 
 
-@recipe("STA-07")
+@recipe("STA-07", alone=True)
 def _ways_of_running(w: Writer) -> None:
     layer, inputs = layer_of(w, stateful=True), inputs_of(w, time=3)
     plain = layer_of(w)
@@ -333,7 +333,7 @@ def _ways_of_running(w: Writer) -> None:
     )
 
 
-@recipe("STA-09")
+@recipe("STA-09", alone=True)
 def _saved_states(w: Writer) -> None:
     layer, inputs = layer_of(w, stateful=True), inputs_of(w, time=3)
     w.helpers["same"], w.helpers["close"] = SAME, CLOSE
@@ -356,7 +356,7 @@ def _saved_states(w: Writer) -> None:
     )
 
 
-@recipe("STA-14")
+@recipe("STA-14", alone=True)
 def _encoder_and_decoder(w: Writer) -> None:
     encoder, inputs = layer_of(w), inputs_of(w)
     decoder = layer_of(w, return_sequences=False)

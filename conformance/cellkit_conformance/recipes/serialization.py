@@ -123,7 +123,7 @@ def _refuses_quantisation(w: Writer) -> None:
     )
 
 
-@recipe("SER-08")
+@recipe("SER-08", alone=True)
 def _copies(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
     w.helpers["close"] = CLOSE
@@ -140,7 +140,7 @@ def _copies(w: Writer) -> None:
     )
 
 
-@recipe("SER-09")
+@recipe("SER-09", alone=True)
 def _holders(w: Writer) -> None:
     make(w)
     cls = w.name_of_class(type(w.subject.layer()))
@@ -163,7 +163,7 @@ def _holders(w: Writer) -> None:
     )
 
 
-@recipe("SER-07")
+@recipe("SER-07", alone=True)
 def _weights_are_set(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
     w.helpers["same"] = SAME
@@ -186,7 +186,7 @@ def _weights_are_set(w: Writer) -> None:
     )
 
 
-@recipe("DTY-01")
+@recipe("DTY-01", alone=True)
 def _mixed(w: Writer) -> None:
     found = re.search(r"under (mixed_\w+)", w.result.message)
     if found is None:
@@ -204,7 +204,7 @@ def _mixed(w: Writer) -> None:
     )
 
 
-@recipe("DTY-06")
+@recipe("DTY-06", alone=True)
 def _policies(w: Writer) -> None:
     make(w)
     own = w.make(dtype="mixed_bfloat16")
@@ -228,7 +228,7 @@ def _policies(w: Writer) -> None:
     )
 
 
-@recipe("NUM-08")
+@recipe("NUM-08", alone=True)
 def _of_the_framework(w: Writer) -> None:
     found = re.search(r"keras\.layers\.(\w+)", w.result.message)
     if found is None:
@@ -250,7 +250,7 @@ def _of_the_framework(w: Writer) -> None:
     )
 
 
-@recipe("CMP-03")
+@recipe("CMP-03", alone=True)
 def _counted(w: Writer) -> None:
     cls = w.name_of_class(w.context.target.cls)
     inputs = inputs_of(w, time=3)

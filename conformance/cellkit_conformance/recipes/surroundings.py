@@ -57,7 +57,7 @@ def _untouched(w: Writer) -> None:
     )
 
 
-@recipe("PUR-02")
+@recipe("PUR-02", alone=True)
 def _not_kept(w: Writer) -> None:
     layer, inputs, other = layer_of(w), inputs_of(w), inputs_of(w, seed=1)
     w.helpers["same"] = SAME
@@ -86,7 +86,7 @@ def _not_kept(w: Writer) -> None:
     )
 
 
-@recipe("PUR-03")
+@recipe("PUR-03", alone=True)
 def _layers_apart(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
     cls = w.name_of_class(type(w.subject.layer()))
@@ -104,7 +104,7 @@ def _layers_apart(w: Writer) -> None:
     )
 
 
-@recipe("PUR-04")
+@recipe("PUR-04", alone=True)
 def _threads(w: Writer) -> None:
     layer, one, other = layer_of(w), inputs_of(w), inputs_of(w, seed=1)
     w.helpers["same"] = SAME
@@ -118,7 +118,7 @@ def _threads(w: Writer) -> None:
     )
 
 
-@recipe("PUR-06")
+@recipe("PUR-06", alone=True)
 def _import(w: Writer) -> None:
     name = w.name_of_class(w.context.target.cls)
     line = next(line for line in w.imports if line.endswith(f" import {name.split('.')[0]}"))

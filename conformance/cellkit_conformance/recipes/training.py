@@ -145,7 +145,7 @@ def _rates(w: Writer) -> None:
     )
 
 
-@recipe("GRD-01")
+@recipe("GRD-01", alone=True)
 def _slopes(w: Writer) -> None:
     found = re.search(r"slope by (input|state|weight) ?(\S*), as a part", w.result.message)
     if found is None:
@@ -192,7 +192,7 @@ def _projected(w: Writer, inputs: Tree, states: Tree) -> float:
     return total
 
 
-@recipe("GRD-06")
+@recipe("GRD-06", alone=True)
 def _twice(w: Writer) -> None:
     call = last(w, "gradient")
     differentiate(w, call, "first")
@@ -203,7 +203,7 @@ def _twice(w: Writer) -> None:
     )
 
 
-@recipe("GRD-09")
+@recipe("GRD-09", alone=True)
 def _one_step(w: Writer) -> None:
     noisy = bool(last(w, "gradient").training)
     layer, inputs = layer_of(w), inputs_of(w)
@@ -233,7 +233,7 @@ def _one_step(w: Writer) -> None:
     )
 
 
-@recipe("GRD-10")
+@recipe("GRD-10", alone=True)
 def _stateful_twice(w: Writer) -> None:
     stateful, inputs = layer_of(w, stateful=True), inputs_of(w, time=3)
     plain = layer_of(w)
@@ -256,7 +256,7 @@ def _stateful_twice(w: Writer) -> None:
     )
 
 
-@recipe("RNG-05")
+@recipe("RNG-05", alone=True)
 def _same_masks(w: Writer) -> None:
     cls = w.name_of_class(type(w.subject.layer()))
     layer, inputs = layer_of(w), inputs_of(w, time=3)
@@ -275,7 +275,7 @@ def _same_masks(w: Writer) -> None:
     w.body = [line for line in w.body if not line.startswith(f"{layer} = ")]
 
 
-@recipe("RNG-06")
+@recipe("RNG-06", alone=True)
 def _after_an_error(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
     example = Example(3, 5, seed=w.context.seed)

@@ -39,7 +39,7 @@ def _both_directions(w: Writer, merge: str = "concat") -> tuple[str, str]:
     return cls, inputs
 
 
-@recipe("WRP-01")
+@recipe("WRP-01", alone=True)
 def _merges(w: Writer) -> None:
     cls, inputs = _both_directions(w)
     mask = mask_argument(w)
@@ -64,7 +64,7 @@ def _merges(w: Writer) -> None:
     )
 
 
-@recipe("WRP-02")
+@recipe("WRP-02", alone=True)
 def _two_layers(w: Writer) -> None:
     cls, inputs = _layer(w), inputs_of(w)
     plain = w.subject.inputs(Example(3, 5, seed=w.context.seed))
@@ -93,7 +93,7 @@ def _two_layers(w: Writer) -> None:
     )
 
 
-@recipe("WRP-03")
+@recipe("WRP-03", alone=True)
 def _stack_of_two(w: Writer) -> None:
     cls, inputs = _layer(w), inputs_of(w)
     mask = mask_argument(w)
@@ -110,7 +110,7 @@ def _stack_of_two(w: Writer) -> None:
     )
 
 
-@recipe("WRP-04")
+@recipe("WRP-04", alone=True)
 def _stack_of_one(w: Writer) -> None:
     cls, inputs = _layer(w), inputs_of(w)
     w.helpers["close"] = CLOSE
@@ -122,7 +122,7 @@ def _stack_of_one(w: Writer) -> None:
     )
 
 
-@recipe("WRP-05")
+@recipe("WRP-05", alone=True)
 def _models(w: Writer) -> None:
     layer, inputs = layer_of(w, return_state=False), inputs_of(w)
     w.helpers["close"] = CLOSE
@@ -137,7 +137,7 @@ def _models(w: Writer) -> None:
     )
 
 
-@recipe("WRP-06")
+@recipe("WRP-06", alone=True)
 def _used_twice(w: Writer) -> None:
     layer = layer_of(w)
     first, second = inputs_of(w), inputs_of(w, seed=1)
@@ -154,7 +154,7 @@ def _used_twice(w: Writer) -> None:
     w.body = [line for line in w.body if not line.startswith("clone = ")]
 
 
-@recipe("MSK-18")
+@recipe("MSK-18", alone=True)
 def _padding_of_both(w: Writer) -> None:
     _, _ = _both_directions(w)
     valid = inputs_of(w, time=3)
