@@ -14,6 +14,7 @@ import numpy as np
 
 from cellkit.spec import _variables_by_path, cell_weights, set_cell_weights
 from cellkit_conformance import backend, evidence, oracle
+from cellkit_conformance.outcome import Failure, text_of, trace_of
 from cellkit_conformance.strategies import PLAIN, Example, draw_values
 from cellkit_conformance.targets import Target
 from cellkit_conformance.tolerance import Tolerance
@@ -351,7 +352,15 @@ class Subject:
         """Run one step of the reference, or of the cell itself where there is no reference."""
         if not self.has_reference:
             return self.step_cell(inputs, states)
-        return self.target.spec.reference(self.symbols, inputs, states, self.config)
+        try:
+            result = self.target.spec.reference(self.symbols, inputs, states, self.config)
+        except Exception as error:
+            said = f"the reference in the spec raises {type(error).__name__}: {text_of(error)}"
+            raise Failure(f"{said}\n{trace_of(error)}") from error
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            kind = type(result).__name__
+            raise Failure(f"the reference in the spec returns {kind}, and not (output, states)")
+        return result
 
     def reference_states(self, batch: int, symbols: Mapping[str, np.ndarray] | None = None) -> Tree:
         """Give the initial states by the spec: its function, or zeros, or the cell's own.

@@ -135,3 +135,30 @@ def test_a_file_finds_what_lies_beside_it(tmp_path):
         resolve(f"{tmp_path / 'json.py'}:Own")
     with pytest.raises(ValueError, match="there is no file"):
         resolve(f"{tmp_path / 'nowhere.py'}:Own")
+
+
+def with_reference(reference):
+    cls = resolve(f"{FILE}:Good").cls
+    spec = cellkit.CellSpec(
+        reference=reference,
+        inputs=("features",),
+        cases={"small": {"units": 2}, "large": {"units": 3}},
+        paper=cellkit.Paper("Nobody", 2026, "None", "doi:10"),
+        symbols=cellkit.spec.rename({"kernel": "W", "recurrent": "U"}),
+    )
+    return describe("lab:Good", cls, spec)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        (lambda w, x, s, c: w["V"], "the reference in the spec raises KeyError: 'V'"),
+        (lambda w, x, s, c: None, "the reference in the spec returns NoneType, and not"),
+    ],
+)
+def test_a_broken_reference_is_not_taken_for_a_broken_cell(reference, said):
+    judge = Judge(
+        with_reference(reference), keras.backend.backend(), PROFILES["quick"], 0, cellkit.RNN
+    )
+    result = judge.run("NUM-02")
+    assert result.outcome is Outcome.FAIL and result.message.startswith(said)
