@@ -32,7 +32,7 @@ import cellkit  # noqa: E402
 
 STREAMS, PIECE = 16, 50  # streams side by side; steps of a piece
 PIECES = 40
-EPOCHS = 6 if options.quick else 8
+EPOCHS = 10
 UNITS = 16
 RARE = 1 / 100  # how probable a pulse is in a step
 WIDE, WIDE_UNITS = 32, 64  # for the memory: streams and units
@@ -128,12 +128,22 @@ def memory() -> float:
     return most / 2**20 if sys.platform == "darwin" else most / 2**10
 
 
+def call_of(layer):
+    """Return the layer; on TensorFlow as a graph, since eager loops there take minutes."""
+    if _show.BACKEND != "tensorflow":
+        return layer
+    import tensorflow as tf
+
+    return tf.function(layer, reduce_retracing=True)
+
+
 def grown(bars) -> dict[str, list[float]]:
     """Return by how many megabytes the process has grown, for each of LENGTHS."""
     task = bars.add_task("memory", total=2 * len(LENGTHS), now="")
     random = np.random.default_rng(0)
     carried = cellkit.RNN(cellkit.create("gru", units=WIDE_UNITS), stateful=True)
     whole = cellkit.RNN(cellkit.create("gru", units=WIDE_UNITS), return_sequences=True)
+    carried, whole = call_of(carried), call_of(whole)
     for layer in (carried, whole):
         layer(random.random((WIDE, PIECE, 2), "float32"))  # what is compiled once is not counted
     found = {"pieces": [], "one call": []}
