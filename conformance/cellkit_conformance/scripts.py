@@ -13,6 +13,7 @@ import contextlib
 import io
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ class Writer:
         head = (
             f"{self.result.requirement} for {self.result.cell} on {self.result.backend} "
             f"(cellkit conformance, edition {edition_name()})\n\n"
-            f"Must hold: {requirement.sentence}\nFound: {self.result.message}\n"
+            f"{_wrap('Must hold', requirement.sentence)}\n{_wrap('Found', self.result.message)}\n"
         )
         body = "\n".join(self.body)
         if "tensor(" in body:
@@ -641,6 +642,10 @@ def _is_literal(value: Any) -> bool:
         return bool(ast.literal_eval(repr(value)) == value)
     except (ValueError, SyntaxError, TypeError):
         return False
+
+
+def _wrap(what: str, text: str) -> str:
+    return textwrap.fill(f"{what}: {text}", 98, subsequent_indent="  ", break_long_words=False)
 
 
 def _indent(text: str) -> str:
