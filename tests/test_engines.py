@@ -227,6 +227,7 @@ def test_an_engine_rounds_no_more_than_the_loop_in_mixed_precision(engine, cells
     # Each of six steps, forward and back, rounds some numbers to one part in 2048 (or 256).
     tolerance = 16 * 2.0 ** (-11 if policy == "mixed_float16" else -8)
     assert_equal(layer, engine, x, mask=MASK, tolerance=tolerance)
+    layer.engine = "auto"
     assert layer.compute_dtype == keras.backend.standardize_dtype(layer(x)[0].dtype)
 
 

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from cellkit import loops
 from cellkit._math import value_of
 from cellkit.engines import steps
 from cellkit.engines.projected import project
@@ -91,22 +90,14 @@ def _sequence(
         names: The keys of the masks.
     """
     reverse, unroll = request.reverse, max(1, int(request.layer.unroll))
-    collect, zero_masked = request.collect, request.zero_masked
 
     def advance(
         others: Leaves, masks: Leaves, x: Any, states: Leaves, last: Leaves, product: Any
     ) -> tuple[Leaves, Leaves, Any]:
-        """Return the new states, the last output and what is emitted."""
         inputs, keep = x
         by_key = dict(zip(names, masks, strict=True))
-        output, news = step(inputs, states, others, by_key, product)
-        if keep is None:
-            return news, output, (output if collect else None)
-        select = loops.select
-        held = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
-        news = [select(keep, n, s) for n, s in zip(news, states, strict=True)]
-        out = [select(keep, o, 0) for o in output] if zero_masked else held
-        return news, held, (out if collect else None)
+        news, held, out = step.advance(inputs, keep, states, last, others, by_key, product)
+        return news, held, out if request.collect else None
 
     def forward(
         save: bool, kernels: Leaves, others: Leaves, fixed: Any, inputs: Leaves, states: Leaves

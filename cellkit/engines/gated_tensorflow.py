@@ -18,7 +18,7 @@ import tensorflow as tf
 from cellkit._math import value_of
 from cellkit.engines import steps
 from cellkit.engines.projected import project
-from cellkit.loops.tensorflow import select
+from cellkit.loops.tensorflow import in_steps
 
 if TYPE_CHECKING:
     from cellkit.engines import Request
@@ -94,7 +94,7 @@ class _Sequence:
         self, step: steps.Step, request: Request, output: Leaves, masks: Any, inputs: Leaves
     ) -> None:
         self.step, self.masks, self.output = step, masks, output
-        self.collect, self.zero_masked = request.collect, request.zero_masked
+        self.collect = request.collect
         self.reverse, self.training = request.reverse, request.training
         self.keep = None if request.mask is None else tf.transpose(request.mask)
         first = inputs[0]
@@ -126,18 +126,6 @@ class _Sequence:
         emitted, finals = (rest[:size], rest[size:]) if self.collect else (None, rest)
         return last, emitted, finals
 
-    def advance(
-        self, inputs: Leaves, keep: Any, states: Leaves, last: Leaves, others: Leaves, product: Any
-    ) -> tuple[Leaves, Leaves, Leaves]:
-        """Return the new states, the last output and what is emitted."""
-        output, news = self.step(inputs, states, others, self.masks, product)
-        if keep is None:
-            return news, output, output if self.collect else []
-        held = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
-        news = [select(keep, n, s) for n, s in zip(news, states, strict=True)]
-        out = [select(keep, o, 0) for o in output] if self.zero_masked else held
-        return news, held, out if self.collect else []
-
     def forward(self, arguments: list[Leaves], save: bool) -> Any:
         """Run all steps.
 
@@ -148,8 +136,8 @@ class _Sequence:
         kernels, others, inputs, states = arguments
         shapes = [[self.batch, *s.shape[1:]] for s in self.output]
         zeros = [tf.zeros(shape, s.dtype) for shape, s in zip(shapes, self.output, strict=True)]
-        fetch = [_unstack(x, self.length) for x in inputs]
-        keeps = None if self.keep is None else _unstack(self.keep, self.length)
+        fetch = [in_steps(x, self.length) for x in inputs]
+        keeps = None if self.keep is None else in_steps(self.keep, self.length)
 
         def array(x: Any) -> Any:
             return tf.TensorArray(x.dtype, self.length, element_shape=x.shape)
@@ -177,7 +165,9 @@ class _Sequence:
 
             keep = None if keeps is None else keeps.read(t)
             x = [a.read(t) for a in fetch]
-            news, new_last, out = self.advance(x, keep, states, last, others, product)
+            news, new_last, out = self.step.advance(
+                x, keep, states, last, others, self.masks, product
+            )
             if save:
                 befores = [a.write(t, s) for a, s in zip(befores, states, strict=True)]
                 products = [a.write(t, p) for a, p in zip(products, found, strict=True)]
@@ -196,9 +186,9 @@ class _Sequence:
         kernels, others, inputs, states = arguments
         befores, products = saved
         transposed = [tf.transpose(k) for k in kernels]
-        fetch = [_unstack(x, self.length) for x in (*inputs, *befores, *products, *d_emitted)]
+        fetch = [in_steps(x, self.length) for x in (*inputs, *befores, *products, *d_emitted)]
         sizes = [len(inputs), len(befores), len(products), len(d_emitted)]
-        keeps = None if self.keep is None else _unstack(self.keep, self.length)
+        keeps = None if self.keep is None else in_steps(self.keep, self.length)
         from_state: list[int | None] = [None] * len(kernels)
         same: list[int | None] = [None] * len(kernels)
         zeros = [tf.zeros_like(d) for d in d_last]
@@ -234,7 +224,9 @@ class _Sequence:
             sources = [*x, *states, *zeros, *known, *others]
             with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
                 tape.watch(sources)
-                news, last, out = self.advance(x, keep, states, zeros, others, product)
+                news, last, out = self.step.advance(
+                    x, keep, states, zeros, others, self.masks, product
+                )
             results = [*news, *last, *out]
             grads = _gradient(tape, results, sources, [*d_states, *d_last, *d_out])
             parts = [len(x), len(states), len(zeros), len(known), len(others)]
@@ -300,8 +292,3 @@ def _shaped(new: Leaves, old: Leaves) -> Leaves:
     for a, b in zip(new, old, strict=True):
         a.set_shape(b.shape)  # a `where` on an unknown batch loses the static shape
     return new
-
-
-def _unstack(x: Any, length: Any) -> Any:
-    """Return `(time, ...)` as an array of its steps."""
-    return tf.TensorArray(x.dtype, size=length, element_shape=x.shape[1:]).unstack(x)

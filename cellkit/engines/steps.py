@@ -18,6 +18,7 @@ from cellkit._sequence import SequenceScope, sequence_scope
 from cellkit.cell import Cell
 from cellkit.engines import pack
 from cellkit.engines.projected import not_row_wise
+from cellkit.loops import select
 from cellkit.loops.recorder import Recorder
 from cellkit.running import trace
 
@@ -139,6 +140,36 @@ class Step:
         """
         with self.request.scope.substituted(masks):
             return self.traced(inputs, states, others, product)
+
+    def advance(
+        self,
+        inputs: Leaves,
+        keep: Any,
+        states: Leaves,
+        last: Leaves,
+        others: Leaves,
+        masks: Any,
+        product: Product,
+    ) -> tuple[Leaves, Leaves, Leaves]:
+        """Return the new states, the last output, and what is emitted; see `cellkit.loops`.
+
+        Args:
+            inputs: The projected inputs of the step.
+            keep: Which rows the step counts for, `(batch,)`, or None for all.
+            states: The states.
+            last: The last output so far.
+            others: Values of the variables beside the kernels.
+            masks: The masks of this call, by their keys.
+            product: Returns the product of a tensor with the kernel of this index.
+        """
+        output, news = self(inputs, states, others, masks, product)
+        emitted = held = output
+        if keep is not None:
+            held = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
+            news = [select(keep, n, s) for n, s in zip(news, states, strict=True)]
+            zero_masked = self.request.zero_masked
+            emitted = [select(keep, o, 0) for o in output] if zero_masked else held
+        return news, held, emitted if self.request.collect else []
 
     def traced(
         self, inputs: Leaves, states: Leaves, others: Leaves, product: Product

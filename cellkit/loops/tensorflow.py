@@ -117,9 +117,7 @@ def _span(
         The new carry, and the outputs `(time, batch, ...)`, of which there are none unless wanted.
     """
     length = tf.shape(steps[0])[0]
-    columns = [
-        tf.TensorArray(x.dtype, size=length, element_shape=x.shape[1:]).unstack(x) for x in steps
-    ]
+    columns = [in_steps(x, length) for x in steps]
     count = len(carry) - len(found.specs) - len(found.written) - 1
     states, last, values, loss = _parted(carry, count, len(found.specs))
     emitted = [
@@ -257,6 +255,11 @@ def _recomputed(loop: Loop, found: _Found, span: Any, length: Any, like: Leaves)
 def _swap(x: Any) -> Any:
     """Exchange the batch and the time axis."""
     return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
+
+
+def in_steps(x: Any, length: Any) -> Any:
+    """Return `(time, batch, ...)` as an array of its steps."""
+    return tf.TensorArray(x.dtype, size=length, element_shape=x.shape[1:]).unstack(x)
 
 
 def _in_order(x: Any, reverse: bool) -> Any:

@@ -46,8 +46,8 @@ class Plan:
     curves: tuple[Work, ...] = ()
     streaming: tuple[Work, ...] = ()
     memory: tuple[Work, ...] = ()
-    seconds: float = 1.5
-    rounds: int = 9
+    seconds: float = 1.2
+    rounds: int = 7
     engines: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
