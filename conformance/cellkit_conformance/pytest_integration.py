@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from cellkit._errors import problem
+from cellkit._names import did_you_mean
 from cellkit_conformance import edition
 from cellkit_conformance import expected as expectations
 from cellkit_conformance.edition import requirements
@@ -59,14 +61,21 @@ def conformance_tests(
         >>> test_lstm = conformance_tests("lstm", select=["MSK"])
     """
     if profile not in PROFILES:
-        raise ValueError(f"profile={profile!r}; expected one of {sorted(PROFILES)}")
-
+        raise problem(
+            f"There is no profile {profile!r}.",
+            received=f"profile={profile!r}",
+            expected=" or ".join(PROFILES),
+            fix=did_you_mean(profile, PROFILES) or "leave it out for a quick run",
+        )
     file = Path(expected) if expected else expectations.find(Path.cwd())
     known = [] if file is None else expectations.read(file)
 
     @pytest.mark.parametrize("requirement", edition.select(select, skip, profile))
     def test_conformance(requirement: str) -> None:
-        result = _judge(cell, profile, seed, layer).run(requirement)
+        judge = _judge(cell, profile, seed, layer)
+        if isinstance(judge, str):
+            pytest.fail(judge, pytrace=False)
+        result = judge.run(requirement)
         expectations.apply(known, [result])
         if result.outcome is Outcome.EXPECTED:
             pytest.xfail(f"{result.extra['reason']} ({result.message})")
@@ -83,14 +92,18 @@ def conformance_tests(
 
 
 @functools.cache
-def _judge(cell: str, profile: str, seed: int, layer: str) -> Judge:
-    """Keep one judge per cell: its items share what was compiled."""
+def _judge(cell: str, profile: str, seed: int, layer: str) -> Judge | str:
+    """Keep one judge per cell, or why there is none: its items share what was compiled."""
     import keras
 
     from cellkit_conformance.worker import find_layer
 
     backend = keras.backend.backend()
-    return Judge(resolve(cell), backend, PROFILES[profile], seed, find_layer(layer))
+    try:
+        target = resolve(cell)
+    except ValueError as error:
+        return str(error)
+    return Judge(target, backend, PROFILES[profile], seed, find_layer(layer))
 
 
 def _text(result: Result) -> str:

@@ -29,6 +29,13 @@ def test_what_does_not_apply_is_skipped():
         good("NUM-01")
 
 
+def test_a_cell_that_is_not_there_is_a_failure_that_says_so():
+    made = conformance_tests(f"{FILE}:Nowhere")
+    for requirement in ("STR-01", "STR-03"):
+        with pytest.raises(pytest.fail.Exception, match="has no 'Nowhere'"):
+            made(requirement)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="profile"):
         conformance_tests("lstm", profile="lazy")
