@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ console = Console()
 BACKEND = keras.backend.backend()
 # On TensorFlow, XLA takes longer to compile models this small than these examples to train them.
 COMPILED = BACKEND == "jax"
+# Examples train one model after the other; TensorFlow takes that for one that it traces too often.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 KERAS, CELLKIT, GREY = "#3b6ea8", "#d9822b", "#8a8a8a"
 COLORS = (KERAS, CELLKIT, "#1f7a4d", "#8f4f8f", "#b5403a", "#4fa3a5", "#6b6b2f", "#c9a227")
