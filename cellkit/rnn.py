@@ -68,7 +68,7 @@ class RNN(keras.layers.RNN):
         zero_output_for_mask: Whether returned sequences are zero at masked steps.
         engine: How the loop is computed: `"auto"` takes the fastest way that gives the same
             numbers for this cell and these options; `"loop"`, `"projected"`, `"gated"`,
-            `"kernel"` and `"scan"` name one. `engine_report()` says which one ran.
+            `"kernel"`, `"scan"` and `"stack"` name one. `engine_report()` says which one ran.
         remat: Whether training keeps only the states between chunks of steps, and computes the
             steps of each chunk once more in the backward pass: the same gradients, with memory
             that grows with the square root of the time. True for chunks of about sqrt(time) steps,
