@@ -22,8 +22,11 @@ START_TIMEOUT = 300.0
 TAIL_LINES = 40
 """Lines of standard error that are kept for the report of a crash."""
 
-MEMORY_SHARE = 0.6
+MEMORY_SHARE = 0.8
 """The share of the machine's memory with which a worker is ended; cells under test are tiny."""
+
+MEMORY_TO_GO_ON = 0.25
+"""The share with which the next cell gets a new process: compiled functions add up."""
 
 MODULES = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
 
@@ -127,6 +130,11 @@ class Process:
     def tail(self) -> str:
         """Give the last lines that the process wrote to standard error."""
         return "\n".join(self._tail)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it holds so much memory that the next cell should have a new one."""
+        return resident(self._process.pid) > MEMORY_TO_GO_ON * machine_memory()
 
     def close(self) -> None:
         """End the process and what it started."""

@@ -313,9 +313,11 @@ class Runner:
         # Where even the question cannot be answered any more, much has changed.
         changes = answer.get("changes", ["the modules that are imported"])
         if changes:
-            process.close()
             unit.notes.append(f"it has changed what other cells share: {', '.join(changes)}")
-        return None if changes else process
+        if changes or process.is_large:
+            process.close()
+            return None
+        return process
 
     def _start(self, name: str) -> Process:
         process = Process(
