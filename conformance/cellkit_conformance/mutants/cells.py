@@ -597,7 +597,7 @@ class LearnedStateHalf(NestedCanary):
 
     def _initial_leaf(self, index: int, spec: Any, batch: Any) -> Any:
         leaf = super()._initial_leaf(index, spec, batch)
-        return 0.5 * leaf + ops.stop_gradient(0.5 * leaf)
+        return 0.5 * leaf + ops.stop_gradient(0.5 * leaf) if spec.trainable else leaf
 
 
 class Elman(cellkit.Cell):
