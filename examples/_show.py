@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 console = Console()
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console.width = 110  # what is written to a file or a pipe has no width of its own
 BACKEND = keras.backend.backend()
 # On TensorFlow, XLA takes longer to compile models this small than these examples to train them.
 COMPILED = BACKEND == "jax"
@@ -78,7 +81,7 @@ def table(
         rows: One mapping per row; `bold` marks a row.
         caption: Stands below it.
     """
-    shown = Table(box=rich.box.SIMPLE_HEAD)
+    shown = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for place, heading in enumerate(columns):
         shown.add_column(heading, justify="right" if place else "left", no_wrap=place == 0)
     for row in rows:
