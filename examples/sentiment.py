@@ -169,8 +169,7 @@ def main() -> int:
             {"model": "counting words", "accuracy": corpus.counted},
             *rows,
         ],
-        caption="The gradient is relative to that of the last word. Nothing was chosen by the test "
-        "texts.",
+        caption="The gradient is relative to that of the last word.",
     )
     draw(rows, corpus)
 
