@@ -44,6 +44,7 @@ collect_ignore = (
         "conformance/test_edition.py",
         "conformance/test_expectations.py",
         "conformance/test_oracle.py",
+        "conformance/test_places.py",
         "conformance/test_reports.py",
         "conformance/test_runner.py",
         "conformance/test_schema.py",

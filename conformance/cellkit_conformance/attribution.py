@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellkit_conformance.outcome import Outcome, Result, one_line
+from cellkit_conformance.places import backend_of
 
 if TYPE_CHECKING:
     from cellkit_conformance.judge import Judge
@@ -87,7 +88,7 @@ def attribute(result: Result, judge: Judge) -> None:
         return
     layer = judge.layer
     name = "keras" if layer.__module__.split(".")[0] == "keras" else layer.__module__
-    known = find(judge.backend, name, result.requirement)
+    known = find(backend_of(judge.backend), name, result.requirement)
     said = f"{known.id}: {known.sentence}" if known else "not known yet"
     result.outcome = Outcome.BACKEND_DEFECT
     result.detail = (

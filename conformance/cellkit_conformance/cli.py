@@ -29,7 +29,8 @@ from cellkit_conformance.comparison import (
 )
 from cellkit_conformance.new import new
 from cellkit_conformance.outcome import Outcome
-from cellkit_conformance.process import MODULES
+from cellkit_conformance.places import CPU, backend_of, choose, place, read_devices
+from cellkit_conformance.process import MODULES, Process, WorkerGone
 from cellkit_conformance.profiles import PROFILES
 from cellkit_conformance.report import EXIT_CODES, EXIT_CONFORMANT, EXIT_STALE, Report
 from cellkit_conformance.runner import Plan, Runner, installed_backends, total
@@ -69,6 +70,10 @@ def conform(
     backend: Annotated[
         list[str] | None,
         typer.Option(help="A backend, several with commas, or all.", show_default="all"),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="cpu, gpu, cpu:1, several with commas, or all.", show_default="cpu"),
     ] = None,
     profile: Annotated[str, typer.Option(help=" or ".join(PROFILES) + ".")] = "quick",
     select: Annotated[
@@ -131,7 +136,7 @@ def conform(
     chosen, missing = _backends(backend or ["all"])
     plan = Plan(
         cells=_cells(cells or []),
-        backends=chosen,
+        backends=_places(chosen, read_devices(device or [])),
         ids=edition.select(select or [], skip or [], profile),
         profile=profile,
         seed=seed,
@@ -282,7 +287,11 @@ def replay_plan(
         if cell in (None, key[0]) and backend in (None, key[1]):
             # What compares backends compares with what the others leave in the same run.
             text = result["message"]
-            others = [b for b in data["backends"] if b != key[1] and b in text and there.get(b)]
+            others = [
+                b
+                for b in data["backends"]
+                if b != key[1] and b in text and there.get(backend_of(b))
+            ]
             for name in [*others, key[1]]:
                 found = only.setdefault((key[0], name), [])
                 if result["requirement"] not in found:
@@ -404,6 +413,22 @@ def _backends(names: list[str]) -> tuple[list[str], list[str]]:
 def _or(question: str) -> str:
     """Go on after a question that `did_you_mean` may have asked."""
     return f"{question}or " if question else ""
+
+
+def _places(backends: list[str], asked: list[str]) -> list[str]:
+    """Name the devices that were asked for; a process of each backend says which it has."""
+    if asked == [CPU]:
+        return backends
+    found = []
+    for backend in backends:
+        try:
+            probe = Process(backend, {"profile": "quick", "seed": 0, "layer": "cellkit"})
+        except WorkerGone:  # the run will say so
+            found.append(backend)
+            continue
+        probe.close()
+        found += [place(backend, name) for name in choose(asked, probe.hello["devices"], backend)]
+    return found
 
 
 def _cells(names: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ from cellkit._errors import problem
 from cellkit._names import did_you_mean
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.places import backend_of
 from cellkit_conformance.process import MODULES
 
 FILE = "cellkit-expected.toml"
@@ -172,16 +173,21 @@ def _entry(entry: Mapping[str, Any], path: Path, number: int) -> Expectation:
         )
     backends = entry.get("backends", [])
     names = [backends] if isinstance(backends, str) else backends
-    if not isinstance(names, list) or any(name not in MODULES for name in names):
+    if not isinstance(names, list) or not all(_is_place(name) for name in names):
         raise _bad(
             f"{where} names an unknown backend.",
             f"backends = {backends!r}",
-            f"a list of {', '.join(MODULES)}",
+            f"a list of {', '.join(MODULES)}, with a device where it is not the processor, such "
+            "as torch@gpu:0",
             "leave it out where all of them fail",
         )
     return Expectation(
         entry["cell"], entry["requirement"], entry["reason"], tuple(names), str(path)
     )
+
+
+def _is_place(name: Any) -> bool:
+    return isinstance(name, str) and backend_of(name) in MODULES
 
 
 def _bad(what: str, received: str, expected: str, fix: str) -> BadExpectations:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.outcome import Outcome
+from cellkit_conformance.places import CPU, backend_of, device_of
 from cellkit_conformance.report import EXIT_CONFORMANT, EXIT_FAILED, Report
 from cellkit_conformance.runner import Unit
 
@@ -49,6 +50,13 @@ GROUPS = {
 }
 
 SHORT = {"tensorflow": "TF", "torch": "PT", "jax": "JX"}
+
+
+def _short(name: str) -> str:
+    """Abbreviate a place for the narrow heads of columns."""
+    backend = backend_of(name)
+    letters = SHORT.get(backend, backend[:2].upper())
+    return letters if device_of(name) == CPU else f"{letters} {device_of(name)}"
 
 
 def write_html(report: Report, path: Path) -> None:
@@ -147,7 +155,7 @@ def _data(report: Report, cells: list[str]) -> dict[str, Any]:
     return {
         "cells": cells,
         "backends": backends,
-        "short": [SHORT.get(n, n[:2].upper()) if len(backends) > 1 else "" for n in backends],
+        "short": [_short(n) if len(backends) > 1 else "" for n in backends],
         "start": cells[0] if len(cells) == 1 else "",
         "groups": GROUPS,
         "outcomes": {str(o): {"symbol": s, "kind": k} for o, (s, k) in SYMBOLS.items()},

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cellkit_conformance.places import backend_of
+
 START_TIMEOUT = 300.0
 """Seconds that importing a backend may take, on a slow and busy machine."""
 
@@ -58,7 +60,7 @@ class Process:
     """One worker process.
 
     Args:
-        backend: Set as `KERAS_BACKEND`.
+        place: The backend, which is set as `KERAS_BACKEND`, and its device; see `places`.
         options: What the worker is told beside its backend.
         environment: Further environment variables.
 
@@ -68,19 +70,20 @@ class Process:
 
     def __init__(
         self,
-        backend: str,
+        place: str,
         options: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.backend = backend
-        variables = {**QUIET, **os.environ, "KERAS_BACKEND": backend, **(environment or {})}
+        self.place = place
+        chosen = {"KERAS_BACKEND": backend_of(place)}
+        variables = {**QUIET, **os.environ, **chosen, **(environment or {})}
         start = time.perf_counter()
         self._process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 "cellkit_conformance.worker",
-                json.dumps({"backend": backend, **options}),
+                json.dumps({"place": place, **options}),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -173,6 +173,7 @@ class Report:
                     "versions": backend.versions,
                     "start_seconds": round(backend.start_seconds, 2),
                     "problem": backend.problem,
+                    "devices": backend.devices,
                 }
                 for name, backend in self.backends.items()
             },

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
+from cellkit_conformance.places import CPU, backend_of, device_of
 from cellkit_conformance.process import MODULES, Process, WorkerGone
 from cellkit_conformance.profiles import PROFILES
 
@@ -36,7 +37,8 @@ class Plan:
 
     Attributes:
         cells: As named on the command line.
-        backends: Keras backends.
+        backends: Keras backends, those that don't run on the processor with their device
+            (`torch@gpu:0`, see `places`).
         ids: Requirements.
         profile: The name of a profile.
         seed: Of all that is drawn.
@@ -90,7 +92,10 @@ class Plan:
             backend: The backend.
             identifier: The requirement.
         """
-        words = ["cellkit", "conform", cell, "--backend", backend, "--select", identifier]
+        words = ["cellkit", "conform", cell, "--backend", backend_of(backend)]
+        if device_of(backend) != CPU:
+            words += ["--device", device_of(backend)]
+        words += ["--select", identifier]
         words += ["--profile", self.profile, "--seed", str(self.seed)]
         if self.layer != "cellkit":
             words += ["--layer", self.layer]
@@ -139,7 +144,7 @@ def divide(
 
 def _cost(key: tuple[str, str], ids: Sequence[str]) -> float:
     # A requirement's cost of 1, 2, 3 means milliseconds, tenths of a second, seconds.
-    return WEIGHTS.get(key[1], 2.0) * sum(4.0 ** requirements()[id].cost for id in ids)
+    return WEIGHTS.get(backend_of(key[1]), 2.0) * sum(4.0 ** requirements()[id].cost for id in ids)
 
 
 @dataclass
@@ -172,16 +177,18 @@ class Backend:
     """What is known about a backend in this run.
 
     Attributes:
-        name: The Keras backend.
+        name: The Keras backend, or one of its devices.
         installed: Whether its package is there.
         versions: Of the packages, once a worker has said so.
         start_seconds: How long its first worker took to start.
         problem: Why it could not be used, or "".
+        devices: All that it reports, once a worker has said so.
     """
 
     name: str
     installed: bool
     versions: dict[str, str] = field(default_factory=dict)
+    devices: list[str] = field(default_factory=list)
     start_seconds: float = 0.0
     problem: str = ""
 
@@ -203,7 +210,9 @@ class Runner:
         self.plan = plan
         self.units = [Unit(*key, ids=ids) for key, ids in plan.work().items()]
         there = installed_backends()
-        self.backends = {name: Backend(name, there.get(name, False)) for name in plan.backends}
+        self.backends = {
+            name: Backend(name, there.get(backend_of(name), False)) for name in plan.backends
+        }
         self._waiting = list(self.units)
         self._on_result = on_result
         self._lock = threading.Lock()
@@ -246,8 +255,8 @@ class Runner:
     def _slot(self) -> None:
         process: Process | None = None
         try:
-            while unit := self._next(process.backend if process else None):
-                if process is not None and process.backend != unit.backend:
+            while unit := self._next(process.place if process else None):
+                if process is not None and process.place != unit.backend:
                     process.close()
                     process = None
                 process = self._run_unit(unit, process)
@@ -332,6 +341,7 @@ class Runner:
         self._alive = [*self._alive, process]
         backend = self.backends[name]
         backend.versions = process.hello["versions"]
+        backend.devices = process.hello["devices"]
         backend.start_seconds = backend.start_seconds or process.start_seconds
         return process
 

@@ -25,6 +25,7 @@ from cellkit_conformance.context import Context
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.evidence import Call, Refusal, Values
 from cellkit_conformance.outcome import Outcome, Result, one_line, text_of
+from cellkit_conformance.places import CPU, backend_of, device_of
 from cellkit_conformance.subject import Subject
 from cellkit_conformance.trees import Tree, children, difference, is_branch, map_trees, paths
 
@@ -158,10 +159,11 @@ class Writer:
             "import os",
             *(["import sys"] if self.paths else []),
             "",
-            f'os.environ["KERAS_BACKEND"] = "{self.result.backend}"',
+            f'os.environ["KERAS_BACKEND"] = "{backend_of(self.result.backend)}"',
             *(f"sys.path.insert(0, {path!r})" for path in self.paths),
             "",
             *found,
+            *self._device(),
             "",
             "",
             "",
@@ -172,6 +174,13 @@ class Writer:
     def directly(self) -> bool:
         """Write what was recorded: a call that raised, one that was accepted, or a comparison."""
         return self.by_error() or self.by_refusal() or self.by_values()
+
+    def _device(self) -> list[str]:
+        """Have the rest of the script run where the check ran."""
+        device = device_of(self.result.backend)
+        if device == CPU:
+            return []
+        return ["", f'device = keras.device("{device}")', "device.__enter__()"]
 
     # The kinds of failure ------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.places import CPU, backend_of, device_of, place, unused
 from cellkit_conformance.report import Report
 from cellkit_conformance.runner import Unit
 
@@ -44,8 +45,14 @@ def progress(console: Console, total: int) -> Iterator[Any]:
         transient=True,
     )
     task = bar.add_task("starting the workers", total=total)
+    begun: set[tuple[str, str]] = set()
 
     def show(result: Result) -> None:
+        if not console.is_terminal and (result.cell, result.backend) not in begun:
+            # A log has no bar: a line tells that the next cell has begun.
+            begun.add((result.cell, result.backend))
+            done = f"[dim]{bar.tasks[0].completed:.0f} of {total}[/]"
+            console.print(f"{done} {escape(result.cell)} on {result.backend}", highlight=False)
         bar.update(
             task,
             advance=1,
@@ -103,7 +110,7 @@ def _matrix(report: Report) -> Table:
     table.add_column("cell", overflow="fold")
     for name in report.plan.backends:
         versions = report.backends[name].versions
-        table.add_column(f"{name}\n[dim]{versions.get(name, '')}[/]", justify="right")
+        table.add_column(f"{name}\n[dim]{versions.get(backend_of(name), '')}[/]", justify="right")
     by_key = {(unit.cell, unit.backend): unit for unit in report.units}
     for cell in report.plan.cells:
         row = [_tally(report, by_key.get((cell, backend))) for backend in report.plan.backends]
@@ -135,6 +142,11 @@ def _print_notes(console: Console, report: Report) -> None:
     for backend in report.backends.values():
         if backend.problem:
             console.print(f"[red]{backend.name} does not start:[/] {escape(backend.problem)}")
+    for backend in report.backends.values():
+        idle = [d for d in unused(backend.devices) if place(backend.name, d) not in report.backends]
+        if idle and device_of(backend.name) == CPU:
+            text = f"{backend.name} reports {', '.join(idle)} too: `--device all` checks there."
+            console.print(f"[yellow]{text}[/]", highlight=False)
     for note in report.notes:
         console.print(f"[dim]{escape(note)}[/]", highlight=False, soft_wrap=True)
     _print_problems(console, report)

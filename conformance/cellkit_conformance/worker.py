@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from cellkit_conformance import targets
 from cellkit_conformance.outcome import shorten, text_of, trace_of
+from cellkit_conformance.places import backend_of, device_of, devices, on
 from cellkit_conformance.targets import Found
 
 
@@ -41,6 +42,13 @@ def main() -> int:
         traceback.print_exc(file=errors)
         return 1
     _send(channel, {"event": "ready", **server.versions()})
+    with on(server.device):
+        _serve(server, requests, channel, errors)
+    return 0
+
+
+def _serve(server: Server, requests: TextIO, channel: TextIO, errors: TextIO) -> None:
+    """Answer requests until there are none."""
     folder, me = Path.cwd(), os.getpid()
     for line in requests:
         request = json.loads(line)
@@ -53,7 +61,6 @@ def main() -> int:
         _send(channel, answer)
         faulthandler.cancel_dump_traceback_later()
         os.chdir(folder)  # a cell may have gone elsewhere
-    return 0
 
 
 def _take_streams() -> tuple[TextIO, TextIO, TextIO]:
@@ -87,8 +94,8 @@ class Server:
     """Answers requests about cells; imports the backend when it is made.
 
     Args:
-        options: "backend", "profile", "seed", "layer" (see `find_layer`), and "exchange", a folder
-            that the workers of a run share.
+        options: "place" (see `places`), "profile", "seed", "layer" (see `find_layer`), and
+            "exchange", a folder that the workers of a run share.
 
     Raises:
         ImportError: The backend is not installed.
@@ -100,7 +107,8 @@ class Server:
         from cellkit_conformance import checks, footprint
         from cellkit_conformance.profiles import PROFILES
 
-        self.backend = options["backend"]
+        self.place = options["place"]
+        self.backend, self.device = backend_of(self.place), device_of(self.place)
         if keras.backend.backend() != self.backend:
             raise RuntimeError(f"Keras runs on {keras.backend.backend()}, not on {self.backend}")
         divide_processor(self.backend)
@@ -127,7 +135,8 @@ class Server:
                 self.backend: module.__version__,
                 "numpy": numpy.__version__,
                 "python": sys.version.split()[0],
-            }
+            },
+            "devices": devices(),
         }
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +196,7 @@ class Server:
             self.judges.clear()  # cells come one after another: what the last one compiled can go
             self.judges[name] = Judge(
                 targets.describe_found(self._find(name)),
-                self.backend,
+                self.place,
                 self.profile,
                 self.seed,
                 self.layer,

@@ -14,6 +14,7 @@ from cellkit_conformance.checks import check
 from cellkit_conformance.checks.gradients import gradients
 from cellkit_conformance.context import Context
 from cellkit_conformance.outcome import NotApplicable
+from cellkit_conformance.places import devices
 from cellkit_conformance.strategies import Example
 from cellkit_conformance.subject import Subject
 from cellkit_conformance.trees import leaves, map_trees
@@ -186,21 +187,8 @@ def _place(tensor: Any) -> str:
 
 
 def _other_devices() -> list[str]:
-    """List every device but the first CPU, as `keras.device` takes them."""
-    name = keras.backend.backend()
-    if name == "jax":
-        import jax
-
-        found = [f"{d.platform}:{d.id}" for d in (*jax.devices("cpu"), *jax.devices())]
-    elif name == "tensorflow":
-        import tensorflow as tf
-
-        found = [d.name.removeprefix("/device:").lower() for d in tf.config.list_logical_devices()]
-    else:
-        import torch
-
-        found = ["cpu:0", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    others = [d for d in dict.fromkeys(found) if d != "cpu:0" and d.split(":")[0] != "xla_cpu"]
+    """List every device but the first CPU."""
+    others = devices()[1:]
     if not others:
         raise NotApplicable("this backend reports one device only")
     return others

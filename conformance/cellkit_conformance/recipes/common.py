@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cellkit_conformance.evidence import Call, Values
+from cellkit_conformance.places import backend_of
 from cellkit_conformance.scripts import NoScript, Writer
 from cellkit_conformance.strategies import Example
 from cellkit_conformance.trees import map_trees
@@ -165,7 +166,7 @@ def differentiate(w: Writer, call: Call, name: str = "found") -> None:
     """
     for helper, text in (
         ("project", PROJECT),
-        ("differentiate", DIFFERENTIATE[w.result.backend]),
+        ("differentiate", DIFFERENTIATE[backend_of(w.result.backend)]),
         ("gradients", GRADIENTS),
     ):
         w.helpers[helper] = text
@@ -173,7 +174,7 @@ def differentiate(w: Writer, call: Call, name: str = "found") -> None:
         "torch": {"import torch"},
         "tensorflow": {"import tensorflow as tf"},
         "jax": {"import jax"},
-    }[w.result.backend]
+    }[backend_of(w.result.backend)]
     states = "None" if call.states is None else w.data("states", call.states)
     more = f", mask={w.data('mask', np.asarray(call.mask))}" if call.mask is not None else ""
     more += ", training=True" if call.training else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellkit_conformance.places import backend_of
 from cellkit_conformance.recipes.common import (
     SAME,
     inputs_of,
@@ -79,7 +80,7 @@ def _not_kept(w: Writer) -> None:
                 "    leaf.detach().zero_()",
                 f"assert same({layer}({other}), want), 'a result that was overwritten came back'",
             ]
-            if w.result.backend == "torch"
+            if backend_of(w.result.backend) == "torch"
             else []
         ),
         f"assert same(numpy({layer}.variables), before), 'inference changed a variable'",
@@ -99,7 +100,11 @@ def _layers_apart(w: Writer) -> None:
         f"    other(keras.tree.map_structure(lambda x: keras.ops.reshape(x, -1)[:3], {inputs}))",
         "except Exception as error:",
         "    print(f'refused, as it must be: {type(error).__name__}')",
-        *([] if w.result.backend == "torch" else ["keras.utils.clear_session(free_memory=False)"]),
+        *(
+            []
+            if backend_of(w.result.backend) == "torch"
+            else ["keras.utils.clear_session(free_memory=False)"]
+        ),
         f"assert same({layer}({inputs}), want), 'another layer changed the result of this one'",
     )
 
@@ -124,7 +129,7 @@ def _import(w: Writer) -> None:
     line = next(line for line in w.imports if line.endswith(f" import {name.split('.')[0]}"))
     w.imports.discard(line)
     w.imports.add("import sys")
-    backends = sorted({"tensorflow", "torch", "jax"} - {w.result.backend})
+    backends = sorted({"tensorflow", "torch", "jax"} - {backend_of(w.result.backend)})
     w.lines(
         "def settings():",
         "    policy = keras.config.dtype_policy().name",
