@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -358,7 +358,7 @@ def one_step_of_training(ctx: Context) -> None:
         output, _ = subject.split(layer, layer(symbolic))
         outputs = leaves(output)
         model = keras.Model(symbolic, outputs)
-        model.compile(keras.optimizers.SGD(rate), loss=[_product] * len(outputs))
+        model.compile(keras.optimizers.SGD(rate), loss=[_half_square] * len(outputs))
         inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
         # A cell that draws noise in training is compared there, from the same seeds.
         one, other = (subject.run(layer, inputs, training=True).output for _ in range(2))
@@ -366,10 +366,12 @@ def one_step_of_training(ctx: Context) -> None:
         noisy = any(not np.array_equal(a, b) for a, b in pairs)
         seeds = [(v, backend.to_numpy(v.value)) for v in layer.non_trainable_variables]
         found = gradients(subject, inputs, None, which="outputs", training=noisy)
-        for variable, value in seeds:
-            variable.assign(value)
-        shapes = [(3, 5, *leaf.shape[2:]) for leaf in outputs]
-        targets = [_cosines(s, n).astype(np.float32) for n, s in enumerate(shapes)]
+        _assign(seeds)
+        now = leaves(subject.run(layer, inputs, training=noisy).output)
+        _assign(seeds)
+        # The loss has the gradient of the projection here. It is no linear function: where nothing
+        # of the gradient depends on the outputs, TensorFlow may update a weight before it is read.
+        targets = [(y - _cosines(y.shape, n)).astype(np.float32) for n, y in enumerate(now)]
         before = {v.path: np.array(backend.to_numpy(v.value)) for v in layer.trainable_variables}
         constrained = {v.path for v in layer.trainable_variables if v.constraint is not None}
         try:
@@ -387,8 +389,13 @@ def one_step_of_training(ctx: Context) -> None:
                 variable.assign(before[variable.path])
 
 
-def _product(y_true: Any, y_pred: Any) -> Any:
-    return keras.ops.sum(y_true * y_pred)
+def _assign(values: Iterable[tuple[Any, Any]]) -> None:
+    for variable, value in values:
+        variable.assign(value)
+
+
+def _half_square(y_true: Any, y_pred: Any) -> Any:
+    return keras.ops.sum(keras.ops.square(y_pred - y_true)) / 2
 
 
 @check("GRD-10")

@@ -209,19 +209,24 @@ def _one_step(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
     differentiate(w, last(w, "gradient"))
     first = w.body.pop()
+    again = (
+        f"for variable, seed in zip({layer}.non_trainable_variables, seeds):",
+        "    variable.assign(seed)",
+    )
     w.lines(
         f"symbolic = {symbolic(w)}",
         f"outputs = keras.tree.flatten({layer}(symbolic)[0])",
         f"seeds = [v.value for v in {layer}.non_trainable_variables]" if noisy else "seeds = []",
         first,
-        f"for variable, seed in zip({layer}.non_trainable_variables, seeds):",
-        "    variable.assign(seed)",
+        *again,
+        f"now = keras.tree.flatten({layer}({inputs}, training={noisy})[0])",
+        *again,
         f"before = [keras.ops.convert_to_numpy(v).copy() for v in {layer}.trainable_variables]",
         "angles = [1.7 * np.arange(int(np.prod((3, 5, *y.shape[2:])))) + 0.3 for y in outputs]",
-        "targets = [np.cos(a + n).reshape(3, 5, *y.shape[2:]).astype('float32')",
-        "           for n, (a, y) in enumerate(zip(angles, outputs))]",
+        "targets = [keras.ops.convert_to_numpy(y) - np.cos(a + n).reshape(y.shape)",
+        "           for n, (a, y) in enumerate(zip(angles, now))]",
         "model = keras.Model(symbolic, outputs)",
-        "loss = lambda y_true, y_pred: keras.ops.sum(y_true * y_pred)",
+        "loss = lambda y_true, y_pred: keras.ops.sum(keras.ops.square(y_pred - y_true)) / 2",
         "model.compile(keras.optimizers.SGD(0.125), loss=[loss] * len(outputs))",
         f"numpy = keras.tree.map_structure(keras.ops.convert_to_numpy, {inputs})",
         "model.train_on_batch(numpy, targets if len(targets) > 1 else targets[0])",
