@@ -1,6 +1,7 @@
 """Cells without a spec: how they are made is guessed, and what cannot be guessed is asked for."""
 
 import re
+import sys
 from pathlib import Path
 
 import keras
@@ -15,6 +16,12 @@ from cellkit_conformance.targets import describe, resolve
 pytestmark = pytest.mark.one_backend
 
 FILE = Path(__file__).with_name("troublemakers.py")
+
+
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch):
+    """Keep the folders of the targets from the tests that follow."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 def outcomes(target, *ids):
