@@ -49,6 +49,7 @@ check: lint ## what to run before a commit: lint, and the tests on one backend (
 	@$(BIN)/python tools/run_tests.py --backend $(ONE) --workers $(WORKERS) --only tests
 
 bench: $(READY) ## measure how fast cells run beside their rivals; benchmarks/results/
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	@env -u TF_ENABLE_ONEDNN_OPTS $(BIN)/cellkit bench --backend $(ALL)
 
 lint: $(READY) ## check formatting, style and types
