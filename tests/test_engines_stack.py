@@ -129,7 +129,7 @@ def test_stacks_in_stacks_and_stored_states():
     y = np.concatenate([npy(parts(x[:, :4])), npy(parts(x[:, 4:]))], axis=1)
     np.testing.assert_allclose(y, npy(whole(x)[0]), atol=1e-5)
     report = parts.engine_report()
-    # An eager call of TensorFlow runs loops; on JAX the inner stack is one, as there is no gradient.
+    # Eager TensorFlow runs loops; on JAX the inner stack is one loop, as there is no gradient.
     inner_engines = {"torch": ["kernel", "gated"], "tensorflow": ["loop", "loop"], "jax": []}
     assert [p.engine for p in report.parts[0].parts] == inner_engines[BACKEND]
     assert report.parts[1].engine == "scan"
