@@ -110,7 +110,10 @@ def layers(work: Work, engines: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     for engine in engines:
         layer = cellkit.RNN(make_cell(work), engine=engine)
         yield f"{CELLKIT} engine={engine}", built(layer)
-    yield KERAS, built(keras.layers.RNN(make_cell(work)))
+    cell = make_cell(work)
+    # Keras takes no states with a shape or a dtype of their own.
+    if all(isinstance(size, int) for size in keras.tree.flatten(cell.state_size)):
+        yield KERAS, built(keras.layers.RNN(cell))
     if work.cell in BUILT_IN:
         name = BUILT_IN[work.cell]
         layer = built(getattr(keras.layers, name)(work.width))
