@@ -256,6 +256,15 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     return result
 
 
+def in_order(request: Request) -> tuple[Any, Any]:
+    """Return the inputs and the mask in the order of processing, for engines that know no other."""
+    inputs, mask = request.inputs, request.mask
+    if request.reverse:
+        inputs = keras.tree.map_structure(lambda x: keras.ops.flip(x, axis=1), inputs)
+        mask = None if mask is None else keras.ops.flip(mask, axis=1)
+    return inputs, mask
+
+
 def run_with(name: str, request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run a request, as it stands, with the engine `name`."""
     result: tuple[Leaves, Any, Leaves] = _engine(name).run(request)

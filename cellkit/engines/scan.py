@@ -16,7 +16,7 @@ import keras
 from cellkit import _keras_compat as compat
 from cellkit import loops
 from cellkit.cell import Cell, training_mode
-from cellkit.engines import pack, projected
+from cellkit.engines import in_order, pack, projected
 from cellkit.linear import LinearCell, as_dtype
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ def why_not(request: Request) -> str | None:
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the scan; see `cellkit.engines`."""
-    inputs, mask = request.inputs, request.mask
-    if request.reverse:
-        inputs = keras.tree.map_structure(lambda x: keras.ops.flip(x, axis=1), inputs)
-        mask = None if mask is None else keras.ops.flip(mask, axis=1)
+    inputs, mask = in_order(request)
     first = keras.tree.flatten(inputs)[0]
     open_ended = first.shape[1] is None
     if open_ended:

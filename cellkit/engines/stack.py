@@ -71,12 +71,9 @@ class _Part:
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the cells one after the other; see `cellkit.engines`."""
-    layer, scope, mask, inputs = request.layer, request.scope, request.mask, request.inputs
-    runners = request.cell.runners()
-    if request.reverse:
-        # What a cell returns comes in the order processed.
-        inputs = keras.tree.map_structure(lambda x: keras.ops.flip(x, axis=1), inputs)
-        mask = None if mask is None else keras.ops.flip(mask, axis=1)
+    layer, scope, runners = request.layer, request.scope, request.cell.runners()
+    # What a cell returns comes in the order processed, so the cells above go forwards.
+    inputs, mask = engines.in_order(request)
     rest, finals = list(request.states), []
     reports = []
     for index, runner in enumerate(runners):

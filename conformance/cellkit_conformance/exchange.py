@@ -22,7 +22,7 @@ class Exchange:
 
     Args:
         cell: The cell's name.
-        backend: This process's backend.
+        backend: This process's place; see `places`.
         folder: The folder; a new one, of nobody else, unless given.
     """
 

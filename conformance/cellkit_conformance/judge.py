@@ -35,7 +35,7 @@ class Judge:
 
     Args:
         target: The cell.
-        backend: The backend of this process, for the results.
+        backend: The place of this process (see `places`), for the results.
         profile: How thorough to be.
         seed: Of all that is drawn.
         layer: Makes the layer under test, with the signature of `keras.layers.RNN`.

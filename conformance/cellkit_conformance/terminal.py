@@ -142,7 +142,6 @@ def _print_notes(console: Console, report: Report) -> None:
     for backend in report.backends.values():
         if backend.problem:
             console.print(f"[red]{backend.name} does not start:[/] {escape(backend.problem)}")
-    for backend in report.backends.values():
         idle = [d for d in unused(backend.devices) if place(backend.name, d) not in report.backends]
         if idle and device_of(backend.name) == CPU:
             text = f"{backend.name} reports {', '.join(idle)} too: `--device all` checks there."

@@ -156,6 +156,11 @@ def last(w: Writer, kind: str, back: int = 1) -> Call:
     return found[-back]
 
 
+def layer_and_inputs(w: Writer, call: Call) -> tuple[str, str]:
+    """Define the layer and the inputs of a call, and return their names."""
+    return w.layer(call.layer), w.data("inputs", call.inputs)
+
+
 def differentiate(w: Writer, call: Call, name: str = "found") -> None:
     """Add the gradients of a call, by inputs, states and weights.
 
@@ -178,7 +183,7 @@ def differentiate(w: Writer, call: Call, name: str = "found") -> None:
     states = "None" if call.states is None else w.data("states", call.states)
     more = f", mask={w.data('mask', np.asarray(call.mask))}" if call.mask is not None else ""
     more += ", training=True" if call.training else ""
-    layer, inputs = w.layer(call.layer), w.data("inputs", call.inputs)
+    layer, inputs = layer_and_inputs(w, call)
     w.lines(f"{name} = gradients({layer}, {inputs}, {states}{more}{PARTS[call.which]})")
 
 

@@ -16,6 +16,7 @@ from cellkit_conformance.recipes.common import (
     inputs_expression,
     inputs_of,
     last,
+    layer_and_inputs,
     layer_of,
     limit_of,
     recipe,
@@ -80,7 +81,7 @@ def _model(w: Writer) -> None:
 def _layouts(w: Writer) -> None:
     call = last(w, "layer")
     w.helpers["same"] = SAME
-    layer, inputs = w.layer(call.layer), w.data("inputs", call.inputs)
+    layer, inputs = layer_and_inputs(w, call)
     w.lines(
         f"want = {layer}({inputs})",
         f"plain = keras.tree.map_structure(keras.ops.convert_to_numpy, {inputs})",

@@ -13,6 +13,7 @@ from cellkit_conformance.recipes.common import (
     differentiate,
     inputs_of,
     last,
+    layer_and_inputs,
     layer_of,
     limit_of,
     recipe,
@@ -53,7 +54,7 @@ def _finite_gradients(w: Writer) -> None:
 @recipe("RNG-01")
 def _variables_stay(w: Writer) -> None:
     call = last(w, "layer")
-    layer, inputs = w.layer(call.layer), w.data("inputs", call.inputs)
+    layer, inputs = layer_and_inputs(w, call)
     w.helpers["same"] = SAME
     w.lines(
         f"first = {layer}({inputs})",
@@ -69,7 +70,7 @@ def _variables_stay(w: Writer) -> None:
 @recipe("RNG-02")
 def _training_differs(w: Writer) -> None:
     call = last(w, "layer")
-    layer, inputs = w.layer(call.layer), w.data("inputs", call.inputs)
+    layer, inputs = layer_and_inputs(w, call)
     w.helpers["same"] = SAME
     w.lines(
         f"inference = {layer}({inputs}, training=False)",
@@ -134,7 +135,7 @@ def _no_seed(w: Writer) -> None:
 def _rates(w: Writer) -> None:
     call = last(w, "layer")
     claimed = "does nothing in training" in w.result.message
-    layer, inputs = w.layer(call.layer), w.data("inputs", call.inputs)
+    layer, inputs = layer_and_inputs(w, call)
     states = w.data("states", call.states)
     w.helpers["same"] = SAME
     w.lines(
