@@ -135,11 +135,8 @@ class ConvCell(Cell):
 
     def split(self, image: Any, count: int) -> list[Any]:
         """Split the channels of an image into `count` equal blocks."""
-        if self.data_format == "channels_last":
-            size = image.shape[-1] // count
-            return [image[..., i * size : (i + 1) * size] for i in range(count)]
-        size = image.shape[1] // count
-        return [image[:, i * size : (i + 1) * size] for i in range(count)]
+        axis = -1 if self.data_format == "channels_last" else 1
+        return list(keras.ops.split(image, count, axis=axis))
 
     def project(self, inputs: Any) -> Any:
         """Return the convolution of the inputs, for all gates at once."""
