@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import keras
+
 from cellkit.loops import Leaves, Loop
 
 
@@ -26,22 +28,45 @@ class Arrays(Protocol):
 def run(arrays: Arrays, loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> Any:
     """Run at least one time step; see `cellkit.loops.run`."""
     columns = [arrays.unstack(x) for x in inputs]
-    keeps = None if mask is None else arrays.unstack(mask)
+    keep = None if mask is None else _Columns(arrays, mask)
     length = len(columns[0])
     last: Leaves | None = None
     emitted: list[Leaves] = []
     for t in range(length - 1, -1, -1) if loop.reverse else range(length):
         output, new_states = loop.step([c[t] for c in columns], states)
-        if keeps is None:
+        if keep is None:
             last, states, out = output, new_states, output
         else:
-            keep = keeps[t]
-            states = [arrays.select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
+            states = [keep.select(t, n, s) for n, s in zip(new_states, states, strict=True)]
             held = last or [arrays.zeros_like(o) for o in output]
-            last = [arrays.select(keep, o, y) for o, y in zip(output, held, strict=True)]
-            out = [arrays.select(keep, o, 0) for o in output] if loop.zero_masked else last
+            last = [keep.select(t, o, y) for o, y in zip(output, held, strict=True)]
+            out = [keep.select(t, o, 0) for o in output] if loop.zero_masked else last
         if loop.collect:
             emitted.append(out)
     assert last is not None  # noqa: S101 - callers pass at least one step
     outputs = [arrays.stack(list(s)) for s in zip(*emitted, strict=True)] if loop.collect else None
     return last, outputs, states
+
+
+class _Columns:
+    """The columns of a mask, given the axes of what they select: once per rank, not at every step.
+
+    Args:
+        arrays: The array functions.
+        mask: Boolean tensor of shape `(batch, time)`.
+    """
+
+    def __init__(self, arrays: Arrays, mask: Any) -> None:
+        self.arrays = arrays
+        self.mask = mask
+        self.by_rank: dict[int, list[Any]] = {}
+
+    def select(self, step: int, new: Any, old: Any) -> Any:
+        """Take rows of `new` where the mask holds at `step`, else of `old`."""
+        rank = len(new.shape)
+        if rank not in self.by_rank:
+            mask = self.mask
+            for _ in range(rank - 1):
+                mask = keras.ops.expand_dims(mask, -1)
+            self.by_rank[rank] = self.arrays.unstack(mask)
+        return self.arrays.select(self.by_rank[rank][step], new, old)

@@ -29,7 +29,9 @@ def select(keep: Any, new: Any, old: Any) -> Any:
     """Take `new` where `keep`, else `old`; `keep` has the leading axes of `new`."""
     for _ in range(new.shape.rank - keep.shape.rank):
         keep = tf.expand_dims(keep, -1)
-    return tf.where(keep, new, tf.cast(old, new.dtype))
+    # Eagerly even a cast to the same dtype costs as much as an operation.
+    old = old if getattr(old, "dtype", None) == new.dtype else tf.cast(old, new.dtype)
+    return tf.where(keep, new, old)
 
 
 zeros_like = tf.zeros_like
