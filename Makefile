@@ -51,6 +51,7 @@ check: lint ## what to run before a commit: lint, and the tests on one backend (
 bench: $(READY) ## measure how fast cells run beside their rivals; benchmarks/results/
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	@env -u TF_ENABLE_ONEDNN_OPTS $(BIN)/cellkit bench --backend $(ALL)
+	@$(BIN)/python tools/bench_tables.py
 
 lint: $(READY) ## check formatting, style and types
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --diff

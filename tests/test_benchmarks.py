@@ -53,6 +53,14 @@ def test_contestants_run_in_turns_and_each_begins_a_round():
     assert order == [*"abc", *"abc", *"bca", *"cab"]
 
 
+@pytest.mark.parametrize(("seconds", "turns"), [(1.0, 3), (5.0, 5), (90.0, 7)])
+def test_slow_contestants_have_fewer_turns(seconds, turns):
+    ticks = itertools.count()
+    calls = {"slow": lambda: None}  # a call takes one tick
+    times = alternate(calls, seconds, rounds=7, clock=lambda: float(next(ticks)))
+    assert len(times["slow"]) == turns
+
+
 def test_plan_survives_the_way_to_the_worker():
     plan = default_plan(("lstm", "gru"), ("loop",))
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan

@@ -1,4 +1,4 @@
-"""The page of all cells says what the registry says, and its check notices when it doesn't."""
+"""Pages with tables say what the registry and the results say, and the checks notice others."""
 
 import importlib.util
 import subprocess
@@ -29,6 +29,14 @@ def test_page_is_what_the_registry_and_the_frozen_outputs_say():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "says what the registry says" in done.stdout
+
+
+def test_page_of_benchmarks_says_what_the_committed_results_say():
+    tool = ROOT / "tools" / "bench_tables.py"
+    done = subprocess.run(
+        [sys.executable, tool, "--check"], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_errors_may_differ_in_their_digits_and_nothing_else(tool):

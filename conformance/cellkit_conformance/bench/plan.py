@@ -37,8 +37,8 @@ class Plan:
         curves: Measured with a few contestants, for the curves over length, batch and width.
         streaming: Measured step by step, on a batch of one.
         memory: Measured in a process of its own per contestant.
-        seconds: How long the contestants of one work and mode run in all.
-        rounds: How often each of them has its turn.
+        seconds: How long the contestants of one work and mode run in all, about.
+        rounds: How often each of them has its turn; less often where they are slow.
         engines: Engines of `cellkit.RNN` to be measured beside the one it chooses.
     """
 

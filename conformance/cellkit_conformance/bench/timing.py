@@ -11,6 +11,9 @@ from typing import Any
 QUICK = 0.02
 """Seconds of a call below which a turn begins with one call that is not timed."""
 
+LEAST = 3
+"""Turns of every contestant, however slow it is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -64,7 +67,8 @@ def alternate(
     Args:
         calls: The contestants, which must have been called once before.
         seconds: How long all of it may take, about; every contestant has one call per round.
-        rounds: How many turns each contestant has.
+        rounds: How many turns each contestant has, if `seconds` are enough for them; `LEAST`
+            otherwise, or as many as they are enough for.
         clock: Returns the time in seconds.
 
     Returns:
@@ -72,6 +76,7 @@ def alternate(
     """
     names = list(calls)
     estimate = {name: _once(calls[name], clock) for name in names}
+    rounds = min(rounds, max(LEAST, int(seconds / max(sum(estimate.values()), 1e-7))))
     turn = seconds / (rounds * len(names))
     times: dict[str, list[list[float]]] = {name: [] for name in names}
     for index in range(rounds):
