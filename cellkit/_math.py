@@ -76,6 +76,12 @@ def normalize(x: Any, epsilon: float) -> Any:
     """
     dtype, size = keras.backend.standardize_dtype(x.dtype), x.shape[-1]
     wide = keras.ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
+    if keras.backend.backend() == "torch" and size:
+        import torch
+
+        # One operation in the place of seven, and another one in the place of its gradient's.
+        normal = torch.nn.functional.layer_norm(wide, (size,), eps=epsilon)
+        return keras.ops.cast(normal, dtype)
     centred = wide - keras.ops.sum(wide, axis=-1, keepdims=True) / size
     variance = keras.ops.sum(centred * centred, axis=-1, keepdims=True) / size
     return keras.ops.cast(centred * keras.ops.rsqrt(variance + epsilon), dtype)

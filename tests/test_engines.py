@@ -267,6 +267,16 @@ class Untidy(cellkit.Cell):
         return h, [h]
 
 
+class Mixing(Untidy):
+    """Has no `project`, and rows that see each other, which only the loop can run."""
+
+    project = cellkit.Cell.project
+
+    def step(self, projected, states):
+        h = projected @ ops.convert_to_tensor(self.kernel) + ops.flip(states[0], axis=0)
+        return h, [h]
+
+
 class Plain(Untidy):
     """Takes the inputs as they are, with a `call` of its own."""
 
@@ -280,7 +290,7 @@ class Plain(Untidy):
         (keras.layers.SimpleRNNCell(4), {}, "no `cellkit.Cell`"),
         (Untidy(4), {}, "one row for each row"),
         (Plain(4), {}, "a `call` of its own"),
-        (cellkit.create("cfc", units=4, dt=1.0), {}, "no `project`"),
+        (Mixing(4), {}, "no `project`"),
         (cellkit.create("gru", units=4, dtype="float16"), {"dtype": "float32"}, "a dtype of its"),
     ],
     ids=["keras", "untidy", "call", "no project", "dtype"],
@@ -304,49 +314,6 @@ class Overridden(cellkit.get("lstm").cls):
     def step(self, projected, states):
         h, new = super().step(projected, states)
         return 2.0 * h, new
-
-
-class Summing(cellkit.get("ugrnn").cls):
-    """Mixes the units."""
-
-    def combine(self, gates, states):
-        h, new = super().combine(gates, states)
-        return h - ops.sum(h, axis=-1, keepdims=True), new
-
-
-class Scaled(cellkit.get("ugrnn").cls):
-    """Has a weight beside the three of a gated cell."""
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        self.scale = self.add_weight(shape=(self.units,), name="scale")
-
-    def combine(self, gates, states):
-        h, new = super().combine(gates, states)
-        return self.scale * h, new
-
-
-@pytest.mark.parametrize(
-    ("cell", "reason"),
-    [
-        (Overridden(4), "a `step` of its own"),
-        (Summing(4), "not element by element" if BACKEND == "torch" else ""),
-        (Scaled(4), "other weights"),
-        (cellkit.create("lstm", units=4, activation="softmax"), ""),
-        (cellkit.create("lstm", units=4, zoneout=0.2), "zoneout"),
-        (cellkit.create("zoneout_lstm", units=4), ""),
-        (cellkit.create("mgu", units=4), "no `cellkit.GatedCell`"),
-    ],
-    ids=["step", "combine", "weights", "softmax", "zoneout", "draws", "mgu"],
-)
-def test_what_is_more_than_gates_does_not_take_the_gated_engine(cell, reason):
-    if BACKEND != "torch":
-        pytest.skip("the gated engines of the other backends run steps of any kind")
-    layer = cellkit.RNN(cell)
-    layer(data((BATCH, TIME, FEATURES), dtype="float32"), training=True)
-    report = layer.engine_report()
-    assert report.engine in ("projected", "loop")
-    assert reason in report.reasons["gated"]
 
 
 needs_kernel = pytest.mark.skipif(

@@ -121,10 +121,15 @@ class Step:
         request: The run.
         plan: What a step reads.
         projected: The structure of its inputs.
+
+    Attributes:
+        writes: Whether the last run wrote a variable (without effect).
+        adds_losses: Whether it added a loss.
     """
 
     def __init__(self, request: Request, plan: Plan, projected: Any) -> None:
         self.request, self.plan, self.projected = request, plan, projected
+        self.writes = self.adds_losses = False
 
     def __call__(
         self, inputs: Leaves, states: Leaves, others: Leaves, masks: Any, product: Product
@@ -176,11 +181,12 @@ class Step:
     ) -> tuple[Leaves, Leaves]:
         """Return the output and the new states, and let the scope draw its masks."""
         request, count = self.request, iter(range(len(self.plan.kernels)))
+        values = _Values(zip(self.plan.others, others, strict=True))
         # A backward loop is traced when the call of the layer is over: all that the step takes
         # from its surroundings is put up again.
         with (
             sequence_scope(request.scope, [], request.training),
-            _Values(zip(self.plan.others, others, strict=True)),
+            values,
             matmul_as(lambda x, _: product(next(count), x)),
         ):
             output, states = request.runner.run(
@@ -190,6 +196,7 @@ class Step:
                 request.training,
                 {},
             )
+            self.writes, self.adds_losses = bool(values.written), bool(values.losses)
             return request.form.flatten(output), states
 
 

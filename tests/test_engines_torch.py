@@ -1,0 +1,247 @@
+"""The gated engine of PyTorch: any step that treats rows one by one, recorded once."""
+
+import keras
+import numpy as np
+import pytest
+from cell_numbers import DTYPE, TOLERANCE
+from keras import ops
+from test_engines import BATCH, FEATURES, MASK, TIME, assert_equal, data, initial, layer_of, npy
+
+import cellkit
+from cellkit.cell import matmul, normalize
+
+if keras.backend.backend() != "torch":
+    pytest.skip("other backends' gated engines are others", allow_module_level=True)
+
+import torch  # noqa: E402 - where it is the backend, it is there
+
+
+class Overridden(cellkit.get("lstm").cls):
+    """Takes a step of its own."""
+
+    def step(self, projected, states):
+        h, new = super().step(projected, states)
+        return 2.0 * h, new
+
+
+class Summing(cellkit.get("ugrnn").cls):
+    """Mixes the units."""
+
+    def combine(self, gates, states):
+        h, new = super().combine(gates, states)
+        return h - ops.sum(h, axis=-1, keepdims=True) * ops.sum(states[0], axis=1)[:, None], new
+
+
+class Scaled(cellkit.get("ugrnn").cls):
+    """Has a weight beside the three of a gated cell, and keeps one state of two as it was."""
+
+    @property
+    def state_size(self):
+        return [self.units, self.units]
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.scale = self.add_weight(shape=(1, self.units), name="scale")
+        self.fixed = self.add_weight(shape=(self.units,), name="fixed", trainable=False)
+
+    def combine(self, gates, states):
+        h, _ = super().combine(gates, states)
+        return self.scale * h * states[1] + self.fixed, [h, states[1]]
+
+
+class Everything(cellkit.Cell):
+    """One of each: products in a row, norms, parts, stacks, softmax, and what has no derivative."""
+
+    @property
+    def state_size(self):
+        return {"a": self.units, "b": 1}
+
+    @property
+    def output_size(self):
+        return {"y": self.units, "z": self.units}
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.kernel = self.add_kernel((input_shape[-1], 3 * self.units))
+        self.recurrent_kernel = self.add_recurrent_kernel((self.units, 3 * self.units))
+        self.second = self.add_recurrent_kernel((2 * self.units, self.units), "second")
+        self.bias = self.add_bias((self.units,))
+
+    def project(self, inputs):
+        return {"x": matmul(inputs, self.kernel), "raw": ops.sum(inputs, axis=-1, keepdims=True)}
+
+    def step(self, projected, states):
+        n, (a, b) = self.units, (states["a"], states["b"])
+        z = normalize(projected["x"] + matmul(self.drop(a), self.recurrent_kernel), 1e-3)
+        u, v, w = z[:, :n], ops.tanh(z[:, n : 2 * n]), z[:, 1 : n + 1]
+        wide = ops.concatenate([u * v, ops.where(w > 0.2, w, 0.3 * w)], axis=-1)
+        c = ops.leaky_relu(matmul(wide, self.second) + self.bias, negative_slope=0.1)
+        shares = ops.softmax(ops.stack([c, v, ops.relu(a) + 0.1 * w], axis=1), axis=1)
+        a = ops.sum(shares * ops.stack([a, u, ops.exp(-ops.abs(c))], axis=1), axis=1)
+        b = 0.5 * b + ops.sum(a, axis=-1, keepdims=True) * projected["raw"]
+        z = ops.stop_gradient(ops.square(u)) * v - w
+        return {"y": a / (1.0 + b * b), "z": z}, {"a": a, "b": b}
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+@pytest.mark.parametrize(
+    ("cell", "arguments"),
+    [
+        (Overridden, {}),
+        (Summing, {}),
+        (Scaled, {}),
+        (Everything, {"recurrent_dropout": 0.3, "seed": 2}),
+        ("gru", {}),
+        ("gru", {"reset_after": False, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1}),
+        ("lstm", {"activation": "softmax", "recurrent_activation": "hard_sigmoid"}),
+        ("lstm", {"zoneout": 0.2}),
+        ("peephole_lstm", {"activation": "softsign"}),
+        ("lstmp", {"projection_units": 3, "peepholes": True}),
+        ("layer_norm_lstm", {}),
+        ("layer_norm_lstm", {"form": "tfa"}),
+        ("nested_lstm", {"depth": 3}),
+        ("nas", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", ""),
+)
+def test_steps_of_many_kinds(cell, arguments, mask):
+    if isinstance(cell, str):
+        made = cellkit.create(cell, units=4, dtype=DTYPE, **arguments)
+    else:
+        made = cell(4, dtype=DTYPE, **arguments)
+    training = not made.zoneout  # which is random in training
+    x = data((BATCH, TIME, FEATURES))
+    for options in (
+        {"return_sequences": True},
+        {"go_backwards": True},
+        {"return_sequences": True, "zero_output_for_mask": True, "truncate_gradient": 4},
+    ):
+        layer = layer_of(made, **options)
+        states = layer.runner.layout.pack(initial(layer))
+        assert_equal(layer, "gated", x, states, mask=mask, training=training)
+
+
+class Drawing(cellkit.get("ugrnn").cls):
+    """Draws at every step."""
+
+    def combine(self, gates, states):
+        h, new = super().combine(gates, states)
+        return h + keras.random.normal(ops.shape(h), seed=self.seed_generator), new
+
+
+class Counting(cellkit.get("lstm").cls):
+    """Adds a loss at every step."""
+
+    def step(self, projected, states):
+        output, states = super().step(projected, states)
+        self.add_loss(ops.sum(output))
+        return output, states
+
+
+class Centring(cellkit.get("ugrnn").cls):
+    """Lets rows see each other."""
+
+    def combine(self, gates, states):
+        h, new = super().combine(gates, states)
+        return h - ops.sum(h, axis=0), new
+
+
+class Branching(cellkit.get("ugrnn").cls):
+    """Does one thing or another, by the numbers that come."""
+
+    def combine(self, gates, states):
+        h, new = super().combine(gates, states)
+        return (h if float(h.detach().max()) > 0.5 else -h), new
+
+
+class Holding(cellkit.get("ugrnn").cls):
+    """Uses a tensor that it made before."""
+
+    def combine(self, gates, states):
+        if not hasattr(self, "made"):
+            self.made = torch.ones(self.units)
+        h, new = super().combine(gates, states)
+        return h * self.made, new
+
+
+class Hiding(cellkit.get("ugrnn").cls):
+    """Takes a gradient away where no operation shows it."""
+
+    def combine(self, gates, states):
+        with torch.no_grad():
+            kept = 0.5 * gates["g"]
+        h, _ = super().combine(gates, states)
+        return h + kept, [h]
+
+
+class Writing(cellkit.get("ugrnn").cls):
+    """Changes a tensor in its place."""
+
+    def combine(self, gates, states):
+        h, _ = super().combine(gates, states)
+        return h, [h.mul(1.0).add_(1.0)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (Drawing(4), "draws random numbers"),
+        (cellkit.create("zoneout_lstm", units=4), "draws random numbers"),
+        (Counting(4), "adds a loss"),
+        (Centring(4), "over the rows"),
+        (Branching(4), "executes `max`"),
+        (Holding(4), "a tensor that is no input"),
+        (Hiding(4), "another gradient"),
+        (Writing(4), "writes in place"),
+        (keras.layers.LSTMCell(4), "no `cellkit.Cell`"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
+)
+def test_other_steps_are_left_to_the_loop(cell, reason):
+    layer = cellkit.RNN(cell)
+    layer(data((BATCH, TIME, FEATURES), dtype="float32"), training=True)
+    report = layer.engine_report()
+    assert report.engine in ("projected", "kernel", "loop")
+    if report.engine != "kernel":
+        assert reason in report.reasons["gated"]
+
+
+def test_learning_a_step_touches_no_random_generator():
+    layer = layer_of(("peephole_lstm", {"units": 4, "recurrent_dropout": 0.3, "seed": 5}))
+    before = torch.get_rng_state()
+    layer(data((BATCH, TIME, FEATURES)), training=True)
+    assert torch.equal(before, torch.get_rng_state())
+    # Two words: the seed, and how often numbers were drawn. There is one mask.
+    assert npy(layer.cell.seed_generator.state).tolist() == [5, 1]
+
+
+def test_an_option_that_changes_between_two_calls_is_seen():
+    layer = layer_of(("cifg_lstm", {"units": 4}))
+    x = data((BATCH, TIME, FEATURES))
+    layer(x)
+    layer.cell.activation = keras.activations.relu
+    assert_equal(layer, "gated", x)
+
+
+def test_long_sequences_are_differentiated_in_blocks(monkeypatch):
+    from cellkit.engines import program_torch
+
+    monkeypatch.setattr(program_torch, "_BLOCK", 200)
+    for name in ("peephole_lstm", "layer_norm_lstm"):
+        layer = layer_of((name, {"units": 4}), return_sequences=True)
+        assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer), mask=MASK)
+        layer.return_sequences = False
+        assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer))
+
+
+def test_the_gradient_has_a_gradient_with_masks():
+    layer = layer_of(("peephole_lstm", {"units": 4}))
+    found = []
+    for layer.engine in ("loop", "gated"):
+        x = torch.tensor(data((BATCH, TIME, FEATURES)), requires_grad=True)
+        y = layer(x, mask=MASK)[0]
+        (first,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
+        weights = [v.value for v in layer.trainable_variables]
+        found.append([npy(g) for g in torch.autograd.grad((first**2).sum(), [x, *weights])])
+    for loop, gated in zip(*found, strict=True):
+        np.testing.assert_allclose(gated, loop, atol=TOLERANCE * max(1, np.abs(loop).max()))
