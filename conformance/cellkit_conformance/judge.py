@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from cellkit_conformance import attribution, checks, scripts
 from cellkit_conformance.context import Context
@@ -65,6 +67,7 @@ class Judge:
         self.blame = blame
         self.exchange = Exchange(target.name, backend, exchange)
         self.subjects: dict[Any, Subject] = {}
+        self._seeded = False
         checks.load()
 
     def run(self, identifier: str) -> Result:
@@ -92,8 +95,7 @@ class Judge:
             requirements()[identifier].group in ABOUT_THE_CELL,
         )
         start = time.perf_counter()
-        # Keras draws the seeds that nobody gave from these; the outcome must not depend on them.
-        keras.utils.set_random_seed(self.seed)
+        self._seed(requirements()[identifier].group)
         try:
             checks.CHECKS[identifier](context)
         except NotApplicable as error:
@@ -116,6 +118,20 @@ class Judge:
         if context.ratio is not None:
             result.headroom = float("inf") if context.ratio == 0 else 1 / context.ratio
         return result
+
+    def _seed(self, group: str) -> None:
+        """Seed what Keras draws the seeds from that nobody gave: no outcome must depend on them.
+
+        To set TensorFlow's own seed throws away every kernel that was made so far, and to make
+        them again costs as much as a call of a layer. So that is done before the first check of a
+        cell, and before those that are about what is random.
+        """
+        if keras.backend.backend() == "tensorflow" and self._seeded and group != "RNG":
+            random.seed(self.seed)
+            np.random.seed(self.seed)
+        else:
+            keras.utils.set_random_seed(self.seed)
+            self._seeded = True
 
 
 def _denial(trait: str) -> str:

@@ -86,13 +86,14 @@ def run(
     states = map_trees(_to_float64, states)
     batch, time = _batch_and_time(inputs)
     keep = combine_masks(mask, batch, time)
-    y = map_trees(np.zeros_like, _probe_output(step, inputs, states, batch))
+    y = None if time else map_trees(np.zeros_like, _probe_output(step, inputs, states, batch))
     emitted, history = [], []
     order = range(time - 1, -1, -1) if go_backwards else range(time)
     with np.errstate(all="ignore"):  # a masked step may hold NaN, and its result is thrown away
         for t in order:
             out, new = step(map_trees(lambda leaf, t=t: leaf[:, t], inputs), states)
             row = keep[:, t]
+            y = map_trees(lambda leaf: np.zeros_like(_to_float64(leaf)), out) if y is None else y
             states = map_trees(lambda old, fresh, row=row: _where(row, fresh, old), states, new)
             y = map_trees(lambda old, fresh, row=row: _where(row, fresh, old), y, out)
             zeros = map_trees(np.zeros_like, y)
@@ -192,7 +193,7 @@ def _batch_and_time(inputs: Tree) -> tuple[int, int]:
 
 
 def _probe_output(step: Step, inputs: Tree, states: Tree, batch: int) -> Tree:
-    """Find the structure and shape of the output; the reference is pure, so this costs nothing."""
+    """Find the structure and shape of the output where there is no step."""
     blank = map_trees(lambda leaf: np.zeros((batch, *leaf.shape[2:]), leaf.dtype), inputs)
     with np.errstate(all="ignore"):
         return map_trees(_to_float64, step(blank, states)[0])

@@ -29,8 +29,8 @@ class Profile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("quick", examples=2, all_cases=False, timeout=60.0),
-        Profile("standard", examples=12, all_cases=True, timeout=180.0),
+        Profile("quick", examples=1, all_cases=False, timeout=60.0),
+        Profile("standard", examples=8, all_cases=True, timeout=180.0),
         Profile("thorough", examples=300, all_cases=True, timeout=900.0, divide=False),
     )
 }

@@ -75,6 +75,9 @@ class Subject:
         self.calls = evidence.calls()
         self._layers: dict[frozenset, Any] = {}
         self._weights_seed: tuple[int, float, bool] | None = None
+        self._drawn: dict[tuple[int, float, bool], dict[str, np.ndarray]] = {}
+        self._symbols: dict[tuple[int, float, bool], dict[str, np.ndarray]] = {}
+        self._found: tuple[list[int], dict[str, Any]] | None = None
         self.input_shapes = _concrete_shapes(target.inputs, target.dims)
 
     # Cells and layers ---------------------------------------------------------------------------
@@ -163,23 +166,55 @@ class Subject:
             scale: Smaller than one where a long run must not be chaotic.
             plain: Whether to round them, so that a program that lists them stays short.
         """
-        if (seed, scale, plain) == self._weights_seed:
+        key = (seed, scale, plain)
+        if key == self._weights_seed:
             return
-        # A cell may be a plain object, which has none.
+        if key not in self._drawn:
+            self._drawn[key] = self._draw_weights(*key)
+        weights, variables = self._drawn[key], self._variables
+        if [*weights] == [*variables]:
+            for name, variable in variables.items():
+                variable.assign(weights[name])
+        else:  # the cell has made or lost weights since: say so
+            set_cell_weights(self.cell, weights)
+        known = self.__dict__.pop("symbols", None)
+        # Weights that do not train may have moved by the time somebody asked for the symbols.
+        if self._weights_seed and known is not None and not self._moving:
+            self._symbols[self._weights_seed] = known
+        if key in self._symbols:
+            self.__dict__["symbols"] = self._symbols[key]
+        self._weights_seed = key
+
+    @property
+    def _variables(self) -> dict[str, Any]:
+        """The cell's variables by path, found anew where it has others than before."""
+        held = getattr(self.cell, "weights", ())
+        if self._found is None or [id(v) for v in held] != self._found[0]:
+            self._found = [id(v) for v in held], _variables_by_path(self.cell)
+        return self._found[1]
+
+    @functools.cached_property
+    def _trainable(self) -> set[str]:
+        """Names of the weights that train; a cell may be a plain object, which has none."""
         trainable = {id(v) for v in getattr(self.cell, "trainable_variables", ())}
-        variables = _variables_by_path(self.cell)
-        weights = {}
+        return {name for name, v in self._variables.items() if id(v) in trainable}
+
+    @property
+    def _moving(self) -> bool:
+        """Whether there are weights that a step might move."""
+        return not self._trainable.issuperset(self._variables)
+
+    def _draw_weights(self, seed: int, scale: float, plain: bool) -> dict[str, np.ndarray]:
+        weights, variables = {}, self._variables
         for index, (name, start) in enumerate(self.initial_weights.items()):
-            if id(variables[name]) in trainable:
+            if name in self._trainable:
                 rng = np.random.default_rng([seed, index, 11])
                 drawn = _random_weight(start, rng, scale)
                 drawn = (np.round(drawn, 1) + 0).astype(drawn.dtype) if plain else drawn
                 weights[name] = _constrained(variables[name], drawn)
             else:
                 weights[name] = start
-        set_cell_weights(self.cell, weights)
-        self._weights_seed = (seed, scale, plain)
-        self.__dict__.pop("symbols", None)
+        return weights
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:

@@ -186,7 +186,8 @@ def dtypes_of_masks(ctx: Context) -> None:
                 ctx.same(f"state with a mask of {dtype} as {form}", got.states, want.states)
 
     for subject in ctx.cases():
-        space = Space(masks=["right", "any"], initial_states=[False])
+        # One set of weights is enough for what happens to a mask before any step.
+        space = Space(masks=["right", "any"], initial_states=[False], weight_sets=1)
         ctx.each(subject, space, body, 0)
 
 
