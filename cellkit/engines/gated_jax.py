@@ -41,23 +41,55 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     kernels, others = ([value_of(v) for v in vs] for vs in (plan.kernels, plan.others))
     step = steps.Step(request, plan, projected)
     # A step that is thrown away, to learn of its output and of the masks that it draws.
+    first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in inputs]
     output, _ = jax.eval_shape(
         lambda x, s, k, o: step.traced(x, s, o, lambda index, x: x @ k[index]),
-        [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in inputs],
+        first,
         request.states,
         kernels,
         others,
     )
     scope.redraw()
     masks = scope.drawn()
+    sums = _sums(step, first, request.states, kernels, others)
     keep = None if request.mask is None else jnp.swapaxes(request.mask, 0, 1)
-    last, emitted, states = _sequence(step, request, output, list(masks))(
+    last, emitted, states = _sequence(step, request, output, list(masks), sums)(
         kernels, others, (list(masks.values()), keep), inputs, list(request.states)
     )
     if emitted is not None:
         emitted = [jnp.swapaxes(y, 0, 1) for y in emitted]
         emitted = [jnp.flip(y, axis=1) if request.reverse else y for y in emitted]
     return last, emitted, states
+
+
+def _sums(
+    step: steps.Step, inputs: Leaves, states: Leaves, kernels: Leaves, others: Leaves
+) -> dict[int, int]:
+    """Return for products that a step only adds to an input, used nowhere else, which input.
+
+    Of these the sum alone is kept for the backward loop.
+    """
+    rows = states[0].shape[0]
+
+    def call(inputs: Leaves, products: Leaves, states: Leaves, others: Leaves) -> Any:
+        return step.traced(inputs, states, others, lambda index, _: products[index])
+
+    products = [jax.ShapeDtypeStruct((rows, k.shape[1]), k.dtype) for k in kernels]
+    jaxpr = jax.make_jaxpr(call)(inputs, products, states, others).jaxpr
+    uses: dict[Any, list[Any]] = {v: [] for v in jaxpr.invars}
+    for equation in (*jaxpr.eqns, jaxpr):
+        read = equation.outvars if equation is jaxpr else equation.invars
+        for variable in read:
+            if not hasattr(variable, "val") and variable in uses:
+                uses[variable].append(equation)
+    found: dict[int, int] = {}
+    for index in range(len(products)):
+        product = jaxpr.invars[len(inputs) + index]
+        for j, x in enumerate(jaxpr.invars[: len(inputs)]):
+            once = len(uses[x]) == 1 and uses[x] == uses[product] and x.aval == product.aval
+            if once and getattr(uses[x][0], "primitive", None) is jax.lax.add_p:
+                found[index] = j
+    return found
 
 
 @jax.custom_vjp
@@ -79,7 +111,7 @@ _known.defvjp(_known_forward, _known_backward)
 
 
 def _sequence(
-    step: steps.Step, request: Request, output: Leaves, names: list[Any]
+    step: steps.Step, request: Request, output: Leaves, names: list[Any], sums: dict[int, int]
 ) -> Callable[..., Any]:
     """Return the function of a whole sequence, with its gradient.
 
@@ -88,6 +120,7 @@ def _sequence(
         request: The run.
         output: Specs of its output.
         names: The keys of the masks.
+        sums: Which products are added to which inputs.
     """
     reverse, unroll = request.reverse, max(1, int(request.layer.unroll))
 
@@ -113,6 +146,7 @@ def _sequence(
                 return products[-1]
 
             news, last, out = advance(others, masks, x, states, last, product)
+            products = [p + x[0][sums[i]] if i in sums else p for i, p in enumerate(products)]
             return (news, last), (out, (states, products) if save else None)
 
         start = (states, [jnp.zeros(y.shape, y.dtype) for y in output])
@@ -129,11 +163,16 @@ def _sequence(
         kernels: Leaves, others: Leaves, fixed: Any, inputs: Leaves, states: Leaves
     ) -> Any:
         result, saved = forward(True, kernels, others, fixed, inputs, states)
-        return result, (kernels, others, fixed, inputs, saved)
+        rest = [None if j in sums.values() else x for j, x in enumerate(inputs)]
+        return result, (kernels, others, fixed, rest, saved)
 
     def sequence_backward(residuals: Any, grads: Any) -> Any:
         kernels, others, fixed, inputs, (befores, products) = residuals
         masks, keep = fixed
+        # The step adds nothing to a sum, and both parts have its gradient.
+        by_input = {j: products[i] for i, j in sums.items()}
+        inputs = [by_input.get(j, x) for j, x in enumerate(inputs)]
+        products = [None if i in sums else p for i, p in enumerate(products)]
         d_last, d_emitted, d_states = grads
         transposed = [k.T for k in kernels]
         zeros = [jnp.zeros_like(y) for y in d_last]
@@ -143,6 +182,9 @@ def _sequence(
         def body(carry: Any, x: Any) -> Any:
             d_states, d_last, d_others = carry
             (inputs, keep), states, products, d_out = x
+            products = [
+                jnp.zeros_like(inputs[sums[i]]) if i in sums else p for i, p in enumerate(products)
+            ]
             factors: list[Any] = []
 
             def function(
