@@ -14,6 +14,9 @@ from cellkit._errors import problem
 
 CPU = "cpu"
 
+NEEDS_TWO = frozenset({"DEV-01", "DEV-04"})
+"""Requirements whose checks need a second device."""
+
 
 def place(backend: str, device: str = CPU) -> str:
     """Name a place.

@@ -5,12 +5,17 @@
     test_my_cell = conformance_tests("my_lab.cells:MyCell")
 
 The items run in pytest's own process, on the backend that Keras was imported with, so `-k`, `-x`,
-xdist and JUnit files work as for any other test.
+xdist and JUnit files work as for any other test. What needs a second device runs in a process of
+its own where this one has a single device: a backend makes two of one processor only before it
+starts, and the tests of a project shall find the devices that they always had.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -22,7 +27,9 @@ from cellkit_conformance import edition
 from cellkit_conformance import expected as expectations
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.judge import Judge
-from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.outcome import Outcome, Result, one_line
+from cellkit_conformance.places import NEEDS_TWO, devices
+from cellkit_conformance.process import Process, WorkerGone
 from cellkit_conformance.profiles import PROFILES
 from cellkit_conformance.targets import resolve
 
@@ -75,7 +82,7 @@ def conformance_tests(
         judge = _judge(cell, profile, seed, layer)
         if isinstance(judge, str):
             pytest.fail(judge, pytrace=False)
-        result = judge.run(requirement)
+        result = _run(judge, requirement, layer)
         expectations.apply(known, [result])
         if result.outcome is Outcome.EXPECTED:
             pytest.xfail(f"{result.extra['reason']} ({result.message})")
@@ -104,6 +111,29 @@ def _judge(cell: str, profile: str, seed: int, layer: str) -> Judge | str:
     except ValueError as error:
         return str(error)
     return Judge(target, backend, PROFILES[profile], seed, find_layer(layer))
+
+
+def _run(judge: Judge, requirement: str, layer: str) -> Result:
+    """Run a check here, or with two devices in a process of its own."""
+    if requirement not in NEEDS_TWO or len(devices()) > 1 or judge.backend == "torch":
+        return judge.run(requirement)
+    name, timeout = judge.target.name, judge.profile.timeout
+    options = {"profile": judge.profile.name, "seed": judge.seed, "layer": layer}
+    path = os.pathsep.join(filter(None, sys.path))  # pytest adds the folders of the tests
+    try:
+        with contextlib.closing(Process(judge.backend, options, {"PYTHONPATH": path})) as process:
+            answer = process.ask({"op": "find", "target": name}, timeout)
+            if answer["event"] != "error":
+                request = {"op": "check", "target": name, "id": requirement}
+                answer = process.ask(request, timeout)
+    except WorkerGone as gone:
+        return Result(name, judge.backend, requirement, Outcome(gone.kind), gone.reason, gone.tail)
+    if answer["event"] != "error":
+        return Result.from_json(answer["result"])
+    pytest.skip(
+        f"not run: it needs two devices and so a process of its own, where {name} cannot be used: "
+        f"{one_line(answer['reason'])}. `cellkit conform` runs it on a cell that can be imported."
+    )
 
 
 def _text(result: Result) -> str:

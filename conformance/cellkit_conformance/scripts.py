@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import os
 import re
 import sys
 import textwrap
@@ -24,6 +25,8 @@ import numpy as np
 from cellkit_conformance.context import Context
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.evidence import Call, Refusal, Values
+from cellkit_conformance.helpers import needed
+from cellkit_conformance.literals import access, equal, is_literal, plain_array, tensor
 from cellkit_conformance.outcome import Outcome, Result, one_line, text_of
 from cellkit_conformance.places import CPU, backend_of, device_of
 from cellkit_conformance.subject import Subject
@@ -44,18 +47,6 @@ OTHER_OPTIONS = {"engine": "auto", "remat": False, "truncate_gradient": None}
 
 _RESULT = re.compile(r"RESULT<(\d+)>")
 
-TENSOR = """\
-def tensor(values, dtype="float32"):
-    return keras.ops.convert_to_tensor(np.array(values, dtype))
-"""
-
-
-LINE = 84
-"""The longest array that is written on one line."""
-
-MANY = 90
-"""Numbers from which on an array is written flat, and reshaped."""
-
 LONG = 20
 """Steps from which on a run is cut down to the first that is wrong."""
 
@@ -74,11 +65,9 @@ def write(result: Result, context: Context) -> str:
     Returns:
         The program, or a comment that says why there is none.
     """
-    from cellkit_conformance.recipes import ALONE, RECIPES, WITHOUT
+    from cellkit_conformance.recipes import ALONE, RECIPES
 
     identifier = result.requirement
-    if identifier in WITHOUT:
-        return f"# No script: {WITHOUT[identifier]}.\n"
     said = "this requirement compares no arrays and has no recipe"
     direct = None if identifier in ALONE else Writer.directly
     for way in (direct, RECIPES.get(identifier)):
@@ -101,7 +90,7 @@ def write(result: Result, context: Context) -> str:
 
 def _prove(text: str, result: Result) -> None:
     """Run a script here, where the failure has just happened: one that passes shows nothing."""
-    path, modules = list(sys.path), dict(sys.modules)
+    path, modules, environment = list(sys.path), dict(sys.modules), dict(os.environ)
     policy = keras.config.dtype_policy()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -115,6 +104,9 @@ def _prove(text: str, result: Result) -> None:
     finally:
         sys.path[:] = path
         sys.modules.update(modules)  # a script may import the cell's module anew
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
         keras.config.set_dtype_policy(policy)
     raise NoScript("what was recorded does not fail by itself")
 
@@ -140,6 +132,9 @@ class Writer:
         self._results: dict[int, str] = {}
         self._layers: dict[int, str] = {}
         self._has_cell = False
+        self.backend = backend_of(result.backend)
+        self.double = False  # whether JAX has to know float64
+        self.two_processors = device_of(result.backend).startswith("cpu:")
 
     def text(self) -> str:
         """Put the script together."""
@@ -150,30 +145,55 @@ class Writer:
             f"{_wrap('Must hold', requirement.sentence)}\n{_wrap('Found', self.result.message)}\n"
         )
         body = "\n".join(self.body)
-        if "tensor(" in body:
-            self.helpers = {"tensor": TENSOR, **self.helpers}
-        found = sorted(self.imports - {"import os"}, key=lambda line: line.split()[1].lower())
+        helpers = needed(body, self.backend, self.helpers)
+        if self.two_processors and self.backend == "tensorflow":
+            self.import_backend()
+        first = {"import os", *(["import sys"] if self.paths else [])}
+        found = sorted(self.imports - first, key=lambda line: line.split()[1].lower())
         lines = [
             f'"""{head}"""' if _is_plain(head) else repr(head),
             "",
-            "import os",
-            *(["import sys"] if self.paths else []),
+            *sorted(first),
             "",
-            f'os.environ["KERAS_BACKEND"] = "{backend_of(self.result.backend)}"',
+            f'os.environ["KERAS_BACKEND"] = "{self.backend}"',
+            *(f'os.environ["{name}"] = "{value}"' for name, value in self._environment().items()),
             *(f"sys.path.insert(0, {path!r})" for path in self.paths),
             "",
             *found,
+            *self._processors(),
             *self._device(),
             "",
             "",
             "",
         ]
-        helpers = "".join(f"{helper}\n\n" for helper in self.helpers.values())
-        return "\n".join(lines) + helpers + body + "\n"
+        functions = "".join(f"{text}\n\n" for text in helpers.values())
+        return "\n".join(lines) + functions + body + "\n"
 
     def directly(self) -> bool:
         """Write what was recorded: a call that raised, one that was accepted, or a comparison."""
         return self.by_error() or self.by_refusal() or self.by_values()
+
+    def _environment(self) -> dict[str, str]:
+        """Say what JAX has to be told before it starts."""
+        if self.backend != "jax":
+            return {}
+        given = {}
+        if self.two_processors:
+            given["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        if self.double:
+            given["JAX_ENABLE_X64"] = "1"
+        return given
+
+    def _processors(self) -> list[str]:
+        """Have TensorFlow make two processors of one."""
+        if self.backend != "tensorflow" or not self.two_processors:
+            return []
+        return [
+            "",
+            "two = [tf.config.LogicalDeviceConfiguration()] * 2",
+            'processor = tf.config.list_physical_devices("CPU")[0]',
+            "tf.config.set_logical_device_configuration(processor, two)",
+        ]
 
     def _device(self) -> list[str]:
         """Have the rest of the script run where the check ran."""
@@ -314,6 +334,12 @@ class Writer:
         """Add lines."""
         self.body.extend(lines)
 
+    def import_backend(self) -> None:
+        """Import the backend itself."""
+        self.imports.add(
+            "import tensorflow as tf" if self.backend == "tensorflow" else f"import {self.backend}"
+        )
+
     def name_of_class(self, cls: Any) -> str:
         """Import a class and return its name."""
         if cls is keras.layers.RNN:
@@ -333,7 +359,7 @@ class Writer:
         target, subject = self.context.target, self.subject
         cls = self.name_of_class(target.cls)
         kwargs = {**subject.kwargs, **changed}
-        if all(_is_literal(value) for value in kwargs.values()):
+        if all(is_literal(value) for value in kwargs.values()):
             return f"{cls}({', '.join(f'{key}={value!r}' for key, value in kwargs.items())})"
         case = target.cases[subject.case]
         extra = {key: value for key, value in kwargs.items() if case.get(key) is not value}
@@ -473,7 +499,7 @@ class Writer:
             return None  # zeros are everywhere
         for place, leaf, mask in places:
             for suffix, part in _pieces(leaf, mask):
-                if place + suffix != but_not and _equal(part, array):
+                if place + suffix != but_not and equal(part, array):
                     return place + suffix
         return self._locate_joined(array)
 
@@ -488,7 +514,7 @@ class Writer:
                     continue
                 if len({chunk.shape[:1] + chunk.shape[2:] for chunk in chunks}) > 1:
                     continue
-                if _equal(np.concatenate(chunks, axis=1), array):
+                if equal(np.concatenate(chunks, axis=1), array):
                     inner = ", ".join(f"RESULT<{n}>{path}" for n in numbers)
                     joined = f"keras.ops.concatenate([{inner}], axis=1)"
                     return f"keras.ops.convert_to_numpy({joined})"
@@ -540,7 +566,7 @@ class Writer:
         if not before or call.stored is None or before[-1].new_states is None:
             return False
         left = [leaf for _, leaf in paths(before[-1].new_states)]
-        return not all(_equal(a, b) for a, b in zip(left, call.stored, strict=False))
+        return not all(equal(a, b) for a, b in zip(left, call.stored, strict=False))
 
     def _find_path(self, cls: Any) -> None:
         """Put the folder of a module on the path where an installed one would not be found."""
@@ -566,16 +592,6 @@ def _last_subject(context: Context) -> Subject:
     if not ran:
         return context.subject()
     return max(ran, key=lambda subject: subject.calls[-1].number)
-
-
-def access(tree: Tree, path: str) -> str:
-    """Write the path of a leaf as an index expression."""
-    text, node = "", tree
-    for part in path.split("/") if path else ():
-        key = next(key for key, _ in children(node) if str(key) == part)
-        text += f"[{key!r}]"
-        node = node[key]
-    return text
 
 
 def _all(tree: Tree) -> Iterator[tuple[Tree, str, Any]]:
@@ -606,51 +622,6 @@ def _pieces(leaf: np.ndarray, mask: Any) -> Iterator[tuple[str, np.ndarray]]:
     if mask is not None and np.ndim(mask) == 2 and np.shape(mask) == leaf.shape[:2]:
         for row, keep in enumerate(np.asarray(mask, bool)):
             yield f"[{row}][{keep.tolist()}][None]", leaf[row][keep][None]
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape or a.dtype.kind != b.dtype.kind:
-        return False
-    return bool(np.all((a == b) | ((a != a) & (b != b))))
-
-
-def tensor(array: np.ndarray) -> str:
-    """Write an array as a call of the script's `tensor`."""
-    dtype = "" if array.dtype == np.float32 else f', "{array.dtype}"'
-    return f"tensor({_values(array)}{dtype})"
-
-
-def plain_array(array: np.ndarray) -> str:
-    """Write an array as an expression that makes a NumPy array."""
-    text = _values(array)
-    if text.startswith(("np.zeros", "np.full")):  # which take the dtype themselves
-        return f'{text[:-1]}, "{array.dtype}")'
-    return f'np.array({text}, "{array.dtype}")'
-
-
-def _values(array: np.ndarray) -> str:
-    if array.size == 0:
-        return f"np.zeros({array.shape})"
-    with np.printoptions(nanstr="np.nan", infstr="np.inf", threshold=sys.maxsize, linewidth=92):
-        if array.size > 8 and _equal(array, np.full_like(array, array.flat[0])):
-            value = np.array2string(array.reshape(-1)[:1], floatmode="unique")[1:-1]
-            return f"np.full({array.shape}, {value})"
-        # Beyond eight digits there is nothing that a layer in float32 could agree with.
-        if array.size > MANY:
-            flat = np.array2string(array.reshape(-1), separator=", ", floatmode="unique")
-            return f"np.reshape({flat}, {array.shape})"
-        mode = {"floatmode": "maxprec", "precision": 8} if array.dtype == np.float64 else {}
-        text = np.array2string(array, separator=", ", **({"floatmode": "unique"} | mode))
-    line = re.sub(r"\s*([\[\],])\s*", r"\1", text).replace(",", ", ")
-    return line if len(line) <= LINE else text
-
-
-def _is_literal(value: Any) -> bool:
-    try:
-        return bool(ast.literal_eval(repr(value)) == value)
-    except (ValueError, SyntaxError, TypeError):
-        return False
 
 
 def _wrap(what: str, text: str) -> str:

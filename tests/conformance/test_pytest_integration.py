@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import keras
 import pytest
 
 from cellkit_conformance import conformance_tests
 
+BACKEND = keras.backend.backend()
 FILE = Path(__file__).with_name("troublemakers.py")
 
 test_a_good_cell = conformance_tests(f"{FILE}:Good", select=["STR", "PUR"])
@@ -34,6 +36,15 @@ def test_a_cell_that_is_not_there_is_a_failure_that_says_so():
     for requirement in ("STR-01", "STR-03"):
         with pytest.raises(pytest.fail.Exception, match="has no 'Nowhere'"):
             made(requirement)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch makes no two devices of one processor")
+def test_what_needs_two_devices_runs_in_a_process_of_its_own():
+    one_device = "cellkit_conformance.mutants.layers:OneDevice"
+    conformance_tests(f"{FILE}:Good", profile="standard")("DEV-04")
+    broken = conformance_tests(f"{FILE}:Good", profile="standard", layer=one_device)
+    with pytest.raises(pytest.fail.Exception, match="a result is on .*the input on"):
+        broken("DEV-04")
 
 
 def test_bad_arguments():

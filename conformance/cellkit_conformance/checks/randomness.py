@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from cellkit.spec import cell_weights, set_cell_weights
@@ -128,6 +129,7 @@ def _recurrent_masks_hold(ctx: Context) -> None:
     seeds = [(v, backend.to_numpy(v.value)) for v in layer.non_trainable_variables]
     found = []
     for step in range(2):
+        keras.utils.set_random_seed(ctx.seed)  # a cell may draw from the generator of the process
         for variable, value in seeds:
             variable.assign(value)
         mask = np.arange(2)[None].repeat(8, axis=0) == step

@@ -20,6 +20,7 @@ from cellkit_conformance.canaries import CANARIES, NestedCanary, PlainCanary
 from cellkit_conformance.judge import Judge
 from cellkit_conformance.mutants import cells, layers
 from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.places import NEEDS_TWO
 from cellkit_conformance.profiles import Profile
 from cellkit_conformance.targets import describe, resolve
 
@@ -35,9 +36,6 @@ NOT_HERE = {
     "tensorflow": frozenset[str](),
 }
 """Checks that do not apply on a backend, in the quick profile and without x64."""
-
-DEVICES = frozenset({"DEV-01", "DEV-04"})
-"""Checks that need a second device."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Mutant:
         """The name of the broken class."""
         if isinstance(self.broken, str):
             return self.broken.split(":")[1]
-        return str(self.broken.__name__)
+        return str(self.broken.__qualname__)
 
     def judge(self, backend: str, seed: int = 7, exchange: str | None = None) -> Judge:
         """Make what runs checks on this mutant, without shrinking.
@@ -127,7 +125,7 @@ class Mutant:
             backend: The backend of this process.
         """
         if result.outcome is Outcome.NOT_APPLICABLE:
-            alone = result.requirement in DEVICES and "one device" in result.message
+            alone = result.requirement in NEEDS_TWO and "one device" in result.message
             return alone or result.requirement in NOT_HERE[backend]
         return result.outcome in ({Outcome.FAIL, Outcome.ERROR} if self.raises else {Outcome.FAIL})
 

@@ -461,10 +461,10 @@ DeniesZoneout.spec = dataclasses.replace(
 
 
 class Nowhere(PlainCanary):
-    """The class is said to be in a module that there is not."""
+    """The class has another name than the one under which its module has it."""
 
 
-Nowhere.__module__ = "cellkit_conformance.nowhere"
+Nowhere.__name__ = "Elsewhere"
 
 
 class OtherWeightOrder(PlainCanary):

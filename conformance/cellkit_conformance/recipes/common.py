@@ -1,4 +1,4 @@
-"""What recipes start from, and the helpers that scripts carry with them."""
+"""What recipes start from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from cellkit_conformance.evidence import Call, Values
-from cellkit_conformance.places import backend_of
 from cellkit_conformance.scripts import NoScript, Writer
 from cellkit_conformance.strategies import Example
 from cellkit_conformance.trees import map_trees
@@ -20,91 +19,14 @@ RECIPES: dict[str, Recipe] = {}
 ALONE: set[str] = set()
 """Requirements whose recorded calls alone would mislead: what counts is between them."""
 
-SAME = """\
-def same(one, other):
-    one, other = keras.tree.flatten(one), keras.tree.flatten(other)
-    pairs = zip(one, other, strict=True)
-    to_numpy = keras.ops.convert_to_numpy
-    return all(np.array_equal(to_numpy(a), to_numpy(b), equal_nan=True) for a, b in pairs)
-"""
-
-CLOSE = """\
-def close(one, other, limit):
-    one, other = keras.tree.flatten(one), keras.tree.flatten(other)
-    for a, b in zip(one, other, strict=True):
-        a, b = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
-        error = np.abs(a - b) / np.maximum(1, np.abs(b))
-        assert np.all(error <= limit), f"the error is {error.max()}"
-"""
-
 MASK_ROWS = [[1, 1, 0, 1, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
 MASK = f"np.array({MASK_ROWS}, bool)"
-
-PROJECT = """\
-def project(result):
-    total = 0.0
-    for number, leaf in enumerate(keras.tree.flatten(result)):
-        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(leaf.dtype)):
-            angles = 1.7 * np.arange(int(np.prod(leaf.shape))) + 0.3 + number
-            weigh = np.cos(angles).reshape(tuple(leaf.shape)).astype("float32")
-            total = total + keras.ops.sum(leaf * keras.ops.convert_to_tensor(weigh))
-    return total
-"""
-
-DIFFERENTIATE = {
-    "torch": """\
-def differentiate(function, arrays):
-    xs = [torch.tensor(array, requires_grad=True) for array in arrays]
-    found = torch.autograd.grad(function(xs), xs, allow_unused=True)
-    return [np.zeros_like(a) if g is None else g.numpy() for a, g in zip(arrays, found)]
-""",
-    "tensorflow": """\
-def differentiate(function, arrays):
-    xs = [tf.constant(array) for array in arrays]
-    with tf.GradientTape() as tape:
-        tape.watch(xs)
-        value = function(xs)
-    found = tape.gradient(value, xs, unconnected_gradients="zero")
-    return [tf.convert_to_tensor(g).numpy() for g in found]
-""",
-    "jax": """\
-def differentiate(function, arrays):
-    return [np.array(g) for g in jax.grad(function)([jax.numpy.array(a) for a in arrays])]
-""",
-}
-
-GRADIENTS = '''\
-def gradients(layer, inputs, states, mask=None, training=False, part=lambda result: result):
-    """Give the gradients of one number by inputs, states and weights, in that order."""
-    if not layer.built:
-        layer(inputs)
-    states = [] if states is None else states
-    weights = layer.trainable_variables
-    data = [inputs, states, [w.value for w in weights]]
-    flat = [keras.ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(data)]
-    floats = [i for i, leaf in enumerate(flat) if leaf.dtype == "float32"]
-
-    def function(xs):
-        leaves = [keras.ops.convert_to_tensor(leaf) for leaf in flat]
-        for i, x in zip(floats, xs):
-            leaves[i] = x
-        x, s, values = keras.tree.pack_sequence_as(data, leaves)
-        given = {"initial_state": s or None, "mask": mask, "training": training}
-        given = {key: value for key, value in given.items() if value is not None}
-        with keras.StatelessScope(state_mapping=list(zip(weights, values))):
-            return project(part(layer(x, **given)))
-
-    found = dict(zip(floats, differentiate(function, [flat[i] for i in floats])))
-    names = [f"input {i}" for i, _ in enumerate(keras.tree.flatten(inputs))]
-    names += [f"state {i}" for i, _ in enumerate(keras.tree.flatten(states))]
-    names += [f"weight {w.path}" for w in weights]
-    return {names[i]: gradient for i, gradient in found.items()}
-'''
 
 PARTS = {
     "all": "",
     "outputs": ", part=lambda result: result[0]",
     "last": ", part=lambda r: [keras.tree.map_structure(lambda y: y[:, -1], r[0]), r[1:]]",
+    "states": ", part=lambda result: result[1:]",
 }
 
 
@@ -169,17 +91,7 @@ def differentiate(w: Writer, call: Call, name: str = "found") -> None:
         call: Of a gradient.
         name: What the script calls them.
     """
-    for helper, text in (
-        ("project", PROJECT),
-        ("differentiate", DIFFERENTIATE[backend_of(w.result.backend)]),
-        ("gradients", GRADIENTS),
-    ):
-        w.helpers[helper] = text
-    w.imports |= {
-        "torch": {"import torch"},
-        "tensorflow": {"import tensorflow as tf"},
-        "jax": {"import jax"},
-    }[backend_of(w.result.backend)]
+    w.import_backend()
     states = "None" if call.states is None else w.data("states", call.states)
     more = f", mask={w.data('mask', np.asarray(call.mask))}" if call.mask is not None else ""
     more += ", training=True" if call.training else ""
@@ -265,6 +177,6 @@ def wrapper(w: Writer) -> str:
 
 
 def count_of(w: Writer) -> int:
-    """Count the entries that a layer returns behind its output."""
+    """Count the states that a layer returns behind its output; 0 where they are one structure."""
     template = w.subject.template
-    return len(template) if isinstance(template, (list, tuple)) else 1
+    return len(template) if isinstance(template, (list, tuple)) else 0

@@ -7,10 +7,9 @@ import re
 import numpy as np
 
 from cellkit_conformance.evidence import Values
+from cellkit_conformance.literals import access, plain_array
 from cellkit_conformance.recipes.common import (
-    CLOSE,
     MASK,
-    SAME,
     count_of,
     differentiate,
     inputs_expression,
@@ -23,7 +22,7 @@ from cellkit_conformance.recipes.common import (
     step,
     symbolic,
 )
-from cellkit_conformance.scripts import NoScript, Writer, access, plain_array
+from cellkit_conformance.scripts import NoScript, Writer
 from cellkit_conformance.strategies import Example
 from cellkit_conformance.trees import leaves, map_trees, paths
 
@@ -46,7 +45,6 @@ def _shapes_of_results(w: Writer) -> None:
 
 @recipe("SEQ-08")
 def _memory(w: Writer) -> None:
-    w.helpers["same"] = SAME
     base, changed = w.run(last(w, "layer", 3)), w.run(last(w, "layer"))
     w.lines(
         "later = lambda result: keras.tree.map_structure(lambda y: y[:, 1:], result[0])",
@@ -80,7 +78,6 @@ def _model(w: Writer) -> None:
 @recipe("SEQ-14")
 def _layouts(w: Writer) -> None:
     call = last(w, "layer")
-    w.helpers["same"] = SAME
     layer, inputs = layer_and_inputs(w, call)
     w.lines(
         f"want = {layer}({inputs})",
@@ -126,7 +123,6 @@ def _forms_of_states(w: Writer) -> None:
 
 @recipe("STA-04", "STA-05", "STA-06")
 def _stored_states(w: Writer) -> None:
-    w.helpers["same"] = SAME
     layer = w.layer(w.subject.layer(return_sequences=True, stateful=True))
     if w.result.requirement == "STA-05":
         w.lines(f"{layer}.reset_state()  # before the first call")
@@ -223,7 +219,6 @@ def _mask_dtypes(w: Writer) -> None:
         raise NoScript("no example was drawn")
     layer = w.layer(w.subject.layer(return_sequences=True))
     w.data("inputs", w.subject.inputs(example))
-    w.helpers["same"] = SAME
     w.lines(
         f"mask = {plain_array(np.asarray(example.mask_array()))}",
         f"want = {layer}(inputs, mask=keras.ops.convert_to_tensor(mask))",
@@ -286,7 +281,7 @@ class GivesMask(keras.layers.Layer):
 @recipe("MSK-16", alone=True)
 def _implicit(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
-    w.helpers["same"], w.helpers["close"], w.helpers["mask"] = SAME, CLOSE, GIVES_MASK
+    w.helpers["GivesMask"] = GIVES_MASK
     w.lines(
         f"MASK = {MASK}",
         "giver = GivesMask()",
@@ -304,7 +299,6 @@ def _implicit(w: Writer) -> None:
 def _ways_of_running(w: Writer) -> None:
     layer, inputs = layer_of(w, stateful=True), inputs_of(w, time=3)
     plain = layer_of(w)
-    w.helpers["close"] = CLOSE
     shapes = symbolic(w).replace("keras.Input((None", "keras.Input(batch_shape=(3, 3")
     w.lines(
         f"symbolic = {shapes}",
@@ -337,7 +331,6 @@ def _ways_of_running(w: Writer) -> None:
 @recipe("STA-09", alone=True)
 def _saved_states(w: Writer) -> None:
     layer, inputs = layer_of(w, stateful=True), inputs_of(w, time=3)
-    w.helpers["same"], w.helpers["close"] = SAME, CLOSE
     w.imports.add("import tempfile")
     shapes = symbolic(w).replace("keras.Input((None", "keras.Input(batch_shape=(3, 3")
     w.lines(
@@ -361,7 +354,6 @@ def _saved_states(w: Writer) -> None:
 def _encoder_and_decoder(w: Writer) -> None:
     encoder, inputs = layer_of(w), inputs_of(w)
     decoder = layer_of(w, return_sequences=False)
-    w.helpers["close"] = CLOSE
     w.lines(
         f"_, *states = {encoder}({inputs})",
         f"states = states if len(states) == {count_of(w)} else states[0]",

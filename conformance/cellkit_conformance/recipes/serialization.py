@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from cellkit_conformance.recipes.common import (
-    CLOSE,
-    SAME,
     inputs_of,
     layer_of,
     limit_of,
@@ -18,13 +18,13 @@ from cellkit_conformance.recipes.common import (
 )
 from cellkit_conformance.scripts import NoScript, Writer
 from cellkit_conformance.strategies import Example
+from cellkit_conformance.trees import map_trees
 
 
 @recipe("SER-01")
 def _round_trip(w: Writer) -> None:
     cell = w.cell()
     x, states = step(w)
-    w.helpers["same"] = SAME
     w.imports.add("import json")
     w.lines(
         f"config = {cell}.get_config()",
@@ -50,17 +50,20 @@ def _complete(w: Writer) -> None:
         f"for name in {names!r}:",
         "    assert name in config, f'the argument {name!r} is not in the config'",
     )
-    told = re.search(r"(\w+)=.* was given, and the config says", w.result.message)
+    told = re.search(r"(\w+)=(.*) was given, and the config says", w.result.message)
     if told:
-        name = told.group(1)
-        w.lines(f"assert config[{name!r}] == {w.subject.kwargs[name]!r}, config[{name!r}]")
+        name, given = told.groups()
+        changed = w.make(**{name: "GIVEN"}).replace("'GIVEN'", given)
+        w.lines(
+            f"config = {changed}.get_config()",
+            f"assert config[{name!r}] == {given}, config[{name!r}]",
+        )
 
 
 @recipe("SER-06")
 def _hidden(w: Writer) -> None:
     make(w)
     x, states = step(w)
-    w.helpers["same"] = SAME
     w.lines(
         "one, other = make(), make()",
         "for cell in (one, other):",
@@ -68,6 +71,11 @@ def _hidden(w: Writer) -> None:
         "for mine, theirs in zip(one.variables, other.variables, strict=True):",
         "    theirs.assign(mine)",
         f"assert same(one({x}, {states}), other({x}, {states})), 'something is not tracked'",
+        "tracked = {id(variable) for variable in one.variables}",
+        "for name, value in vars(one).items():",
+        "    if isinstance(value, (list, tuple, dict, keras.Variable)):",
+        "        found = [v for v in keras.tree.flatten(value) if isinstance(v, keras.Variable)]",
+        "        assert {id(v) for v in found} <= tracked, f'{name} is not tracked'",
     )
 
 
@@ -126,7 +134,6 @@ def _refuses_quantisation(w: Writer) -> None:
 @recipe("SER-08", alone=True)
 def _copies(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
-    w.helpers["close"] = CLOSE
     w.imports |= {"import copy", "import pickle"}
     w.lines(
         f"want = {layer}({inputs})",
@@ -166,7 +173,6 @@ def _holders(w: Writer) -> None:
 @recipe("SER-07", alone=True)
 def _weights_are_set(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
-    w.helpers["same"] = SAME
     w.lines(
         f"want = {layer}({inputs})",
         f"stored = {layer}.get_weights()",
@@ -209,7 +215,6 @@ def _policies(w: Writer) -> None:
     make(w)
     own = w.make(dtype="mixed_bfloat16")
     x, states = step(w)
-    w.helpers["same"] = SAME
     w.lines(
         f"own = {own}",
         "keras.config.set_dtype_policy('mixed_bfloat16')",
@@ -238,7 +243,6 @@ def _of_the_framework(w: Writer) -> None:
     example = Example(3, 5, seed=w.context.seed, initial_state=True)
     layer, inputs = layer_of(w), inputs_of(w)
     states = w.data("states", w.subject.random_states(example))
-    w.helpers["close"] = CLOSE
     w.lines(
         f"options = 'return_sequences', 'return_state'",  # noqa: F541
         f"peer = keras.layers.{found[1]}({arguments}**dict.fromkeys(options, True))",
@@ -250,27 +254,65 @@ def _of_the_framework(w: Writer) -> None:
     )
 
 
-@recipe("CMP-03", alone=True)
-def _counted(w: Writer) -> None:
-    cls = w.name_of_class(w.context.target.cls)
-    inputs = inputs_of(w, time=3)
-    made = w.make().replace(f"{cls}(", "Counting(", 1)
+@recipe("DTY-02", alone=True)
+def _double(w: Writer) -> None:
+    w.double = True
+    inputs = map_trees(lambda a: a.astype(np.float64), w.subject.inputs(Example(3, 3)))
+    cls = w.name_of_class(type(w.subject.layer()))
     w.lines(
-        f"class Counting({cls}):",
-        "    def build(self, input_shape):",
-        "        super().build(input_shape)",
-        "        options = {'dtype': 'int32', 'initializer': 'zeros', 'trainable': False}",
-        "        self.count = self.add_weight(shape=(), name='count', **options)",
-        "",
-        "    def call(self, inputs, states, training=False):",
-        "        self.count.assign(self.count.value + 1)",
-        "        return super().call(inputs, states)",
-        "",
-        "",
-        f"layer = {w.name_of_class(type(w.subject.layer()))}({made}, return_sequences=True)",
-        f"layer({inputs})",
-        "before = int(layer.cell.count.value)",
-        f"layer({inputs})",
-        "steps = int(layer.cell.count.value) - before",
-        "assert steps == 3, f'a call of 3 steps ran what a step does {steps} times'",
+        f"cell = {w.make(dtype='float64')}",
+        f"layer = {cls}(cell, dtype='float64', return_state=True)",
+        f"result = layer({w.data('inputs', inputs)})",
+        "kind = lambda leaf: keras.backend.standardize_dtype(leaf.dtype)",
+        "for leaf in keras.tree.flatten(list(result)) + layer.weights:",
+        "    narrow = keras.backend.is_float_dtype(kind(leaf)) and kind(leaf) != 'float64'",
+        '    assert not narrow, f\'{getattr(leaf, "path", "a result")} is {kind(leaf)}\'',
     )
+
+
+OBJECTS = {
+    "activation": "soft_sign",
+    "kernel_initializer": "keras.initializers.RandomNormal(0.0, 0.3, seed=4)",
+    "recurrent_initializer": "keras.initializers.Orthogonal(0.7, seed=4)",
+    "bias_initializer": "keras.initializers.RandomUniform(-0.2, 0.2, seed=4)",
+    "kernel_regularizer": "keras.regularizers.L2(0.25)",
+    "recurrent_regularizer": "keras.regularizers.L1L2(0.25, 0.5)",
+    "bias_regularizer": "keras.regularizers.L1(0.25)",
+    "kernel_constraint": "keras.constraints.MaxNorm(0.5)",
+    "recurrent_constraint": "keras.constraints.UnitNorm()",
+    "bias_constraint": "keras.constraints.NonNeg()",
+}
+"""What the check passes, as text."""
+
+SOFT_SIGN = """\
+@keras.saving.register_keras_serializable(package="of_this_program")
+def soft_sign(x):
+    return x / (1 + keras.ops.abs(x))
+"""
+
+
+@recipe("SER-10", alone=True)
+def _objects(w: Writer) -> None:
+    found = re.search(r"(\w+)=(.+?) does not (?:survive|change)", w.result.message)
+    if found is None:
+        raise NoScript("the message names no argument")
+    name, said = found.groups()
+    given = OBJECTS[name]
+    if name == "activation" and "soft_sign" not in said:
+        given = "keras.activations.tanh" if "tanh" in said else said
+    if given == "soft_sign":
+        w.helpers["soft_sign"] = SOFT_SIGN
+    w.imports.add("import json")
+    changed = w.make(**{name: "GIVEN"}).replace("'GIVEN'", "given")
+    w.lines(
+        "plain = lambda value: json.dumps(value, default=str, sort_keys=True)",
+        f"given = {given}",
+        f"config = {changed}.get_config()",
+        f"again = {w.make()}.__class__.from_config(config).get_config()",
+        "assert plain(again) == plain(config), (config, again)",
+    )
+    if "does not change" in w.result.message:
+        w.lines(
+            f"default = {w.make()}.get_config()",
+            f"assert plain(config[{name!r}]) != plain(default[{name!r}]), config[{name!r}]",
+        )

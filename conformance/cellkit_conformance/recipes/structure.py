@@ -7,8 +7,8 @@ import re
 import numpy as np
 
 from cellkit.structure import declared_output, declared_state
+from cellkit_conformance.literals import access, plain_array
 from cellkit_conformance.recipes.common import (
-    SAME,
     differentiate,
     last,
     layers_of_all_pairs,
@@ -16,7 +16,7 @@ from cellkit_conformance.recipes.common import (
     recipe,
     step,
 )
-from cellkit_conformance.scripts import NoScript, Writer, access, plain_array
+from cellkit_conformance.scripts import NoScript, Writer
 from cellkit_conformance.strategies import Example
 from cellkit_conformance.trees import leaves, map_trees, paths
 
@@ -148,7 +148,6 @@ def _stable_names(w: Writer) -> None:
 def _lists_and_tuples(w: Writer) -> None:
     cell = w.cell()
     x, states = step(w)
-    w.helpers["same"] = SAME
     w.lines(
         f"want = {cell}({x}, {states})",
         f"if isinstance({states}, list):",

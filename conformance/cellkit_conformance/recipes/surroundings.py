@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from cellkit_conformance.places import backend_of
 from cellkit_conformance.recipes.common import (
-    SAME,
     inputs_of,
     layer_of,
     layers_of_all_pairs,
@@ -37,7 +35,6 @@ def _untouched(w: Writer) -> None:
     example = Example(3, 5, seed=w.context.seed, initial_state=True)
     inputs, states = w.subject.inputs(example), w.subject.random_states(example)
     layer = w.layer(w.subject.layer(return_sequences=True))
-    w.helpers["same"] = SAME
     w.imports.add("import copy")
     masks = "masking" in w.context.target.traits
     mask = ", mask=np.array([[1, 1, 0, 1, 0]] * 3, bool)" if masks else ""
@@ -61,7 +58,6 @@ def _untouched(w: Writer) -> None:
 @recipe("PUR-02", alone=True)
 def _not_kept(w: Writer) -> None:
     layer, inputs, other = layer_of(w), inputs_of(w), inputs_of(w, seed=1)
-    w.helpers["same"] = SAME
     w.lines(
         "numpy = lambda tree: keras.tree.map_structure(",
         "    lambda leaf: np.array(keras.ops.convert_to_numpy(leaf)), tree",
@@ -80,7 +76,7 @@ def _not_kept(w: Writer) -> None:
                 "    leaf.detach().zero_()",
                 f"assert same({layer}({other}), want), 'a result that was overwritten came back'",
             ]
-            if backend_of(w.result.backend) == "torch"
+            if w.backend == "torch"
             else []
         ),
         f"assert same(numpy({layer}.variables), before), 'inference changed a variable'",
@@ -91,7 +87,6 @@ def _not_kept(w: Writer) -> None:
 def _layers_apart(w: Writer) -> None:
     layer, inputs = layer_of(w), inputs_of(w)
     cls = w.name_of_class(type(w.subject.layer()))
-    w.helpers["same"] = SAME
     w.lines(
         f"want = {layer}({inputs})",
         f"other = {cls}({w.make()}, return_sequences=True)",
@@ -100,11 +95,7 @@ def _layers_apart(w: Writer) -> None:
         f"    other(keras.tree.map_structure(lambda x: keras.ops.reshape(x, -1)[:3], {inputs}))",
         "except Exception as error:",
         "    print(f'refused, as it must be: {type(error).__name__}')",
-        *(
-            []
-            if backend_of(w.result.backend) == "torch"
-            else ["keras.utils.clear_session(free_memory=False)"]
-        ),
+        *([] if w.backend == "torch" else ["keras.utils.clear_session(free_memory=False)"]),
         f"assert same({layer}({inputs}), want), 'another layer changed the result of this one'",
     )
 
@@ -112,7 +103,6 @@ def _layers_apart(w: Writer) -> None:
 @recipe("PUR-04", alone=True)
 def _threads(w: Writer) -> None:
     layer, one, other = layer_of(w), inputs_of(w), inputs_of(w, seed=1)
-    w.helpers["same"] = SAME
     w.imports.add("from concurrent.futures import ThreadPoolExecutor")
     w.lines(
         f"want = [{layer}({one}), {layer}({other})]",
@@ -129,7 +119,7 @@ def _import(w: Writer) -> None:
     line = next(line for line in w.imports if line.endswith(f" import {name.split('.')[0]}"))
     w.imports.discard(line)
     w.imports.add("import sys")
-    backends = sorted({"tensorflow", "torch", "jax"} - {backend_of(w.result.backend)})
+    backends = sorted({"tensorflow", "torch", "jax"} - {w.backend})
     w.lines(
         "def settings():",
         "    policy = keras.config.dtype_policy().name",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cellkit_conformance.literals import plain_array
 from cellkit_conformance.recipes.common import (
-    CLOSE,
     MASK_ROWS,
     inputs_of,
     layer_of,
@@ -15,7 +15,7 @@ from cellkit_conformance.recipes.common import (
     symbolic,
     wrapper,
 )
-from cellkit_conformance.scripts import NoScript, Writer, plain_array
+from cellkit_conformance.scripts import NoScript, Writer
 from cellkit_conformance.strategies import Example
 from cellkit_conformance.trees import leaves
 
@@ -43,7 +43,6 @@ def _both_directions(w: Writer, merge: str = "concat") -> tuple[str, str]:
 def _merges(w: Writer) -> None:
     cls, inputs = _both_directions(w)
     mask = mask_argument(w)
-    w.helpers["close"] = CLOSE
     plain = w.subject.inputs(Example(3, 5, seed=w.context.seed))
     array = np.array(MASK_ROWS, bool) if mask else None
     options = {"zero_output_for_mask": True}
@@ -72,7 +71,6 @@ def _two_layers(w: Writer) -> None:
     ahead = w.subject.expect(plain, first)
     behind = w.subject.expect(plain, second, go_backwards=True)
     states = [np.asarray(leaf) for leaf in (*leaves(ahead.states), *leaves(behind.states))]
-    w.helpers["close"] = CLOSE
     w.lines(
         "options = {'return_sequences': True, 'return_state': True}",
         f"ahead = {cls}(cell, **options)",
@@ -97,7 +95,6 @@ def _two_layers(w: Writer) -> None:
 def _stack_of_two(w: Writer) -> None:
     cls, inputs = _layer(w), inputs_of(w)
     mask = mask_argument(w)
-    w.helpers["close"] = CLOSE
     w.lines(
         "options = {'return_sequences': True, 'return_state': True}",
         "upper = keras.layers.SimpleRNNCell(2, seed=1)",
@@ -113,7 +110,6 @@ def _stack_of_two(w: Writer) -> None:
 @recipe("WRP-04", alone=True)
 def _stack_of_one(w: Writer) -> None:
     cls, inputs = _layer(w), inputs_of(w)
-    w.helpers["close"] = CLOSE
     w.lines(
         "options = {'return_sequences': True, 'return_state': True}",
         f"want = {cls}(cell, **options)({inputs})",
@@ -125,7 +121,6 @@ def _stack_of_one(w: Writer) -> None:
 @recipe("WRP-05", alone=True)
 def _models(w: Writer) -> None:
     layer, inputs = layer_of(w, return_state=False), inputs_of(w)
-    w.helpers["close"] = CLOSE
     w.lines(
         f"want = {layer}({inputs})",
         f"symbolic = {symbolic(w)}",
@@ -141,7 +136,6 @@ def _models(w: Writer) -> None:
 def _used_twice(w: Writer) -> None:
     layer = layer_of(w)
     first, second = inputs_of(w), inputs_of(w, seed=1)
-    w.helpers["close"] = CLOSE
     w.lines(
         f"want = [{layer}(x)[0] for x in ({first}, {second})]",
         f"count = len({layer}.weights)",
@@ -158,7 +152,6 @@ def _used_twice(w: Writer) -> None:
 def _padding_of_both(w: Writer) -> None:
     _, _ = _both_directions(w)
     valid = inputs_of(w, time=3)
-    w.helpers["close"] = CLOSE
     w.lines(
         "found = []",
         "for places in ([0, 1, 2], [2, 3, 4], [0, 2, 4]):  # where the three valid steps stand",
