@@ -1,6 +1,7 @@
 """Write docs/keras-map.md: what the conformance suite finds in `keras.layers.RNN`.
 
     python tools/keras_map.py --backend torch    # runs one backend and writes the page
+    python tools/keras_map.py --backend torch --select RNG-03    # one requirement of it alone
     python tools/keras_map.py                    # writes the page from what was found before
     python tools/keras_map.py --check            # exit code 1 if the page is not what is found
 
@@ -17,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,17 @@ any cell.
 """
 
 
-def run(backend: str) -> dict[str, Any]:
-    """Run the canaries on the backend of this process, and return what was found."""
+def run(backend: str, chosen: Sequence[str]) -> dict[str, Any]:
+    """Run the canaries on the backend of this process, and return what was found.
+
+    Args:
+        backend: The backend.
+        chosen: Ids or groups; nothing means all.
+    """
     import keras
 
     from cellkit_conformance import canaries
-    from cellkit_conformance.edition import requirements
+    from cellkit_conformance.edition import select
     from cellkit_conformance.judge import Judge
     from cellkit_conformance.profiles import Profile
     from cellkit_conformance.targets import describe
@@ -71,7 +78,7 @@ def run(backend: str) -> dict[str, Any]:
             target, backend, profile, 0, keras.layers.RNN, shrink=False, exchange=None, blame=False
         )
         found[name] = {}
-        for identifier in requirements():
+        for identifier in select(chosen):
             result = judge.run(identifier)
             print(backend, name, identifier, result.outcome, result.message, file=sys.stderr)
             found[name][identifier] = [str(result.outcome), result.message]
@@ -134,24 +141,36 @@ def main() -> int:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--backend", choices=sorted(NAMES), action="append", default=[])
+    parser.add_argument("--select", action="append", default=[])
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--here", choices=sorted(NAMES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
-        print("\n" + json.dumps(run(options.here)))
+        print("\n" + json.dumps(run(options.here, options.select)))
         return 0
     data = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
     from cellkit_conformance.process import QUIET
 
     for backend in options.backend:
         done = subprocess.run(
-            [sys.executable, __file__, "--here", backend],
+            [
+                sys.executable,
+                __file__,
+                "--here",
+                backend,
+                *(f"--select={s}" for s in options.select),
+            ],
             env={**QUIET, **os.environ, "KERAS_BACKEND": backend},
             stdout=subprocess.PIPE,
             text=True,
             check=True,
         )
-        data[backend] = json.loads(done.stdout.splitlines()[-1])
+        new = json.loads(done.stdout.splitlines()[-1])
+        if options.select:  # the rest stays as it was
+            for name, found in new["found"].items():
+                data[backend]["found"][name].update(found)
+        else:
+            data[backend] = new
         DATA.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     text = page(data)
     if options.check:
