@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -554,9 +555,21 @@ def _in_float32(initializer: Any) -> Any:
     return draw
 
 
-def split(x: Any, count: int) -> list[Any]:
-    """Split the last axis of `x` into `count` equal blocks, by one operation, not by slices."""
-    return list(keras.ops.split(x, count, axis=-1))
+def split(x: Any, parts: int | Sequence[int]) -> list[Any]:
+    """Split the last axis of `x` by one operation where there is one, not by slices.
+
+    Args:
+        x: Tensor of shape `(..., n)`.
+        parts: Number of equal blocks, or the width of each block.
+    """
+    if isinstance(parts, int):
+        return list(keras.ops.split(x, parts, axis=-1))
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return list(tf.split(x, list(parts), axis=-1))
+    ends = itertools.accumulate(parts)
+    return [x[..., end - width : end] for end, width in zip(ends, parts, strict=True)]
 
 
 def vector_size(cell: keras.layers.Layer, input_shape: Any) -> int:

@@ -22,7 +22,7 @@ def to_complex(pairs: Any) -> Any:
         import torch
 
         return torch.view_as_complex(pairs.contiguous())
-    return join(pairs[..., 0], pairs[..., 1])
+    return join(*keras.ops.unstack(pairs, axis=-1))
 
 
 def join(real: Any, imaginary: Any) -> Any:

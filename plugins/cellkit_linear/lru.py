@@ -124,7 +124,8 @@ class LRUCell(LinearCell):
 
     def project(self, inputs: Any) -> dict[str, Any]:
         """Return what the inputs add to the state, in pairs, and to the output."""
-        gamma = keras.ops.repeat(keras.ops.exp(self.gamma_log + 0.0), 2)
+        gamma = keras.ops.exp(self.gamma_log + 0.0)
+        gamma = keras.ops.reshape(keras.ops.stack([gamma, gamma], axis=-1), (-1,))
         return {"b": matmul(inputs, self.kernel * gamma), "y": matmul(inputs, self.feedthrough)}
 
     def coefficients(self, projected: Any) -> tuple[Any, Any]:

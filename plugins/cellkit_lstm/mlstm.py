@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from cellkit._errors import problem
-from cellkit.cell import Cell, matmul, vector_size
+from cellkit.cell import Cell, matmul, split, vector_size
 from cellkit.reference import activation, softplus
 from cellkit.spec import CellSpec, Paper, custom
 from cellkit.structure import TensorSpec
@@ -111,11 +111,10 @@ class MLSTMCell(Cell):
 
     def project(self, inputs: Any) -> dict[str, Any]:
         """Return q, k and v by head, the gates, and the output gate."""
-        a, start, parts = matmul(inputs, self.kernel), 0, {}
+        a = matmul(inputs, self.kernel)
         a = a if self.bias is None else a + self.bias
-        for name, width in self.widths.items():
-            parts[name] = keras.ops.cast(a[..., start : start + width], self.accumulator_dtype)
-            start += width
+        blocks = split(keras.ops.cast(a, self.accumulator_dtype), list(self.widths.values()))
+        parts = dict(zip(self.widths, blocks, strict=True))
         shape = (-1, self.num_heads, self.units // self.num_heads)
         parts.update({name: keras.ops.reshape(parts[name], shape) for name in "qkv"})
         return {**parts, "k": parts["k"] / shape[-1] ** 0.5}
@@ -126,13 +125,15 @@ class MLSTMCell(Cell):
         q, k, v, i, f = (projected[name] for name in "qkvif")
         kept = (ops.log_sigmoid(f) if self.forget_gate == "sigmoid" else f) + m
         m = larger(kept, i)
-        i, f = ops.exp(i - m)[..., None], ops.exp(kept - m)[..., None]
-        c = f[..., None] * c + i[..., None] * (k[..., :, None] * v[..., None, :])
+        # Not by indexing with None: eagerly that costs TensorFlow seven operations.
+        i, f = ops.expand_dims(ops.exp(i - m), -1), ops.expand_dims(ops.exp(kept - m), -1)
+        outer = ops.expand_dims(k, -1) * ops.expand_dims(v, -2)
+        c = ops.expand_dims(f, -1) * c + ops.expand_dims(i, -1) * outer
         n = f * n + i * k
         # Beyond 80 the output is zero in float32 anyway, and exp would overflow in the gradient.
         floor = ops.exp(-larger(m, -80.0 + 0.0 * m))
         scale = larger(ops.abs(ops.sum(n * q, axis=-1)), floor) + self.epsilon
-        h = matmul(q[..., None, :], c)[..., 0, :] / scale[..., None]
+        h = matmul(ops.expand_dims(q, -2), c) / ops.expand_dims(ops.expand_dims(scale, -1), -1)
         h = ops.reshape(h, (-1, self.units))
         h = h * self.recurrent_activation(projected["o"]) if self.output_gate else h
         return ops.cast(h, self.compute_dtype), [c, n, m]
