@@ -24,6 +24,12 @@ from cellkit_conformance.profiles import PROFILES
 GIVE_UP_AFTER = 3
 """Timeouts or crashes in a row after which the rest of a cell is not run any more."""
 
+STEP = "STR-03"
+"""The check that runs a single step: where not even that comes back, nothing else does."""
+
+WITHOUT_STEP = frozenset({"STR-01", "STR-02", "STR-04", "STR-07", "STR-08", "SER-02", "SER-11"})
+"""Requirements whose checks never call the cell."""
+
 FIND_TIMEOUT = 60.0
 """Seconds that importing a cell's module, or making the cell, may take; less than a check may."""
 
@@ -277,7 +283,7 @@ class Runner:
 
     def _run_unit(self, unit: Unit, process: Process | None) -> Process | None:
         """Run all checks of a unit and return the worker, if it lives."""
-        start, lost, kind = time.perf_counter(), 0, Outcome.PASS
+        start, lost, kind, no_step = time.perf_counter(), 0, Outcome.PASS, ""
         for number, identifier in enumerate(unit.ids):
             if time.monotonic() >= self._deadline:
                 reason = f"the budget of {self.plan.budget:g} s was spent"
@@ -286,6 +292,9 @@ class Runner:
             if lost >= GIVE_UP_AFTER:
                 self._give_up(unit, number, f"{lost} checks in a row ended in a timeout or crash")
                 break
+            if no_step and identifier not in WITHOUT_STEP:
+                self._skip(unit, identifier, no_step, Outcome.BLOCKED)
+                continue
             try:
                 if process is None:
                     process = self._start(unit.backend)
@@ -308,8 +317,32 @@ class Runner:
                     break
                 lost += 1
                 self._record(unit, self._lost(unit, identifier, gone))
+                if lost == 1 and identifier not in WITHOUT_STEP:
+                    no_step = self._try_step(unit, identifier, gone)
+                    unit.notes += [f"{no_step}: what calls it is not run"] if no_step else []
         unit.seconds = time.perf_counter() - start
         return self._part(unit, process)
+
+    def _try_step(self, unit: Unit, identifier: str, gone: WorkerGone) -> str:
+        """Say why no check that calls the cell can run, or "" where the trouble was another.
+
+        Args:
+            unit: The cell and the backend.
+            identifier: The check that was lost.
+            gone: How.
+        """
+        try:
+            if identifier != STEP:
+                process = self._start(unit.backend)
+                request = {"op": "check", "target": unit.cell, "id": STEP}
+                try:
+                    process.ask(request, min(self.plan.seconds, FIND_TIMEOUT))
+                finally:
+                    process.close()
+                return ""
+        except WorkerGone as again:
+            gone = again
+        return f"a single step of the cell does not come back: {gone.reason}"
 
     def _part(self, unit: Unit, process: Process | None) -> Process | None:
         """Take leave of a cell: what it has changed must not reach the next one."""
@@ -397,10 +430,14 @@ class Runner:
     def _give_up(self, unit: Unit, first: int, reason: str, why: Outcome = Outcome.NOT_RUN) -> None:
         """Say of the remaining checks that they were not run, and why."""
         for identifier in unit.ids[first:]:
-            denied = requirements()[identifier].denied_by(unit.traits) if unit.traits else None
-            outcome = Outcome.NOT_APPLICABLE if denied else why
-            text = one_line(reason)
-            self._record(unit, Result(unit.cell, unit.backend, identifier, outcome, text, reason))
+            self._skip(unit, identifier, reason, why)
+
+    def _skip(self, unit: Unit, identifier: str, reason: str, why: Outcome) -> None:
+        """Say of a check that it was not run, and why."""
+        denied = requirements()[identifier].denied_by(unit.traits) if unit.traits else None
+        outcome = Outcome.NOT_APPLICABLE if denied else why
+        text = one_line(reason)
+        self._record(unit, Result(unit.cell, unit.backend, identifier, outcome, text, reason))
 
     def _record(self, unit: Unit, result: Result) -> None:
         result.seed = self.plan.seed

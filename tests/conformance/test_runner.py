@@ -130,12 +130,40 @@ def test_a_cell_that_eats_memory_is_ended_before_the_machine_is(monkeypatch):
     assert "GB of memory" in report.results[0].message
 
 
-def test_a_hang_is_a_timeout_and_the_rest_runs():
-    report = run("Hangs", ids=["STR-03", "STR-07"], timeout=20.0)
-    assert [result.outcome for result in report.results] == [Outcome.TIMEOUT, Outcome.PASS]
+def test_a_hang_is_a_timeout_and_what_needs_no_call_runs(monkeypatch):
+    tried = []
+    monkeypatch.setattr(runner_module, "FIND_TIMEOUT", 20.0)
+    start = Runner._start
+    monkeypatch.setattr(Runner, "_start", lambda *args: tried.append(args) or start(*args))
+    report = run("Hangs", ids=["STR-03", "STR-07", "STR-09", "MSK"], timeout=20.0)
+    by_id = {result.requirement: result for result in report.results}
+    assert by_id["STR-03"].outcome is Outcome.TIMEOUT
+    assert by_id["STR-07"].outcome is Outcome.PASS
+    rest = [result for name, result in by_id.items() if name not in ("STR-03", "STR-07")]
+    assert {result.outcome for result in rest} <= {Outcome.BLOCKED, Outcome.NOT_APPLICABLE}
+    assert "a single step of the cell does not come back" in by_id["STR-09"].message
+    assert len(tried) == 2  # the second process was for STR-07
     assert "20 s" in report.results[0].message
     assert "time.sleep" in report.results[0].detail or "call" in report.results[0].detail
     assert report.exit_code == 1
+
+
+def test_what_hangs_in_long_runs_alone_goes_on_and_a_step_that_hangs_is_looked_for(monkeypatch):
+    monkeypatch.setattr(runner_module, "FIND_TIMEOUT", 8.0)
+    report = run("HangsInTraining", "Crashes", ids=["RNG-08", "RNG-01", "MSK-01"], timeout=8.0)
+    hangs, crashes = report.units
+    assert outcomes(hangs) == {
+        "RNG-01": Outcome.PASS,
+        "RNG-08": Outcome.TIMEOUT,
+        "MSK-01": Outcome.PASS,
+    }
+    assert list(outcomes(crashes).values()) == [Outcome.CRASH, Outcome.BLOCKED, Outcome.BLOCKED]
+    assert "a single step of the cell does not come back" in crashes.results[1].message
+
+
+def test_what_never_calls_the_cell_runs_where_it_would_crash():
+    report = run("Crashes", ids=sorted(runner_module.WITHOUT_STEP))
+    assert {result.outcome for result in report.results} <= {Outcome.PASS, Outcome.NOT_APPLICABLE}
 
 
 def test_a_backend_that_does_not_start_is_said_so():

@@ -126,6 +126,15 @@ class HangsInInit(Good):
             time.sleep(0.1)
 
 
+class HangsInTraining(Good):
+    """Never returns from a call in training."""
+
+    def call(self, inputs, states, training=False):
+        while training:
+            time.sleep(0.1)
+        return super().call(inputs, states)
+
+
 class Eats(Good):
     """Takes more and more memory, up to two gigabytes."""
 
