@@ -245,3 +245,19 @@ def test_the_gradient_has_a_gradient_with_masks():
         found.append([npy(g) for g in torch.autograd.grad((first**2).sum(), [x, *weights])])
     for loop, gated in zip(*found, strict=True):
         np.testing.assert_allclose(gated, loop, atol=TOLERANCE * max(1, np.abs(loop).max()))
+
+
+def test_a_step_is_learnt_once(monkeypatch):
+    from cellkit.engines import gated_torch
+
+    learnt, learn = [], gated_torch._learn
+
+    def counted(request):
+        learnt.append(request.training)
+        return learn(request)
+
+    monkeypatch.setattr(gated_torch, "_learn", counted)
+    layer = layer_of(("cifg_lstm", {"units": 4}))
+    for training in (False, True, False, True):
+        layer(data((BATCH, TIME, FEATURES)), training=training)
+    assert learnt == [False, True]

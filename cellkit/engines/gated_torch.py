@@ -109,17 +109,20 @@ def _known_step(request: Request) -> tuple[Any, str | None]:
     """Return what is known of a request's step, or None and why it can't be recorded."""
     # Everything that a step could depend on and a user could change between two calls.
     cell = request.cell
-    key = ("recorded", request.training, *map(id, vars(cell).values()))
-    key = (*key, request.states[0].dtype, request.states[0].device)
+    values, like = list(vars(cell).values()), request.states[0]
+    key = (request.training, like.dtype, like.device, *map(id, values))
     found = request.layer._holder.make("recorded", dict)
     if key not in found:
-        found.clear()
+        if len(found) > 3:
+            found.clear()
+        known, reason = None, None
         try:
-            found[key] = _learn(request), None
+            known = _learn(request)
         except Refused as refused:
-            found[key] = None, f"a step of {type(cell).__name__} {refused}"
-    result: tuple[Any, str | None] = found[key]
-    return result
+            reason = f"a step of {type(cell).__name__} {refused}"
+        found[key] = known, reason, values  # kept, so that no other object has one of their ids
+    known, reason, _ = found[key]
+    return known, reason
 
 
 def _learn(request: Request) -> _Known:

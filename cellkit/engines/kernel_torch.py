@@ -93,23 +93,31 @@ def _compacted(
 def _holding(x: Any, hold: Any, parameters: list[Any]) -> tuple[Any, list[Any]]:
     """Return inputs and weights of an LSTM whose gates hold c where `hold` says."""
     kernel, *rest = parameters
-    units = kernel.shape[0] // len(_HELD)
+    units = kernel.shape[1] // len(_HELD)
     drive = torch.tensor(_HELD, dtype=x.dtype, device=x.device) * _FAR
-    kernel = torch.cat([kernel, drive.repeat_interleave(units)[:, None]], 1)
+    kernel = torch.cat([kernel, drive.repeat_interleave(units)[None]])
     return torch.cat([x, hold[..., None].to(x.dtype)], -1), [kernel, *rest]
 
 
 def _parameters(weights: StandardWeights) -> list[Any]:
-    """Return the weights as PyTorch has them: transposed, the blocks in its order, two biases."""
+    """Return the kernels and two biases, as PyTorch has them."""
     kernel, recurrent = value_of(weights.kernel), value_of(weights.recurrent_kernel)
     biases = [value_of(b) for b in (weights.bias, weights.recurrent_bias)]
-    biases = [torch.zeros_like(kernel[0]) if b is None else b for b in biases]
-    order = _BLOCKS[weights.kind]
+    return [kernel, recurrent, *(torch.zeros_like(kernel[0]) if b is None else b for b in biases)]
+
+
+def _reordered(kind: str, arguments: Any) -> list[Any]:
+    """Exchange the blocks of all weights among the arguments for PyTorch's, or back for ours."""
+    order = _BLOCKS[kind]
     if order == tuple(range(len(order))):
-        return [kernel.t(), recurrent.t(), *biases]
-    every = (kernel, recurrent, *biases)
-    moved = [torch.cat([w.chunk(len(order), -1)[i] for i in order], -1) for w in every]
-    return [w.t() for w in moved]
+        return list(arguments)
+    others, weights = arguments[:-4], arguments[-4:]
+
+    def moved(w: Any) -> Any:
+        parts = w.chunk(len(order), -1)
+        return torch.cat([parts[i] for i in order], -1)
+
+    return [*others, *(None if w is None else moved(w) for w in weights)]
 
 
 def _kernel(kind: str, x: Any, states: Leaves, parameters: list[Any]) -> tuple[Any, ...]:
@@ -117,11 +125,12 @@ def _kernel(kind: str, x: Any, states: Leaves, parameters: list[Any]) -> tuple[A
     arguments = (x, *states, *parameters)
     if torch.is_grad_enabled() and any(a.requires_grad for a in arguments):
         return _Kernel.apply(kind, *arguments)
-    return _call(kind, *arguments)
+    return _call(kind, *_reordered(kind, arguments))
 
 
 def _call(kind: str, x: Any, *rest: Any) -> tuple[Any, ...]:
-    *states, w, u, b, c = rest
+    *states, kernel, recurrent, b, c = rest
+    w, u = kernel.t(), recurrent.t()
     hidden = [s[None] for s in states]
     options = (True, 1, 0.0, False, False, True)
     if kind == "lstm":
@@ -133,10 +142,10 @@ def _call(kind: str, x: Any, *rest: Any) -> tuple[Any, ...]:
 
 def _in_steps(kind: str, x: Any, *rest: Any) -> tuple[Any, ...]:
     """Return what `_call` returns, from operations that autograd can differentiate at will."""
-    *states, w, u, b, c = rest
+    *states, kernel, recurrent, b, c = rest
     outputs = []
-    for z in (x @ w.t() + b).unbind(1):
-        product, h = states[0] @ u.t() + c, states[0]
+    for z in (x @ kernel + b).unbind(1):
+        product, h = states[0] @ recurrent + c, states[0]
         if kind == "lstm":
             i, f, g, o = (z + product).chunk(4, -1)
             memory = f.sigmoid() * states[1] + i.sigmoid() * g.tanh()
@@ -154,25 +163,32 @@ class _Kernel(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kind: str, *arguments: Any) -> Any:
-        wanted = ctx.needs_input_grad[1:]
-        inner = [a.detach().requires_grad_(w) for a, w in zip(arguments, wanted, strict=True)]
-        with torch.enable_grad():
-            results = _call(kind, *inner)
         ctx.save_for_backward(*arguments)
-        ctx.kind, ctx.inner, ctx.results = kind, inner, results
-        return tuple(r.detach() for r in results)
+        ctx.kind, ctx.graph = kind, _graph(kind, arguments, ctx.needs_input_grad[1:])
+        return tuple(r.detach() for r in ctx.graph[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        wanted, again = ctx.needs_input_grad[1:], torch.is_grad_enabled()
-        arguments, results = ctx.inner, ctx.results
+        kind, wanted, again = ctx.kind, ctx.needs_input_grad[1:], torch.is_grad_enabled()
         if again:
             arguments = ctx.saved_tensors
-            results = _in_steps(ctx.kind, *arguments)
+            results = _in_steps(kind, *_reordered(kind, arguments))
+        else:
+            # The kernel's own graph is freed on the way, as PyTorch does: made anew if need be.
+            arguments, results = ctx.graph or _graph(kind, ctx.saved_tensors, wanted)
+            ctx.graph = None
         given = [a for a, w in zip(arguments, wanted, strict=True) if w]
         found = iter(
-            torch.autograd.grad(
-                results, given, gradients, retain_graph=True, create_graph=again, allow_unused=True
-            )
+            torch.autograd.grad(results, given, gradients, create_graph=again, allow_unused=True)
         )
-        return (None, *(next(found) if w else None for w in wanted))
+        grads = [next(found) if w else None for w in wanted]
+        return (None, *(grads if again else _reordered(kind, grads)))
+
+
+def _graph(kind: str, arguments: Any, wanted: Any) -> tuple[list[Any], Any]:
+    """Return leaves in PyTorch's order, and what the kernel makes of them, with its graph."""
+    with torch.no_grad():
+        moved = _reordered(kind, arguments)
+    leaves = [a.detach().requires_grad_(w) for a, w in zip(moved, wanted, strict=True)]
+    with torch.enable_grad():
+        return leaves, _call(kind, *leaves)

@@ -110,7 +110,7 @@ class Tape:
     outputs: list[Node]
     news: list[Node]
 
-    @property
+    @functools.cached_property
     def constants(self) -> list[Node]:
         """What differentiable values without rows the others are computed from."""
         found: dict[Node, None] = {}
