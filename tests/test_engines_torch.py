@@ -261,3 +261,25 @@ def test_a_step_is_learnt_once(monkeypatch):
     for training in (False, True, False, True):
         layer(data((BATCH, TIME, FEATURES)), training=training)
     assert learnt == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "bits"),
+    [("peephole_lstm", "mixed_float16", 11), ("mgu", "mixed_bfloat16", 8)],
+)
+def test_half_precision_rounds_no_more_than_in_the_loop(name, policy, bits):
+    cell = cellkit.create(name, units=4, dtype=policy)
+    layer = layer_of(cell, return_sequences=True, dtype=policy)
+    x = data((BATCH, TIME, FEATURES), dtype="float32")
+    # Each of six steps, forward and back, rounds some numbers to one part in 2 ** bits.
+    assert_equal(layer, "gated", x, mask=MASK, tolerance=16 * 2.0**-bits)
+
+
+def test_a_step_that_computes_in_two_dtypes_is_left_to_the_loop():
+    # Its norms are those of float32, whatever the policy.
+    layer = cellkit.RNN(cellkit.create("layer_norm_lstm", units=4, dtype="mixed_float16"))
+    layer.dtype_policy = keras.dtype_policies.get("mixed_float16")
+    layer(data((BATCH, TIME, FEATURES), dtype="float32"), training=True)
+    report = layer.engine_report()
+    assert report.engine in ("projected", "loop")
+    assert "dtype" in report.reasons["gated"]
