@@ -392,7 +392,8 @@ class Runner:
                 unit.problem = shorten(f"{said}: {gone.reason}\n{gone.tail}")
                 return Outcome(gone.kind)
             if answer["event"] == "error":
-                unit.problem = answer["reason"]
+                own = "Received:" in answer["reason"]  # it says what to do
+                unit.problem = answer["reason"] + ("" if own else f"\n{said}\n{answer['trace']}")
                 return Outcome.ERROR
         unit.traits, unit.notes = answer["traits"], answer["notes"]
         return Outcome.PASS

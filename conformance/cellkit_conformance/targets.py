@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -55,12 +54,20 @@ class Target:
         return self.cls(**kwargs)
 
     def try_to_make(self) -> None:
-        """Make a cell of the first case, so that one that hangs or crashes then is known at once.
+        """Make a cell of every case, so that one that hangs or crashes then is known at once.
 
-        What it raises is of no interest: every check tells.
+        Raises:
+            Exception: What the cell raised in all cases; where it can be made in one, the checks of
+                the others tell.
         """
-        with contextlib.suppress(Exception):
-            self.make(next(iter(self.cases.values())))
+        errors: list[Exception] = []
+        for kwargs in self.cases.values():
+            try:
+                self.make(kwargs)
+            except Exception as error:  # noqa: BLE001 (whatever a cell raises)
+                errors.append(error)
+        if len(errors) == len(self.cases):
+            raise errors[0]
 
 
 def resolve(name: str) -> Target:

@@ -55,9 +55,12 @@ def test_a_crash_is_a_result_and_the_rest_runs(troubled):
     assert "exit code 17" in troubled["Crashes"].results[1].message
 
 
-def test_a_cell_that_cannot_be_made_is_an_error_of_every_check(troubled):
-    assert set(outcomes(troubled["RaisesInInit"]).values()) == {Outcome.ERROR}
-    assert "no such file: weights.bin" in troubled["RaisesInInit"].results[0].message
+def test_a_cell_that_cannot_be_made_is_reported_once(troubled):
+    first, *others = troubled["RaisesInInit"].results
+    assert first.outcome is Outcome.ERROR
+    assert first.message == "OSError: no such file: weights.bin"
+    assert "its `__init__`" in first.detail and "troublemakers.py" in first.detail
+    assert {result.outcome for result in others} == {Outcome.BLOCKED}
 
 
 def test_megabytes_are_cut(troubled):
