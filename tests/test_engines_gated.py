@@ -37,6 +37,17 @@ def test_a_step_of_any_kind(cell):
     assert_equal(layer, "gated", x, initial(layer), mask=MASK, training=True)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="of JAX alone")
+@pytest.mark.parametrize("ahead", [0, 10**9])
+def test_steps_are_fetched_ahead_or_not(ahead, monkeypatch):
+    from cellkit.engines import gated_jax
+
+    monkeypatch.setattr(gated_jax, "AHEAD", ahead)
+    layer = layer_of(("peephole_lstm", {"units": 4}), return_sequences=True, go_backwards=True)
+    x = data((BATCH, TIME, FEATURES))
+    assert_equal(layer, "gated", x, initial(layer), mask=MASK, training=True)
+
+
 class Twice(cellkit.Cell):
     """Two products in a row, one of them with a weight that is used otherwise as well."""
 

@@ -8,6 +8,7 @@ for every cell of cellkit whose step is a function of its inputs, states and wei
 
 What a step reads of a stacked array is fetched one step ahead. Otherwise XLA fuses the fetch with
 the slicing of the gates and everything after it, into loops that it does not vectorise on a CPU.
+Small steps are not worth the copy.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from cellkit.engines.projected import project
 if TYPE_CHECKING:
     from cellkit.engines import Request
     from cellkit.loops import Leaves
+
+AHEAD = 8192
+"""Numbers that a step must read of stacked arrays to have them fetched one step ahead."""
 
 
 def why_not(request: Request) -> str | None:
@@ -233,8 +237,11 @@ def _rows(x: Any) -> Any:
 
 
 def _scan(body: Any, carry: Any, xs: Any, reverse: bool, unroll: int) -> tuple[Any, Any]:
-    """Run `lax.scan`, each step's part of `xs` fetched one step ahead."""
-    length = jax.tree.leaves(xs)[0].shape[0]
+    """Run `lax.scan`, each step's part of `xs` fetched one step ahead if it is large."""
+    leaves = jax.tree.leaves(xs)
+    length = leaves[0].shape[0]
+    if sum(x.size for x in leaves) < AHEAD * length:
+        return jax.lax.scan(body, carry, xs, reverse=reverse, unroll=unroll)
     step = -1 if reverse else 1
     first = jax.tree.map(lambda x: x[-1 if reverse else 0], xs)
 
