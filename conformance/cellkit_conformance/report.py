@@ -125,24 +125,31 @@ class Report:
     def verdict(self) -> str:
         """One sentence that says how the run ended."""
         counts = self.counts()
-        tail = f"{self.ran} checks ran, {counts[Outcome.NOT_APPLICABLE]} do not apply"
-        for outcome, said in (
-            (Outcome.NOT_RUN, "were not run"),
-            (Outcome.BLOCKED, "were blocked by an earlier failure"),
-            (Outcome.EXPECTED, "failed as expected"),
-            (Outcome.BACKEND_DEFECT, "are defects of a backend"),
+        tail = _count(self.ran, "check ran", "checks ran")
+        for outcome, one, more in (
+            (Outcome.NOT_APPLICABLE, "does not apply", "do not apply"),
+            (Outcome.NOT_RUN, "was not run", "were not run"),
+            (
+                Outcome.BLOCKED,
+                "was blocked by an earlier failure",
+                "were blocked by an earlier failure",
+            ),
+            (Outcome.EXPECTED, "failed as expected", "failed as expected"),
+            (Outcome.BACKEND_DEFECT, "is a defect of a backend", "are defects of a backend"),
         ):
             if counts[outcome]:
-                tail += f", {counts[outcome]} {said}"
+                tail += f", {_count(counts[outcome], one, more)}"
         if self.exit_code == EXIT_FAILED:
             return f"NOT conformant: {len(self.bad)} broken; {tail}."
         if self.exit_code == EXIT_STALE:
-            return f"Stale: {counts[Outcome.STALE]} expected failure(s) no longer fail; {tail}."
+            one, more = "expected failure passes now", "expected failures pass now"
+            return f"Stale: {_count(counts[Outcome.STALE], one, more)}; {tail}."
         if self.exit_code == EXIT_INCOMPLETE:
             return f"Incomplete: nothing broken, but {tail}."
         if self.exit_code == EXIT_BACKEND:
             return f"No defect of a cell: {tail}."
-        extra = f" {len(self.bad)} should-requirement(s) broken;" if self.bad else ""
+        one, more = "should-requirement broken", "should-requirements broken"
+        extra = f" {_count(len(self.bad), one, more)};" if self.bad else ""
         return f"Conformant:{extra} {tail}."
 
     @property
@@ -273,3 +280,8 @@ def _xml(text: str) -> str:
 
 def _is_must(result: Result) -> bool:
     return requirements()[result.requirement].level == "must"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    """Put a number before the words that go with it."""
+    return f"{number} {one if number == 1 else more}"

@@ -128,9 +128,11 @@ def loads_where_nothing_was_imported(ctx: Context) -> None:
                 try:
                     loaded = keras.models.load_model(path)
                 except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
+                    # Keras puts the reason behind advice and the whole config of the model.
+                    reason = str(error).rpartition("Exception encountered: ")[2]
                     ctx.fail(
                         "the model does not load where the cell's module was not imported: "
-                        f"{type(error).__name__}: {str(error)[:300]}"
+                        f"{type(error).__name__}: {reason[:300]}"
                     )
                 got = loaded(map_trees(backend.to_tensor, inputs))
             got = leaves(backend.to_numpy(got))
