@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from cellkit_conformance import conformance_tests
+from cellkit_conformance import conformance_tests, pytest_integration
 
 BACKEND = keras.backend.backend()
 FILE = Path(__file__).with_name("troublemakers.py")
@@ -45,6 +45,26 @@ def test_what_needs_two_devices_runs_in_a_process_of_its_own():
     broken = conformance_tests(f"{FILE}:Good", profile="standard", layer=one_device)
     with pytest.raises(pytest.fail.Exception, match="a result is on .*the input on"):
         broken("DEV-04")
+
+
+class Stranger:
+    """Stands for a process that knows nothing of the cell."""
+
+    def __init__(self, *args):
+        self.asked = args
+
+    def ask(self, request, timeout):
+        return {"event": "error", "reason": "No module named 'lab'"}
+
+    def close(self):
+        self.asked = ()
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch makes no two devices of one processor")
+def test_where_the_other_process_does_not_know_the_cell_the_skip_says_so(monkeypatch):
+    monkeypatch.setattr(pytest_integration, "Process", Stranger)
+    with pytest.raises(pytest.skip.Exception, match="not run: .*named 'lab'.*`cellkit conform`"):
+        conformance_tests(f"{FILE}:Good", profile="standard")("DEV-01")
 
 
 def test_bad_arguments():
