@@ -213,7 +213,8 @@ class RNN(keras.layers.RNN):
     ) -> Any:
         """Check and convert the arguments, then run the layer; see the class for them."""
         sequences = np.asarray(sequences) if is_numbers(sequences) else sequences
-        given = keras.tree.flatten((sequences, initial_state, mask, lengths, constants))
+        given = [sequences, initial_state, mask, lengths, constants]
+        given = keras.tree.flatten([x for x in given if x is not None])
         symbolic = any(isinstance(x, keras.KerasTensor) for x in given)
         implicit = [compat.keras_mask(x) for x in keras.tree.flatten(sequences)]
         convert = keras.tree.map_structure
@@ -576,8 +577,7 @@ class RNN(keras.layers.RNN):
         padding.
         """
         out = merge_masks(sequences, mask, [], None) if self.return_sequences else None
-        form = self._output_form()
-        leaves = self._holder.make("output_form", lambda: form).count
+        leaves = self._holder.make("output_form", self._output_form).count
         output = [out] * leaves
         if self.return_state:
             output = output + [None] * len(self.runner.layout.specs)

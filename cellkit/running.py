@@ -106,6 +106,9 @@ class Layout:
         Raises:
             ValueError: If the structure does not fit.
         """
+        if self.flat and type(given) is list and len(given) == len(self.specs):
+            if all(keras.ops.is_tensor(x) for x in given):
+                return list(given)  # at every step of a stream: no walk through structures
         try:
             return keras.tree.flatten(match(self.structure, given))
         except Mismatch:
