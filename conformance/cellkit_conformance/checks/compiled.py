@@ -139,12 +139,13 @@ def _counting(cls: type) -> type:
 @check("DEV-01")
 def devices_agree(ctx: Context) -> None:
     """Run outputs, states and gradients on every device, and compare with the first."""
+    others = _other_devices()
     for subject in itertools.islice(ctx.cases(), 1):
         inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
         want = subject.run(subject.layer(**SEQUENCES), inputs)
         slopes = gradients(subject, inputs, None)
         weights = subject.layer(**SEQUENCES).get_weights()
-        for device in _other_devices():
+        for device in others:
             with keras.device(device):
                 twin = Subject(ctx.target, subject.case, ctx.layer)
                 layer = twin.layer(**SEQUENCES)
@@ -166,9 +167,10 @@ def devices_agree(ctx: Context) -> None:
 @check("DEV-04")
 def results_stay_on_the_device(ctx: Context) -> None:
     """Ask where outputs and states live."""
+    others = _other_devices()
     for subject in itertools.islice(ctx.cases(), 1):
         inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
-        for device in _other_devices():
+        for device in others:
             with keras.device(device):
                 twin = Subject(ctx.target, subject.case, ctx.layer)
                 layer = twin.layer(**SEQUENCES)
