@@ -202,6 +202,8 @@ def choose(request: Request) -> tuple[str, dict[str, str]]:
 def _why_not_unasked(name: str, request: Request) -> str | None:
     """Return why an engine that may well apply is used only where a layer names it, or None."""
     if _backend == "torch":
+        if all(x.shape[1] == 1 for x in keras.tree.flatten(request.inputs)):
+            return "for a single step the plain loop has the least to set up"
         return None
     if name == "projected":
         # Compilers move the projection of the inputs as they like; measured, most cells were slower
