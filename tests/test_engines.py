@@ -424,6 +424,23 @@ def test_remat_changes_no_number(engine, cell, options, remat):
         np.testing.assert_allclose(have[name], value, atol=TOLERANCE * scale, err_msg=name)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="the other backends differentiate no other way")
+def test_remat_has_the_gradient_of_the_values_of_a_stateless_call():
+    layer = layer_of(("lstm", {"units": 4}), engine="loop")
+    x = keras.ops.convert_to_tensor(data((BATCH, TIME, FEATURES)))
+    found = []
+    for layer.remat in (False, 2):
+        values = [(2 * v.value.detach()).requires_grad_() for v in layer.cell.trainable_variables]
+        pairs = list(zip(layer.cell.trainable_variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=pairs):
+            total = sum(keras.ops.sum(y) for y in keras.tree.flatten(layer(x)))
+        total.backward()
+        found.append([npy(value.grad) for value in values])
+    for have, want in zip(*found, strict=True):
+        assert np.any(want)
+        np.testing.assert_allclose(have, want, atol=TOLERANCE * max(1.0, np.abs(want).max()))
+
+
 @pytest.mark.parametrize("remat", [False, 2])
 def test_a_truncated_gradient_reaches_back_to_the_start_of_its_block(remat):
     layer = layer_of(("gru", {"units": 4}), engine="loop", remat=remat)

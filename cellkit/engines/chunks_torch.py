@@ -114,7 +114,8 @@ class _Chunk:
     def run(self) -> tuple[Leaves, Any, Leaves]:
         """Run the chunk, its gradient being a second run."""
         leaves = keras.tree.flatten(self.structure)
-        values = [compat.raw_value(v) for v in self.variables]
+        with Recorder() as scope:  # values of an enclosing stateless call, if there is one
+            values = [compat.raw_value(v, scope) for v in self.variables]
         loss, *results = _Again.apply(self, *leaves, *values)
         if self.has_losses:
             self.request.layer.add_loss(loss)
@@ -124,7 +125,9 @@ class _Chunk:
         """Compute the chunk."""
         with Recorder() as recorder:
             result = self.engine.run(self.request)
-        self.starts = [(v, compat.raw_value(v).clone()) for v in recorder.written.values()]
+        with Recorder() as scope:
+            written = recorder.written.values()
+            self.starts = [(v, compat.raw_value(v, scope).clone()) for v in written]
         for variable in recorder.written.values():
             variable.assign(recorder.get_current_value(variable))
         self.has_losses = bool(recorder.losses)

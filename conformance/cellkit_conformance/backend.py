@@ -25,11 +25,13 @@ class Gradients:
         inputs: By path of the input leaf.
         states: By path of the initial state leaf; empty where none was passed.
         weights: By path of the trainable variable.
+        result: What the layer returned on the way, as the backend's tensors.
     """
 
     inputs: Mapping[str, np.ndarray | None]
     states: Mapping[str, np.ndarray | None]
     weights: Mapping[str, np.ndarray | None]
+    result: Any = None
 
     def items(self) -> list[tuple[str, np.ndarray | None]]:
         """List all gradients with a name that says what they belong to."""
@@ -70,6 +72,7 @@ def differentiate(
     mask: Any = None,
     training: bool = False,
     compiled: dict[Any, Any] | None = None,
+    graph: bool = False,
 ) -> Gradients:
     """Differentiate a scalar of what a layer returns.
 
@@ -83,6 +86,7 @@ def differentiate(
         training: Passed to the layer.
         compiled: Where JAX keeps its compiled functions from call to call; a function is found by
             the layer, the loss and the presence of states and mask.
+        graph: Whether TensorFlow runs it in a graph.
 
     Returns:
         The gradients with respect to every floating input, initial state and trainable weight.
@@ -92,9 +96,11 @@ def differentiate(
         "torch": _differentiate_torch,
         "jax": _differentiate_jax,
     }[keras.backend.backend()]
+    if graph and keras.backend.backend() == "tensorflow":
+        call = _in_graph(call)
     names = [variable.path for variable in layer.trainable_variables]
     mask = None if mask is None else to_tensor(mask)
-    g_inputs, g_states, g_weights = call(
+    (g_inputs, g_states, g_weights), result = call(
         layer,
         loss,
         map_trees(to_tensor, inputs),
@@ -109,6 +115,7 @@ def differentiate(
         {k: None if g is None else _leaf_to_numpy(g) for k, g in g_inputs.items()},
         {k: None if g is None else _leaf_to_numpy(g) for k, g in g_states.items()},
         dict(zip(names, g_weights, strict=True)),
+        result,
     )
 
 
@@ -156,8 +163,24 @@ def _differentiate_tensorflow(layer, loss, inputs, states, counts, mask, trainin
     with tf.GradientTape() as tape:
         for leaf in (*of_inputs.values(), *of_states.values()):
             tape.watch(leaf)
-        value = loss(call_layer(layer, inputs, states, mask, training), counts)
-    return _densify(tf, tape.gradient(value, (of_inputs, of_states, weights)))
+        result = call_layer(layer, inputs, states, mask, training)
+        value = loss(result, counts)
+    return _densify(tf, tape.gradient(value, (of_inputs, of_states, weights))), result
+
+
+def _in_graph(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of `differentiate` run in a graph of TensorFlow."""
+    import tensorflow as tf
+
+    def run(layer, loss, inputs, states, counts, mask, training, compiled):
+        def graph(x, s, c, m):
+            return call(layer, loss, x, s, c, m, training, compiled)
+
+        # Called at once, TensorFlow would take all of these for one that it traces too often.
+        data = inputs, states, counts, mask
+        return tf.function(graph, autograph=False).get_concrete_function(*data)(*data)
+
+    return run
 
 
 def _densify(tf: Any, gradients: Any) -> Any:
@@ -184,11 +207,12 @@ def _differentiate_torch(layer, loss, inputs, states, counts, mask, training, co
     targets = [*of_inputs.values(), *of_states.values(), *weights]
     found = list(torch.autograd.grad(loss(result, counts), targets, allow_unused=True))
     first, second = len(of_inputs), len(of_inputs) + len(of_states)
-    return (
+    gradients = (
         dict(zip(of_inputs, found[:first], strict=True)),
         dict(zip(of_states, found[first:second], strict=True)),
         found[second:],
     )
+    return gradients, map_trees(lambda leaf: leaf.detach(), list(result))
 
 
 def _differentiate_jax(layer, loss, inputs, states, counts, mask, training, compiled):
@@ -203,9 +227,9 @@ def _differentiate_jax(layer, loss, inputs, states, counts, mask, training, comp
             given = {"initial_state": states, "mask": mask, "training": training}
             given = {name: entry for name, entry in given.items() if entry is not None}
             result, _ = layer.stateless_call(weights, others, inputs, **given)
-            return loss(result, counts)
+            return loss(result, counts), result
 
-        functions[key] = jax.jit(jax.grad(value, argnums=(0, 1, 2)))
+        functions[key] = jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True))
     weights = [variable.value for variable in layer.trainable_variables]
     others = [variable.value for variable in layer.non_trainable_variables]
     return functions[key](

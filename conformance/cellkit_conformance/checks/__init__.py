@@ -22,6 +22,7 @@ MODULES = (
     "masking",
     "poison",
     "gradients",
+    "engines",
     "randomness",
     "serialization",
     "dtypes",

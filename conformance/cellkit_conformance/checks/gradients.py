@@ -29,6 +29,7 @@ def gradients(
     training: bool = False,
     layer: Any = None,
     anew: bool = False,
+    graph: bool = False,
 ) -> backend.Gradients:
     """Differentiate a fixed random projection of what the layer returns.
 
@@ -38,10 +39,12 @@ def gradients(
         states: Initial states, or None.
         mask: (B, T), or None.
         which: "all" for all outputs and states, "outputs" for all outputs, "last" for the last
-            output and the final states: the output of a cell need not read its states.
+            output and the final states: the output of a cell need not read its states. "states"
+            for the final states alone.
         training: The training flag.
         layer: Another layer of the subject's than the plain one.
         anew: Whether to trace anew where a compiled function is at hand.
+        graph: Whether TensorFlow runs it in a graph, as JAX always does.
     """
     layer = subject.layer(**SEQUENCES) if layer is None else layer
     if not layer.built:
@@ -58,6 +61,7 @@ def gradients(
         mask=mask,
         training=training,
         compiled=None if anew else subject.compiled,
+        graph=graph,
     )
 
 
@@ -71,6 +75,8 @@ def _counts(time: int, which: str) -> np.ndarray:
         counts[time] = 0.0
     if which == "last":
         counts[: time - 1] = 0.0
+    if which == "states":
+        counts[:time] = 0.0
     return counts
 
 

@@ -16,9 +16,10 @@ from typing import Any
 import keras
 
 import cellkit
+from cellkit_classic import LSTMCell
 from cellkit_conformance.canaries import CANARIES, NestedCanary, PlainCanary
 from cellkit_conformance.judge import Judge
-from cellkit_conformance.mutants import cells, layers
+from cellkit_conformance.mutants import cells, engines, layers
 from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.places import NEEDS_TWO
 from cellkit_conformance.profiles import Profile
@@ -264,5 +265,14 @@ MUTANTS = (
     _layer(layers.WrongSymbolicShape, "CMP-08"),
     _layer(layers.OtherErrors, "ERR-01", "ERR-02"),
     _layer(layers.BreaksOnError, "ERR-03"),
+    _layer(engines.EngineFillsGaps, "DEV-02", cell=LSTMCell),
+    _layer(engines.EngineHalves, "DEV-02", cell=LSTMCell),
+    _layer(engines.EngineInSilence, "DEV-03", cell=LSTMCell),
+    _layer(engines.EngineWithoutReasons, "DEV-03", cell=LSTMCell),
+    _layer(engines.RematHalves, "GRD-12", cell=LSTMCell),
+    _layer(engines.RematForgetsMask, "GRD-12", cell=LSTMCell),
+    _layer(engines.NeverTruncates, "GRD-13", cell=LSTMCell),
+    _layer(engines.TruncatesEarly, "GRD-13", cell=LSTMCell),
+    _layer(engines.TruncatesOutputs, "GRD-13", cell=LSTMCell),
     _layer(keras.layers.RNN, "MSK-09", "SEQ-04", raises=True),
 )
