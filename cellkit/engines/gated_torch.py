@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # By how much a program may differ from the cell's own step, by dtype.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2**-7, torch.bfloat16: 2**-4}
 
+_DTYPES = "has tensors of several dtypes, or of one that is no real number"
+
 
 def why_not(request: Request) -> str | None:
     """Return why a step can't be recorded, or None; see `cellkit.engines`."""
@@ -107,22 +109,17 @@ class _Known:
 
 def _known_step(request: Request) -> tuple[Any, str | None]:
     """Return what is known of a request's step, or None and why it can't be recorded."""
-    # Everything that a step could depend on and a user could change between two calls.
-    cell = request.cell
-    values, like = list(vars(cell).values()), request.states[0]
-    key = (request.training, like.dtype, like.device, *map(id, values))
-    found = request.layer._holder.make("recorded", dict)
-    if key not in found:
-        if len(found) > 3:
-            found.clear()
-        known, reason = None, None
+    like = request.states[0]
+
+    def learn() -> tuple[Any, str | None]:
         try:
-            known = _learn(request)
+            return _learn(request), None
         except Refused as refused:
-            reason = f"a step of {type(cell).__name__} {refused}"
-        found[key] = known, reason, values  # kept, so that no other object has one of their ids
-    known, reason, _ = found[key]
-    return known, reason
+            return None, f"a step of {type(request.cell).__name__} {refused}"
+
+    known: tuple[Any, str | None]
+    known = steps.remember(request, "recorded", (like.dtype, like.device), learn)
+    return known
 
 
 def _learn(request: Request) -> _Known:
@@ -131,15 +128,18 @@ def _learn(request: Request) -> _Known:
     variables = list({id(v): v for v in (*plan.kernels, *plan.others)}.values())
     tensors = [*request.states, *(value_of(v) for v in variables)]
     dtype = request.states[0].dtype
-    taken = {n for x in (*keras.tree.flatten(request.inputs), *tensors) for n in x.shape}
+    given = keras.tree.flatten(request.inputs)
+    if dtype not in _TOLERANCE or any(t.dtype != dtype for t in (*tensors, *given)):
+        raise Refused(_DTYPES)
+    taken = {n for x in (*given, *tensors) for n in x.shape}
     draw = _Numbers(next(n for n in itertools.count(7) if n not in taken), request.states[0])
     request = dataclasses.replace(request, scope=SequenceScope(draw.rows))
     with torch.no_grad(), Recorder():
         x = keras.tree.map_structure(lambda x: draw(x.shape[2:]), request.inputs)
         projected = cell.prepare(x, False)
         leaves = keras.tree.flatten(projected)
-        if dtype not in _TOLERANCE or any(t.dtype != dtype for t in (*tensors, *leaves)):
-            raise Refused("has tensors of several dtypes, or of one that is no real number")
+        if any(t.dtype != dtype for t in leaves):
+            raise Refused(_DTYPES)
         step = _Step(request, plan, projected, variables)
         inputs = [draw(x.shape[1:]) for x in leaves]
         states = [draw(s.shape[1:]) for s in request.states]

@@ -59,10 +59,28 @@ class Plan:
 
 def plan_of(request: Request) -> Plan:
     """Return what a step of this request does."""
-    # Everything that a step could depend on and a user could change between two calls.
-    key = ("step", request.training, *map(id, vars(request.cell).values()))
-    plan: Plan = request.layer._holder.make(key, lambda: _explore(request))
+    plan: Plan = remember(request, "plans", (), lambda: _explore(request))
     return plan
+
+
+def remember(request: Request, name: str, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """Return what `make` finds out about a request's step, once while the cell stays as it is.
+
+    Args:
+        request: The run.
+        name: Under which the layer keeps it.
+        key: What it depends on beside the cell and the training flag.
+        make: Finds it out.
+    """
+    # Everything that a step could depend on and a user could change between two calls.
+    values = list(vars(request.cell).values())
+    full = (request.training, *key, *map(id, values))
+    kept = request.layer._holder.make(name, dict)
+    if full not in kept:
+        if len(kept) > 7:
+            kept.clear()
+        kept[full] = make(), values  # kept too, so that no other object gets one of their ids
+    return kept[full][0]
 
 
 def _explore(request: Request) -> Plan:

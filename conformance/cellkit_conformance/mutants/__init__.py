@@ -16,7 +16,6 @@ from typing import Any
 import keras
 
 import cellkit
-from cellkit_classic import LSTMCell
 from cellkit_conformance.canaries import CANARIES, NestedCanary, PlainCanary
 from cellkit_conformance.judge import Judge
 from cellkit_conformance.mutants import cells, engines, layers
@@ -129,6 +128,10 @@ class Mutant:
             alone = result.requirement in NEEDS_TWO and "one device" in result.message
             return alone or result.requirement in NOT_HERE[backend]
         return result.outcome in ({Outcome.FAIL, Outcome.ERROR} if self.raises else {Outcome.FAIL})
+
+
+LSTM = cellkit.get("lstm")[0]
+"""A cell to which fast paths apply, which no canary is."""
 
 
 def _cell(broken: Any, *kills: str) -> Mutant:
@@ -265,14 +268,14 @@ MUTANTS = (
     _layer(layers.WrongSymbolicShape, "CMP-08"),
     _layer(layers.OtherErrors, "ERR-01", "ERR-02"),
     _layer(layers.BreaksOnError, "ERR-03"),
-    _layer(engines.EngineFillsGaps, "DEV-02", cell=LSTMCell),
-    _layer(engines.EngineHalves, "DEV-02", cell=LSTMCell),
-    _layer(engines.EngineInSilence, "DEV-03", cell=LSTMCell),
-    _layer(engines.EngineWithoutReasons, "DEV-03", cell=LSTMCell),
-    _layer(engines.RematHalves, "GRD-12", cell=LSTMCell),
-    _layer(engines.RematForgetsMask, "GRD-12", cell=LSTMCell),
-    _layer(engines.NeverTruncates, "GRD-13", cell=LSTMCell),
-    _layer(engines.TruncatesEarly, "GRD-13", cell=LSTMCell),
-    _layer(engines.TruncatesOutputs, "GRD-13", cell=LSTMCell),
+    _layer(engines.EngineFillsGaps, "DEV-02", cell=LSTM),
+    _layer(engines.EngineHalves, "DEV-02", cell=LSTM),
+    _layer(engines.EngineInSilence, "DEV-03", cell=LSTM),
+    _layer(engines.EngineWithoutReasons, "DEV-03", cell=LSTM),
+    _layer(engines.RematHalves, "GRD-12", cell=LSTM),
+    _layer(engines.RematForgetsMask, "GRD-12", cell=LSTM),
+    _layer(engines.NeverTruncates, "GRD-13", cell=LSTM),
+    _layer(engines.TruncatesEarly, "GRD-13", cell=LSTM),
+    _layer(engines.TruncatesOutputs, "GRD-13", cell=LSTM),
     _layer(keras.layers.RNN, "MSK-09", "SEQ-04", raises=True),
 )
