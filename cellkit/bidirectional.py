@@ -13,7 +13,7 @@ from cellkit._math import to_tensor
 from cellkit.checks import check_inputs, merge_masks, validate_mask
 from cellkit.copying import copy_layer
 from cellkit.rnn import RNN
-from cellkit.running import Holder, flatten_shapes, map_shapes, pack_like_shapes
+from cellkit.running import Holder, as_written, flatten_shapes, map_shapes, pack_like_shapes
 from cellkit.structure import describe_shapes
 
 __all__ = ["Bidirectional"]
@@ -177,6 +177,7 @@ class Bidirectional(keras.layers.Bidirectional):
 
     # Calling ------------------------------------------------------------------------------------
 
+    @as_written
     def __call__(
         self,
         sequences: Any,

@@ -20,6 +20,7 @@ from cellkit.registry import import_plugins
 from cellkit.running import (
     CellRunner,
     Holder,
+    as_written,
     build_cell,
     check_cell,
     flatten_shapes,
@@ -201,6 +202,7 @@ class RNN(keras.layers.RNN):
 
     # Calling ------------------------------------------------------------------------------------
 
+    @as_written
     def __call__(
         self,
         sequences: Any,
@@ -329,6 +331,7 @@ class RNN(keras.layers.RNN):
         """
         return engines.report(self)
 
+    @as_written
     def step(self, inputs: Any, states: Any = None, training: bool = False) -> tuple[Any, Any]:
         """Run one time step of a stream.
 

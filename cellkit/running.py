@@ -27,6 +27,19 @@ from cellkit.structure import (
 )
 
 
+def as_written(method: Any) -> Any:
+    """Keep TensorFlow's AutoGraph from rewriting a layer's method, and the cells below it.
+
+    It leaves Keras' own layers alone, so that no cell in `keras.layers.RNN` is rewritten either. To
+    rewrite what a call of a layer runs through takes seconds, once per process.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return method
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(method)
+
+
 class Holder:
     """What an object computes once and keeps: never saved, never copied, never tracked."""
 

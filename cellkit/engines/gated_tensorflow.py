@@ -188,7 +188,9 @@ class _Sequence:
         d_kernels = []
         for kernel, at, i in zip(kernels, graph.factors, graph.d_products, strict=True):
             factors[at] = kept[at].stack() if at not in factors else factors[at]
-            rows, d_rows = (tf.reshape(v, [-1, v.shape[-1]]) for v in (factors[at], d_steps[i]))
+            # By the kernel's shape: what a step makes of its own shapes may be unknown.
+            rows = tf.reshape(factors[at], [-1, kernel.shape[0]])
+            d_rows = tf.reshape(d_steps[i], [-1, kernel.shape[1]])
             d_kernels.append(tf.cast(tf.matmul(rows, d_rows, transpose_a=True), kernel.dtype))
         return [*d_kernels, *d_others, *(d_steps[i] for i in graph.d_inputs), *d_states]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import mmap
 import os
@@ -102,13 +103,14 @@ class Server:
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
+        self.place = options["place"]
+        self.backend, self.device = backend_of(self.place), device_of(self.place)
+        import_keras(self.backend)
         import keras
 
         from cellkit_conformance import checks, footprint
         from cellkit_conformance.profiles import PROFILES
 
-        self.place = options["place"]
-        self.backend, self.device = backend_of(self.place), device_of(self.place)
         if keras.backend.backend() != self.backend:
             raise RuntimeError(f"Keras runs on {keras.backend.backend()}, not on {self.backend}")
         divide_processor(self.backend)
@@ -218,6 +220,18 @@ class Server:
             if self.backend != "tensorflow":
                 sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
         return self.found[name]
+
+
+def import_keras(backend: str) -> None:
+    """Import Keras without what it takes for its plots and for other backends, where installed.
+
+    That is a second or more of every start. What a cell's module imports it finds as ever.
+    """
+    others = {"matplotlib", "jax", "torch", "tensorflow"} - {backend, *sys.modules}
+    sys.modules.update(dict.fromkeys(others))
+    importlib.import_module("keras")
+    for name in others:
+        del sys.modules[name]
 
 
 def divide_processor(backend: str) -> None:
