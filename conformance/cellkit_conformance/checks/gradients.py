@@ -118,17 +118,29 @@ def _cosines(shape: tuple[int, ...], number: int) -> np.ndarray:
     return np.cos(angles).reshape(shape)
 
 
+def _of_drawn_weights(ctx: Context, subject: Subject, seed: int) -> backend.Gradients:
+    """Give the gradients for some weights: from the cell's own initial states for the first.
+
+    Those may be learned; others reach what a slow part of a cell does at its first step alone.
+    """
+    subject.set_weights(seed)
+    key = ("of drawn weights", ctx.seed, seed)
+    if key not in subject.compiled:
+        example = Example(3, 5, seed=ctx.seed + seed, weights=seed, initial_state=seed > 0)
+        data = subject.inputs(example), subject.states(example)
+        subject.compiled[key] = gradients(subject, *data), subject.calls.pop()
+    found, call = subject.compiled[key]
+    subject.calls.append(call)
+    return found
+
+
 @check("GRD-03")
 def every_weight_learns(ctx: Context) -> None:
     """Look for weights without a gradient."""
     for subject in ctx.cases():
         seen: dict[str, bool] = {}
         for seed in range(3):
-            subject.set_weights(seed)
-            # From the cell's own initial states, which may be learned, and from others, which
-            # reach what a slow part of a cell does at its first step alone.
-            example = Example(3, 5, seed=ctx.seed + seed, weights=seed, initial_state=seed > 0)
-            found = gradients(subject, subject.inputs(example), subject.states(example))
+            found = _of_drawn_weights(ctx, subject, seed)
             ctx.examples += 1
             for name, gradient in found.weights.items():
                 learns = gradient is not None and bool(np.any(gradient))
@@ -143,10 +155,7 @@ def no_dead_inputs(ctx: Context) -> None:
     for subject in ctx.cases():
         alive: dict[str, np.ndarray] = {}
         for seed in range(4):
-            subject.set_weights(seed)
-            # From the cell's own initial states too, which may be learned.
-            example = Example(3, 5, seed=ctx.seed + seed, weights=seed, initial_state=seed > 0)
-            found = gradients(subject, subject.inputs(example), subject.states(example))
+            found = _of_drawn_weights(ctx, subject, seed)
             ctx.examples += 1
             for name, gradient in found.items():
                 if gradient is None:
