@@ -212,6 +212,11 @@ def _detached(span: Any, states: int) -> Any:
     return chunk
 
 
+def _is_smooth(x: Any) -> bool:
+    """Tell whether gradients go through a tensor: states may be complex."""
+    return bool(x.dtype.is_floating or x.dtype.is_complex)
+
+
 def _recomputed(loop: Loop, found: _Found, span: Any, length: Any, like: Leaves) -> Any:
     """Return a span that keeps the carry between chunks, and computes them again when needed."""
     size: Any = loop.remat
@@ -236,15 +241,13 @@ def _recomputed(loop: Loop, found: _Found, span: Any, length: Any, like: Leaves)
             results = compute(*tensors)
 
             def gradient(*upstream: Any) -> list[Any]:
-                floats = [x for x in tensors if x.dtype.is_floating]
+                smooth = [x for x in tensors if _is_smooth(x)]
                 with tf.GradientTape() as tape:
-                    tape.watch(floats)
+                    tape.watch(smooth)
                     again = compute(*tensors)
-                pairs = [
-                    (y, g) for y, g in zip(again, upstream, strict=True) if y.dtype.is_floating
-                ]
-                grads = iter(tape.gradient([y for y, _ in pairs], floats, [g for _, g in pairs]))
-                return [next(grads) if x.dtype.is_floating else None for x in tensors]
+                pairs = [(y, g) for y, g in zip(again, upstream, strict=True) if _is_smooth(y)]
+                grads = iter(tape.gradient([y for y, _ in pairs], smooth, [g for _, g in pairs]))
+                return [next(grads) if _is_smooth(x) else None for x in tensors]
 
             return results, gradient
 
