@@ -20,7 +20,7 @@ from cellkit import _keras_compat as compat
 from cellkit._sequence import reopened
 from cellkit.engines import loop as plain
 from cellkit.loops import chunk_length
-from cellkit.loops.recorder import Recorder
+from cellkit.loops.recorder import Recorder, current_values
 from cellkit.loops.torch import select
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ class _Chunk:
     def run(self) -> tuple[Leaves, Any, Leaves]:
         """Run the chunk, its gradient being a second run."""
         leaves = keras.tree.flatten(self.structure)
-        with Recorder() as scope:  # values of an enclosing stateless call, if there is one
-            values = [compat.raw_value(v, scope) for v in self.variables]
-        loss, *results = _Again.apply(self, *leaves, *values)
+        loss, *results = _Again.apply(self, *leaves, *current_values(self.variables))
         if self.has_losses:
             self.request.layer.add_loss(loss)
         return self._unpack(results)
@@ -125,10 +123,10 @@ class _Chunk:
         """Compute the chunk."""
         with Recorder() as recorder:
             result = self.engine.run(self.request)
-        with Recorder() as scope:
-            written = recorder.written.values()
-            self.starts = [(v, compat.raw_value(v, scope).clone()) for v in written]
-        for variable in recorder.written.values():
+        written = recorder.written.values()
+        starts = [value.clone() for value in current_values(written)]
+        self.starts = list(zip(written, starts, strict=True))
+        for variable in written:
             variable.assign(recorder.get_current_value(variable))
         self.has_losses = bool(recorder.losses)
         return self._pack(result, recorder.losses)

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from cellkit import _keras_compat as compat
+
 
 class Recorder(keras.StatelessScope):
     """Collects writes to variables and losses instead of letting them happen.
@@ -36,3 +38,12 @@ class Recorder(keras.StatelessScope):
         """Remember a write."""
         self.written[id(update[0])] = update[0]
         super().add_update(update)
+
+
+def current_values(variables: Iterable[keras.Variable]) -> list[Any]:
+    """Return values of variables as stored, those of an enclosing stateless call if there is one.
+
+    No mixed-precision scope casts them; see `compat.raw_value`.
+    """
+    with Recorder() as scope:
+        return [compat.raw_value(v, scope) for v in variables]

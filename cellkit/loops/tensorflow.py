@@ -12,7 +12,7 @@ import tensorflow as tf
 from cellkit import _keras_compat as compat
 from cellkit._sequence import reopened
 from cellkit.loops import Leaves, Loop, python
-from cellkit.loops.recorder import Recorder
+from cellkit.loops.recorder import Recorder, current_values
 
 
 def unstack(x: Any) -> list[Any]:
@@ -70,8 +70,7 @@ def _while(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leave
     found = _explore(loop, inputs, states)
     loop.scope.redraw()
     batch, length = tf.shape(inputs[0])[0], tf.shape(inputs[0])[1]
-    with Recorder() as scope:  # values of an enclosing stateless call, if there is one
-        values = [tf.convert_to_tensor(compat.raw_value(v, scope)) for v in found.written]
+    values = [tf.convert_to_tensor(value) for value in current_values(found.written)]
     zeros = [tf.zeros([batch, *s.shape[1:]], s.dtype) for s in found.specs]
     for zero, spec in zip(zeros, found.specs, strict=True):
         zero.set_shape([inputs[0].shape[0], *spec.shape[1:]])

@@ -11,7 +11,7 @@ import numpy as np
 
 from cellkit_conformance import backend
 from cellkit_conformance.checks import check
-from cellkit_conformance.checks.gradients import gradients
+from cellkit_conformance.checks.gradients import close_gradient, gradients
 from cellkit_conformance.context import Context
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.places import devices
@@ -159,9 +159,7 @@ def devices_agree(ctx: Context) -> None:
             ctx.close(f"state on {device}", got.states, want.states, tolerance)
             for (name, a), (_, b) in zip(there.items(), slopes.items(), strict=True):
                 if a is not None and b is not None:
-                    size = max(1.0, float(np.abs(b).max(initial=0)))
-                    tolerance = subject.tolerance(10)
-                    ctx.close(f"gradient of {name} on {device}", a / size, b / size, tolerance)
+                    close_gradient(ctx, subject, f"gradient of {name} on {device}", a, b)
 
 
 @check("DEV-04")

@@ -12,7 +12,7 @@ import numpy as np
 from cellkit.engines import NAMES
 from cellkit_conformance.backend import Gradients
 from cellkit_conformance.checks import check
-from cellkit_conformance.checks.gradients import gradients
+from cellkit_conformance.checks.gradients import close_gradient, gradients
 from cellkit_conformance.context import Context
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.strategies import Example
@@ -175,8 +175,7 @@ def _close(ctx: Context, subject: Subject, what: str, got: Any, want: Any) -> No
         return
     got = np.zeros_like(want) if got is None else got
     want = np.zeros_like(got) if want is None else want
-    size = max(1.0, float(np.abs(want).max(initial=0)))
-    ctx.close(what, got / size, want / size, subject.tolerance(10))
+    close_gradient(ctx, subject, what, got, want)
 
 
 def _steps(tree: Any, steps: slice) -> Any:

@@ -65,6 +65,22 @@ def gradients(
     )
 
 
+def close_gradient(
+    ctx: Context, subject: Subject, what: str, got: np.ndarray, want: np.ndarray
+) -> None:
+    """Compare a gradient with another, in units of the other's largest entry where that is above 1.
+
+    Args:
+        ctx: Of the check.
+        subject: The cell.
+        what: Names it in the message.
+        got: What was computed.
+        want: What it should be.
+    """
+    size = max(1.0, float(np.abs(want).max(initial=0)))
+    ctx.close(what, got / size, want / size, subject.tolerance(10))
+
+
 def _counts(time: int, which: str) -> np.ndarray:
     """Say which outputs count, and last of all whether the final states do.
 
@@ -348,10 +364,8 @@ def gradients_agree_between_backends(ctx: Context) -> None:
                 f"{sorted(set(theirs) ^ set(own))} have a gradient here or on {backend_name} only",
             )
             for name, gradient in own.items():
-                size = max(1.0, float(np.abs(theirs[name]).max(initial=0)))
-                tolerance = subject.tolerance(2 * example.time)
                 what = f"gradient of {name}, in units of its largest on {backend_name},"
-                ctx.close(what, gradient / size, theirs[name] / size, tolerance)
+                close_gradient(ctx, subject, what, gradient, theirs[name])
 
 
 @check("GRD-06")
@@ -435,9 +449,7 @@ def training_after_a_stateful_call(ctx: Context) -> None:
                 other = dict(want.items()).get(name)
                 if gradient is None or other is None:
                     continue
-                size = max(1.0, float(np.abs(other).max(initial=0)))
-                tolerance = subject.tolerance(10)
-                ctx.close(f"{turn} gradient of {name}", gradient / size, other / size, tolerance)
+                close_gradient(ctx, subject, f"{turn} gradient of {name}", gradient, other)
             layer.reset_state()
             states = subject.run(layer, inputs).states
 

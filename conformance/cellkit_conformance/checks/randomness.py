@@ -13,7 +13,7 @@ import numpy as np
 from cellkit.spec import cell_weights, set_cell_weights
 from cellkit_conformance import backend
 from cellkit_conformance.checks import check
-from cellkit_conformance.checks.gradients import gradients
+from cellkit_conformance.checks.gradients import close_gradient, gradients
 from cellkit_conformance.checks.serialization import parameters_of
 from cellkit_conformance.context import Context
 from cellkit_conformance.outcome import NotApplicable
@@ -250,13 +250,8 @@ def _compare_scaled(
     for name, gradient in found.items():
         factor = 1.0 if masks[name] is None else masks[name] / (1 - rate)
         want = at[name] * factor
-        size = max(1.0, float(np.abs(want).max(initial=0)))
-        ctx.close(
-            f"gradient of input {name} in training, by the entries it kept,",
-            gradient / size,
-            want / size,
-            dropping.tolerance(10),
-        )
+        what = f"gradient of input {name} in training, by the entries it kept,"
+        close_gradient(ctx, dropping, what, gradient, want)
 
 
 @check("RNG-05")

@@ -71,9 +71,14 @@ def _masks_of_dropout(w: Writer) -> None:
     )
 
 
+def _layer_with(w: Writer, return_sequences: bool = True, **rate: float) -> str:
+    """Define a layer around a cell of the first case with a rate; the script is about that one."""
+    w.subject = w.context.subject(next(iter(w.context.target.cases)), **rate)
+    return layer_of(w, return_sequences=return_sequences)
+
+
 def _recurrent_masks(w: Writer) -> None:
-    w.subject = w.context.subject(next(iter(w.context.target.cases)), recurrent_dropout=0.5)
-    layer = layer_of(w, return_sequences=False)
+    layer = _layer_with(w, recurrent_dropout=0.5, return_sequences=False)
     example = Example(8, 2, seed=w.context.seed)
     inputs = w.data("inputs", w.subject.inputs(example))
     states = w.data("states", w.subject.random_states(example))
@@ -176,8 +181,7 @@ ROWS = 96
 
 def _two_cells(w: Writer, name: str, rate: float) -> tuple[str, str]:
     """Define a layer with a rate and one without it, of the same weights, and give their names."""
-    w.subject = w.context.subject(next(iter(w.context.target.cases)), **{name: rate})
-    layer = layer_of(w)
+    layer = _layer_with(w, **{name: rate})
     cls = w.name_of_class(type(w.subject.layer()))
     w.lines(
         f"still = {w.make(**{name: 0.0})}",
@@ -233,8 +237,7 @@ def _scaled(w: Writer) -> None:
 
 
 def _recurrent_mean(w: Writer) -> None:
-    w.subject = w.context.subject(next(iter(w.context.target.cases)), recurrent_dropout=0.5)
-    layer = layer_of(w)
+    layer = _layer_with(w, recurrent_dropout=0.5)
     example = Example(3, 1, seed=w.context.seed)
     inputs = _many(w, "inputs", w.subject.inputs(example))
     states = _many(w, "states", w.subject.random_states(example))
