@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import importlib
 import json
 import mmap
 import os
@@ -22,6 +21,8 @@ from typing import Any, TextIO
 from cellkit_conformance import targets
 from cellkit_conformance.outcome import shorten, text_of, trace_of
 from cellkit_conformance.places import backend_of, device_of, devices, on
+from cellkit_conformance.profiles import PROFILES
+from cellkit_conformance.startup import import_keras, uncollected
 from cellkit_conformance.targets import Found
 
 
@@ -36,7 +37,8 @@ def main() -> int:
     options = json.loads(sys.argv[1])
     faulthandler.enable(errors)
     try:
-        server = Server(options)
+        with uncollected():
+            server = Server(options)
     except BaseException as error:  # noqa: BLE001 (the parent has to learn of it, whatever it is)
         reason = shorten(f"{type(error).__name__}: {text_of(error)}")
         _send(channel, {"event": "failed", "reason": reason})
@@ -105,16 +107,15 @@ class Server:
     def __init__(self, options: dict[str, Any]) -> None:
         self.place = options["place"]
         self.backend, self.device = backend_of(self.place), device_of(self.place)
-        import_keras(self.backend)
+        self.profile = PROFILES[options["profile"]]
+        import_keras(self.backend, compiler=self.profile.name == "thorough")
         import keras
 
         from cellkit_conformance import checks, footprint
-        from cellkit_conformance.profiles import PROFILES
 
         if keras.backend.backend() != self.backend:
             raise RuntimeError(f"Keras runs on {keras.backend.backend()}, not on {self.backend}")
         divide_processor(self.backend)
-        self.profile = PROFILES[options["profile"]]
         if self.profile.name != "thorough":
             compile_cheaply(self.backend)
         self.seed = options["seed"]
@@ -220,18 +221,6 @@ class Server:
             if self.backend != "tensorflow":
                 sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
         return self.found[name]
-
-
-def import_keras(backend: str) -> None:
-    """Import Keras without what it takes for its plots and for other backends, where installed.
-
-    That is a second or more of every start. What a cell's module imports it finds as ever.
-    """
-    others = {"matplotlib", "jax", "torch", "tensorflow"} - {backend, *sys.modules}
-    sys.modules.update(dict.fromkeys(others))
-    importlib.import_module("keras")
-    for name in others:
-        del sys.modules[name]
 
 
 def divide_processor(backend: str) -> None:
