@@ -79,6 +79,27 @@ def test_steps_backwards_with_zeros_where_masked():
     assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), mask=MASK)
 
 
+def test_many_rows_are_left_to_the_loop():
+    layer = cellkit.RNN(cellkit.create("lstm", units=64))
+    layer.build((None, 2, 64))
+
+    def call(x):
+        return layer(x, training=True)
+
+    for rows, engine in ((16, "gated"), (512, "loop")):
+        if BACKEND == "jax":
+            import jax
+
+            jax.eval_shape(call, jax.ShapeDtypeStruct((rows, 2, 64), "float32"))
+        else:
+            import tensorflow as tf
+
+            spec = tf.TensorSpec((rows, 2, 64))
+            tf.function(call, autograph=False).get_concrete_function(spec)
+        assert layer.engine_report().engine == engine
+    assert "with 512 rows a step keeps more" in layer.engine_report().reasons["gated"]
+
+
 class Counting(cellkit.get("lstm").cls):
     """Adds a loss at every step."""
 

@@ -7,9 +7,12 @@ functions::
     why_not(request) -> str | None    # why it does not apply, or None
     run(request) -> (last, outputs, states)
 
-where `run` returns the leaves of the last output, those of all outputs `(batch, time, ...)` in the
-order processed (None unless `request.collect`), and those of the final states. When it runs, the
-inputs of masked steps are zeros already, so that what stands in the padding reaches nothing.
+and perhaps a third, ``slower(request) -> str | None``: why "auto" is better off with an engine
+further down, though this one applies.
+
+`run` returns the leaves of the last output, those of all outputs `(batch, time, ...)` in the order
+processed (None unless `request.collect`), and those of the final states. When it runs, the inputs
+of masked steps are zeros already, so that what stands in the padding reaches nothing.
 """
 
 from __future__ import annotations
@@ -190,6 +193,7 @@ def choose(request: Request) -> tuple[str, dict[str, str]]:
     chosen = "loop"
     for name in NAMES:
         reason = _why_not_unasked(name, request) or why_not(name, request)
+        reason = reason or _slower(name, request)
         if reason is None:
             chosen = name
             break
@@ -215,6 +219,13 @@ def _why_not_unasked(name: str, request: Request) -> str | None:
         if _backend == "jax":
             return "it is no faster than the loop where there is no gradient"
     return None
+
+
+def _slower(name: str, request: Request) -> str | None:
+    """Return why an engine that applies is slower here than one further down, or None."""
+    slower = getattr(_engine(name), "slower", None)
+    reason: str | None = None if slower is None else slower(request)
+    return reason
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:

@@ -23,10 +23,13 @@ import keras
 from cellkit._math import value_of
 from cellkit.engines import steps
 from cellkit.engines.projected import project
+from cellkit.engines.steps import slower
 
 if TYPE_CHECKING:
     from cellkit.engines import Request
     from cellkit.loops import Leaves
+
+__all__ = ["run", "slower", "why_not"]
 
 AHEAD = 8192
 """Numbers that a step must read of stacked arrays to have them fetched one step ahead."""

@@ -21,11 +21,16 @@ from cellkit._math import value_of
 from cellkit.engines import steps
 from cellkit.engines.projected import project
 from cellkit.engines.step_tensorflow import StepGraph, divide, specs
+from cellkit.engines.steps import slower
+from cellkit.loops.products_tensorflow import cut
 from cellkit.loops.tensorflow import in_steps
 
 if TYPE_CHECKING:
     from cellkit.engines import Request
     from cellkit.loops import Leaves
+
+
+__all__ = ["run", "slower", "why_not"]
 
 
 def why_not(request: Request) -> str | None:
@@ -162,7 +167,8 @@ class _Sequence:
         """Return the gradients of the kernels, the other weights, the inputs, and the states."""
         kernels, others = arguments[:2]
         graph, kept = saved
-        transposed = [tf.transpose(k) for k in kernels]
+        rows = arguments[-1][0].shape[0]
+        transposed = [b for k in kernels for b in cut(tf.transpose(k), rows)]
         fetch = [in_steps(d, self.length) for d in d_emitted]
         for k, d in zip(graph.as_state, d_last, strict=False):
             d_states[k] += d

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from cellkit.loops.products_tensorflow import cut, times, widths
+
 if TYPE_CHECKING:
     from cellkit.engines.steps import Step
     from cellkit.loops import Leaves
@@ -46,7 +48,14 @@ class StepGraph:
         hold: bool,
     ) -> None:
         self._run, self._masks, self._save, self._hold = step, masks, save, hold
-        self._kernels, self._others, inputs, states = arguments
+        kernels, self._others, inputs, states = arguments
+        rows = states[0].shape[0]
+        blocks = [cut(k, rows) for k in kernels]
+        self._kernels, self._cuts = [b for bs in blocks for b in bs], [len(bs) for bs in blocks]
+        self._back = [
+            [tf.TensorSpec([k.shape[1], w], k.dtype) for w in widths(k.shape[::-1], k.dtype, rows)]
+            for k in kernels
+        ]
         parts = [specs(inputs, 1), specs(keep, 1)]
         parts += [specs(leaves) for leaves in (states, last, self._others, self._kernels)]
         self._sizes = [len(p) for p in parts]
@@ -79,7 +88,7 @@ class StepGraph:
 
         Args:
             grads: Those of the new states, the last output (or none), and what is emitted.
-            transposed: The kernels, transposed.
+            transposed: The kernels, transposed and cut.
             kept: What was kept of the step, by its place.
         """
         assert self._pull is not None  # noqa: S101 - there is one with `save`
@@ -88,6 +97,7 @@ class StepGraph:
 
     def _step(self, *arguments: Any) -> list[Any]:
         x, keep, states, last, others, kernels = divide(arguments, self._sizes)
+        blocks = divide(kernels, self._cuts)
         outside = zip([*others, *kernels], [*self._others, *self._kernels], strict=True)
         self._constant = {id(inside): value for inside, value in outside}
         factors: Leaves = []
@@ -97,7 +107,7 @@ class StepGraph:
 
             def product(index: int, value: Any) -> Any:
                 with tape.stop_recording():
-                    result = value @ kernels[index]
+                    result = times(value, blocks[index])
                 tape.watch(result)
                 factors.append(value)
                 products.append(result)
@@ -127,14 +137,14 @@ class StepGraph:
         sizes = [len(part) for part in sources]
 
         def pull(*arguments: Any) -> Leaves:
-            upstream, transposed = divide(arguments, [len(results), len(products)])
+            upstream, *transposed = divide(arguments, [len(results), *map(len, self._back)])
             grads = tape.gradient(results, flat, upstream)
             # A later product may depend on an earlier one.
             for index in range(len(products) - 1, -1, -1):
                 d_product = grads[len(flat) - len(products) + index]
                 if d_product is None:
                     continue
-                back = tf.cast(d_product @ transposed[index], factors[index].dtype)
+                back = tf.cast(times(d_product, transposed[index]), factors[index].dtype)
                 at = _place(factors[index], states)
                 if at is None:
                     more = tape.gradient([factors[index]], flat, [back])
@@ -150,7 +160,7 @@ class StepGraph:
             self.written, self._grads = specs(written), [*sizes[:3], len(written)]
             return [*carried, *written]
 
-        back = [tf.TensorSpec(k.shape[::-1], k.dtype) for k in self._kernels]
+        back = [part for parts in self._back for part in parts]
         traced = tf.function(pull, autograph=False)
         concrete = traced.get_concrete_function(*specs(results), *back)
         self._pull = _Graph(concrete)

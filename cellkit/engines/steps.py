@@ -8,6 +8,7 @@ an engine may compute them as it likes, and sum their gradients up in one produc
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from cellkit._sequence import SequenceScope, sequence_scope
 from cellkit.cell import Cell
 from cellkit.engines import pack
 from cellkit.engines.projected import not_row_wise
-from cellkit.loops import select
+from cellkit.loops import ROWS, select
 from cellkit.loops.recorder import Recorder
 from cellkit.running import trace
 
@@ -40,6 +41,22 @@ def why_not(request: Request) -> str | None:
     if request.layer.unroll is True:
         return "unroll=True asks for the plain loop"
     return not_row_wise(request) or plan_of(request).reason
+
+
+def slower(request: Request) -> str | None:
+    """Return why the plain loop is faster than to differentiate the sequence, or None.
+
+    What is gained is the addition of each kernel's gradients, step by step. What is paid is that
+    all that the gradient of a step takes is kept, and stacked, for each of its rows.
+    """
+    kernels = [tuple(k.shape) for k in plan_of(request).kernels]
+    rows = request.states[0].shape[0] or ROWS
+    gained = sum(math.prod(shape) for shape in kernels)
+    # A step keeps about as much as its products, what is added to them, and its states are wide.
+    paid = 2 * sum(shape[-1] for shape in kernels) + sum(s.shape[-1] for s in request.states)
+    if gained < rows * paid:
+        return f"with {rows} rows a step keeps more numbers than its kernels have"
+    return None
 
 
 @dataclasses.dataclass

@@ -25,6 +25,9 @@ import keras
 
 from cellkit._sequence import SequenceScope
 
+ROWS = 32
+"""The rows of a batch to reckon with where their number is unknown."""
+
 Leaves = list[Any]
 Step = Callable[[Leaves, Leaves], tuple[Leaves, Leaves]]
 

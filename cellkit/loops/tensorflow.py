@@ -10,8 +10,10 @@ from typing import Any
 import tensorflow as tf
 
 from cellkit import _keras_compat as compat
+from cellkit._math import matmul_as, value_of
 from cellkit._sequence import reopened
 from cellkit.loops import Leaves, Loop, python
+from cellkit.loops.products_tensorflow import cut, times
 from cellkit.loops.recorder import Recorder, current_values
 
 
@@ -125,17 +127,38 @@ def _span(
         tf.TensorArray(y.dtype, size=length, element_shape=y.shape) for y in last if loop.collect
     ]
 
-    def body(t: Any, states: Leaves, last: Leaves, values: Leaves, loss: Any, emitted: Any) -> Any:
+    # Read once, and not at every step.
+    written = {id(v) for v in found.written}
+    fixed = [v for v in found.read if id(v) not in written]
+    weights = [tf.convert_to_tensor(value) for value in current_values(fixed)]
+    rows = states[0].shape[0] if states else None
+    parts = {
+        id(v): cut(w, rows)
+        for v, w in zip(fixed, weights, strict=True)
+        if id(v) in found.kernels and len(v.shape) == 2
+    }
+    # Every tensor that is carried from step to step costs operations: an output that is a state is
+    # not carried beside it, nor are losses that there are none of.
+    same = found.as_state if steps[0].shape[0] and not masked else []
+    held, losses = [] if same else last, [loss] if found.losses else []
+
+    def product(x: Any, kernel: Any) -> Any:
+        blocks = parts.get(id(kernel), ())
+        if len(blocks) < 2 or blocks[0].dtype != x.dtype:
+            return x @ kernel.value
+        return times(x, blocks)
+
+    def body(
+        t: Any, states: Leaves, last: Leaves, values: Leaves, losses: Leaves, emitted: Any
+    ) -> Any:
         x = [c.read(t) for c in columns]
         keep = x.pop() if masked else None
-        if found.written or found.losses:
-            with Recorder(zip(found.written, values, strict=True)) as recorder:
-                output, new_states = loop.step(x, states)
-            values = [recorder.get_current_value(v) for v in found.written]
-            for extra in recorder.losses:
-                loss = loss + tf.cast(extra, loss.dtype)
-        else:
+        inside = zip([*found.written, *fixed], [*values, *weights], strict=True)
+        with Recorder(inside) as recorder, matmul_as(product):
             output, new_states = loop.step(x, states)
+        values = [recorder.get_current_value(v) for v in found.written]
+        for extra in recorder.losses:
+            losses = [losses[0] + tf.cast(extra, losses[0].dtype)]
         out = output
         if keep is not None:
             out = [select(keep, o, 0) for o in output]
@@ -144,18 +167,19 @@ def _span(
         if not loop.zero_masked:
             out = output
         emitted = [a.write(t, y) for a, y in zip(emitted, out, strict=bool(emitted))]
-        for new, old in zip(new_states, states, strict=True):
+        output = [] if same else output
+        for new, old in zip([*new_states, *output], [*states, *last], strict=True):
             new.set_shape(old.shape)  # a `where` on an unknown batch loses the static shape
-        for new, old in zip(output, last, strict=True):
-            new.set_shape(old.shape)
-        return t + 1, new_states, output, values, loss, emitted
+        return t + 1, new_states, output, values, losses, emitted
 
-    _, states, last, values, loss, emitted = tf.while_loop(
+    _, states, held, values, losses, emitted = tf.while_loop(
         lambda t, *_: t < length,
         body,
-        (tf.constant(0), list(states), list(last), list(values), loss, emitted),
+        (tf.constant(0), list(states), list(held), list(values), losses, emitted),
         maximum_iterations=length,
     )
+    last = [states[i] for i in same] if same else held
+    loss = losses[0] if losses else loss
     return [*states, *last, *values, loss], [a.stack() for a in emitted]
 
 
@@ -274,11 +298,22 @@ def _in_order(x: Any, reverse: bool) -> Any:
 
 @dataclasses.dataclass
 class _Found:
-    """What is known of a step: variables that it reads and writes, losses, outputs."""
+    """What is known of a step.
+
+    Args:
+        read: Variables that it reads.
+        written: Variables that it writes.
+        kernels: Ids of those that it multiplies with.
+        losses: Whether it adds losses.
+        as_state: For each output the state that it is, if all are; else empty.
+        specs: Shapes and dtypes of its outputs.
+    """
 
     read: list[Any]
     written: list[Any]
+    kernels: set[int]
     losses: bool
+    as_state: list[int]
     specs: list[Any]
 
 
@@ -288,11 +323,20 @@ def _explore(loop: Loop, inputs: Leaves, states: Leaves) -> _Found:
 
     @tf.function(autograph=False)
     def step(x: Leaves, s: Leaves) -> Leaves:
-        with Recorder() as recorder:
-            output, _ = loop.step(x, s)
+        kernels: set[int] = set()
+
+        def product(x: Any, kernel: Any) -> Any:
+            kernels.add(id(kernel))
+            return x @ value_of(kernel)
+
+        with Recorder() as recorder, matmul_as(product):
+            output, states = loop.step(x, s)
+        places = [next((i for i, n in enumerate(states) if n is y), None) for y in output]
         found["read"] = list(recorder.read.values())
         found["written"] = list(recorder.written.values())
+        found["kernels"] = kernels
         found["losses"] = bool(recorder.losses)
+        found["as_state"] = [] if None in places else places
         return output
 
     concrete = step.get_concrete_function(

@@ -1,0 +1,59 @@
+"""Products with weights on TensorFlow, in parts that its threads work on side by side.
+
+TensorFlow shares the work of one product among all threads as soon as that product is larger than
+some million multiplications. For what a recurrent step multiplies, handing out and gathering the
+work takes about as long as the work. Smaller products run on one thread each, several at a time:
+the same product in blocks of columns takes half the time, on one core no more than before.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from cellkit.loops import ROWS
+
+# Bytes times multiplications that a product may have to run on one thread. (TensorFlow estimates
+# its cycles; it needs twice as many for numbers of twice the size.)
+_ALONE = 4 << 20
+# Numbers in the largest result that is worth joining: each part's is copied once.
+_JOINED = 1 << 15
+# Fewer columns than this leave a thread too little to do.
+_NARROWEST = 32
+
+
+def widths(shape: Any, dtype: tf.DType, rows: int | None) -> list[int]:
+    """Return the widths of the blocks into which `cut` cuts a kernel.
+
+    Args:
+        shape: The kernel's, `(n, m)`.
+        dtype: The kernel's.
+        rows: How many rows it will be multiplied with at a time, None if that is unknown.
+    """
+    height, width = shape
+    rows = rows or ROWS
+    if dtype not in (tf.float32, tf.float64) or rows * width > _JOINED or _has_gpu():
+        return [width]
+    count = math.ceil(rows * height * width * dtype.size / _ALONE)
+    size = max(_NARROWEST, math.ceil(width / max(1, count)))
+    return [min(size, width - i) for i in range(0, width, size)] or [width]
+
+
+def cut(kernel: Any, rows: int | None) -> list[Any]:
+    """Return a kernel in blocks of columns, one if more do not pay; done once, before a loop."""
+    sizes = widths(kernel.shape, kernel.dtype, rows)
+    return list(tf.split(kernel, sizes, axis=1)) if len(sizes) > 1 else [kernel]
+
+
+def times(x: Any, parts: list[Any]) -> Any:
+    """Return ``x @ kernel``, given the kernel as `cut` returns it."""
+    products = [x @ part for part in parts]
+    return products[0] if len(parts) == 1 else tf.concat(products, axis=-1)
+
+
+@functools.cache
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
