@@ -16,20 +16,21 @@ from cellkit._errors import problem
 class _Products(threading.local):
     """What stands in for products with weights in each thread."""
 
-    function: Callable[[Any, Any], Any] | None = None
+    function: Callable[[Any, Any, slice], Any] | None = None
 
 
 _products = _Products()
 
 
 @contextlib.contextmanager
-def matmul_as(function: Callable[[Any, Any], Any]) -> Iterator[None]:
+def matmul_as(function: Callable[[Any, Any, slice], Any]) -> Iterator[None]:
     """Let `function` compute every `matmul` with a weight in here.
 
     For engines that differentiate the products of a step in their own way.
 
     Args:
-        function: Takes the tensor and the Keras variable, returns their product.
+        function: Takes the tensor, the Keras variable and which of its columns, and returns their
+            product.
     """
     outer, _products.function = _products.function, function
     try:
@@ -43,8 +44,8 @@ def value_of(x: Any) -> Any:
     return x.value if isinstance(x, keras.Variable) else x
 
 
-def matmul(x: Any, kernel: Any) -> Any:
-    """Return ``x @ kernel`` over the last axis of `x`, in the dtype of its operands.
+def matmul(x: Any, kernel: Any, columns: slice = slice(None)) -> Any:
+    """Return ``x @ kernel[:, columns]`` over the last axis of `x`, in the dtype of its operands.
 
     `keras.ops.matmul` of two float64 tensors gives float32 on Torch, so cells use the backend's
     own operator.
@@ -52,13 +53,21 @@ def matmul(x: Any, kernel: Any) -> Any:
     Args:
         x: Tensor of shape `(..., n)`.
         kernel: Matrix of shape `(n, m)`: a tensor or a Keras variable.
+        columns: Which of its columns, all by default. A step that multiplies with a part of a
+            variable names it here: the engines that know a product by its variable know it still.
 
     Returns:
-        Tensor of shape `(..., m)`.
+        Tensor of shape `(..., m)`, or with as many columns as were chosen.
     """
     if _products.function is not None and isinstance(kernel, keras.Variable):
-        return _products.function(value_of(x), kernel)
-    return value_of(x) @ value_of(kernel)
+        return _products.function(value_of(x), kernel, columns)
+    return value_of(x) @ columns_of(kernel, columns)
+
+
+def columns_of(kernel: Any, columns: slice) -> Any:
+    """Return the tensor behind a matrix, or these columns of it."""
+    value = value_of(kernel)
+    return value if columns == slice(None) else value[:, columns]
 
 
 def normalize(x: Any, epsilon: float) -> Any:

@@ -280,3 +280,12 @@ def test_two_weights_of_one_shape_start_with_different_numbers():
     cell = Twins(3)
     cell.build((None, 3))
     assert np.any(npy(cell.a) != npy(cell.b))
+
+
+@pytest.mark.parametrize("columns", [slice(2), slice(2, None), slice(1, 3), slice(None)])
+def test_a_product_with_some_columns_of_a_weight(columns):
+    x, kernel = np.random.default_rng(1).normal(size=(2, 3, 4)), np.arange(20.0).reshape(4, 5)
+    variable = keras.Variable(kernel.astype("float32"))
+    product = matmul(ops.convert_to_tensor(x.astype("float32")), variable, columns)
+    want = x @ kernel[:, columns]
+    np.testing.assert_allclose(ops.convert_to_numpy(product), want, rtol=1e-5, atol=1e-5)

@@ -45,7 +45,7 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     plan, scope = steps.plan_of(request), request.scope
     projected = project(request, time_major=True)
     inputs = keras.tree.flatten(projected)
-    kernels, others = ([value_of(v) for v in vs] for vs in (plan.kernels, plan.others))
+    kernels, others = plan.values(), [value_of(v) for v in plan.others]
     step = steps.Step(request, plan, projected)
     # A step that is thrown away, to learn of its output and of the masks that it draws.
     first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in inputs]

@@ -48,7 +48,7 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     plan, scope = steps.plan_of(request), request.scope
     projected = project(request, time_major=True)
     inputs = keras.tree.flatten(projected)
-    kernels, others = ([value_of(v) for v in vs] for vs in (plan.kernels, plan.others))
+    kernels, others = plan.values(), [value_of(v) for v in plan.others]
     kernels, others = ([tf.convert_to_tensor(v) for v in vs] for vs in (kernels, others))
     step = steps.Step(request, plan, projected)
     output = _draw(step, inputs, request.states, kernels, others)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import torch
 
-from cellkit._math import value_of
+from cellkit._math import columns_of, value_of
 from cellkit._sequence import SequenceScope
 from cellkit.engines import steps
 from cellkit.engines.program_torch import Program, Sequence, apply
@@ -125,7 +125,8 @@ def _known_step(request: Request) -> tuple[Any, str | None]:
 def _learn(request: Request) -> _Known:
     """Record one step with a few rows of made-up numbers. Nothing is drawn or written for good."""
     cell, plan = request.cell, steps.plan_of(request)
-    variables = list({id(v): v for v in (*plan.kernels, *plan.others)}.values())
+    kernels = [variable for variable, _ in plan.kernels]
+    variables = list({id(v): v for v in (*kernels, *plan.others)}.values())
     tensors = [*request.states, *(value_of(v) for v in variables)]
     dtype = request.states[0].dtype
     given = keras.tree.flatten(request.inputs)
@@ -198,7 +199,7 @@ class _Step:
     ) -> None:
         self.step = steps.Step(request, plan, projected)
         at = {id(v): i for i, v in enumerate(variables)}
-        self.kernels = [at[id(v)] for v in plan.kernels]
+        self.kernels = [(at[id(v)], columns) for v, columns in plan.kernels]
         self.others = [at[id(v)] for v in plan.others]
         self.keys: list[Any] = []
 
@@ -207,7 +208,8 @@ class _Step:
         others = [weights[i] for i in self.others]
 
         def product(index: int, x: Any) -> Any:
-            return x @ weights[self.kernels[index]]
+            at, columns = self.kernels[index]
+            return x @ columns_of(weights[at], columns)
 
         if masks is None:  # the step draws them
             return self.step.traced(inputs, list(states), others, product)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from cellkit._math import matmul_as, value_of
+from cellkit._math import columns_of, matmul_as
 from cellkit._sequence import SequenceScope, sequence_scope
 from cellkit.cell import Cell
 from cellkit.engines import pack
@@ -49,7 +49,7 @@ def slower(request: Request) -> str | None:
     What is gained is the addition of each kernel's gradients, step by step. What is paid is that
     all that the gradient of a step takes is kept, and stacked, for each of its rows.
     """
-    kernels = [tuple(k.shape) for k in plan_of(request).kernels]
+    kernels = [tuple(k.shape) for k in plan_of(request).values()]
     rows = request.states[0].shape[0] or ROWS
     gained = sum(math.prod(shape) for shape in kernels)
     # A step keeps about as much as its products, what is added to them, and its states are wide.
@@ -65,13 +65,18 @@ class Plan:
 
     Args:
         reason: Why a step is no function of tensors alone, or None.
-        kernels: The weights of the products, in the order of the products.
+        kernels: The weights of the products, in the order of the products: variables, and which of
+            their columns.
         others: The variables that a step reads beside them.
     """
 
     reason: str | None
-    kernels: list[Any] = dataclasses.field(default_factory=list)
+    kernels: list[tuple[Any, slice]] = dataclasses.field(default_factory=list)
     others: list[Any] = dataclasses.field(default_factory=list)
+
+    def values(self) -> Leaves:
+        """Return the kernels as they are now."""
+        return [columns_of(variable, columns) for variable, columns in self.kernels]
 
 
 def plan_of(request: Request) -> Plan:
@@ -105,15 +110,15 @@ def _explore(request: Request) -> Plan:
     cell, name, training = request.cell, type(request.cell).__name__, request.training
     if request.scope.stock:
         return Plan(f"{name} has cells of Keras inside, which keep masks to themselves")
-    kernels: list[Any] = []
+    kernels: list[tuple[Any, slice]] = []
     recorder = Recorder()
 
-    def product(x: Any, kernel: Any) -> Any:
+    def product(x: Any, kernel: Any, columns: slice) -> Any:
         known = id(kernel) in recorder.read
-        result = x @ value_of(kernel)
+        result = x @ columns_of(kernel, columns)
         if not known:
             recorder.read.pop(id(kernel), None)
-        kernels.append(kernel)
+        kernels.append((kernel, columns))
         return result
 
     def one(inputs: Any, states: Leaves) -> Any:
@@ -222,7 +227,7 @@ class Step:
         with (
             sequence_scope(request.scope, [], request.training),
             values,
-            matmul_as(lambda x, _: product(next(count), x)),
+            matmul_as(lambda x, *_: product(next(count), x)),
         ):
             output, states = request.runner.run(
                 request.cell.advance,

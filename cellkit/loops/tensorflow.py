@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from cellkit import _keras_compat as compat
-from cellkit._math import matmul_as, value_of
+from cellkit._math import columns_of, matmul_as
 from cellkit._sequence import reopened
 from cellkit.loops import Leaves, Loop, python
 from cellkit.loops.products_tensorflow import cut, times
@@ -132,20 +132,21 @@ def _span(
     fixed = [v for v in found.read if id(v) not in written]
     weights = [tf.convert_to_tensor(value) for value in current_values(fixed)]
     rows = states[0].shape[0] if states else None
+    by_id = {id(v): w for v, w in zip(fixed, weights, strict=True)}
     parts = {
-        id(v): cut(w, rows)
-        for v, w in zip(fixed, weights, strict=True)
-        if id(v) in found.kernels and len(v.shape) == 2
+        (key, start, stop): cut(columns_of(by_id[key], slice(start, stop)), rows)
+        for key, start, stop in found.kernels
+        if key in by_id
     }
     # Every tensor that is carried from step to step costs operations: an output that is a state is
     # not carried beside it, nor are losses that there are none of.
     same = found.as_state if steps[0].shape[0] and not masked else []
     held, losses = [] if same else last, [loss] if found.losses else []
 
-    def product(x: Any, kernel: Any) -> Any:
-        blocks = parts.get(id(kernel), ())
+    def product(x: Any, kernel: Any, columns: slice) -> Any:
+        blocks = parts.get((id(kernel), columns.start, columns.stop), ())
         if len(blocks) < 2 or blocks[0].dtype != x.dtype:
-            return x @ kernel.value
+            return x @ columns_of(kernel, columns)
         return times(x, blocks)
 
     def body(
@@ -303,7 +304,7 @@ class _Found:
     Args:
         read: Variables that it reads.
         written: Variables that it writes.
-        kernels: Ids of those that it multiplies with.
+        kernels: Ids of those that it multiplies with, and which of their columns.
         losses: Whether it adds losses.
         as_state: For each output the state that it is, if all are; else empty.
         specs: Shapes and dtypes of its outputs.
@@ -311,7 +312,7 @@ class _Found:
 
     read: list[Any]
     written: list[Any]
-    kernels: set[int]
+    kernels: set[tuple[int, Any, Any]]
     losses: bool
     as_state: list[int]
     specs: list[Any]
@@ -323,11 +324,12 @@ def _explore(loop: Loop, inputs: Leaves, states: Leaves) -> _Found:
 
     @tf.function(autograph=False)
     def step(x: Leaves, s: Leaves) -> Leaves:
-        kernels: set[int] = set()
+        kernels: set[tuple[int, Any, Any]] = set()
 
-        def product(x: Any, kernel: Any) -> Any:
-            kernels.add(id(kernel))
-            return x @ value_of(kernel)
+        def product(x: Any, kernel: Any, columns: slice) -> Any:
+            if len(kernel.shape) == 2:
+                kernels.add((id(kernel), columns.start, columns.stop))
+            return x @ columns_of(kernel, columns)
 
         with Recorder() as recorder, matmul_as(product):
             output, states = loop.step(x, s)

@@ -78,9 +78,9 @@ class GRUCell(Cell):
             z, r = s(x_z + h_z), s(x_r + h_r)
             n = self.activation(x_n + r * h_n)
         else:
-            h_z, h_r = split(matmul(dropped, u[:, : 2 * self.units]), 2)
+            h_z, h_r = split(matmul(dropped, u, slice(2 * self.units)), 2)
             z, r = s(x_z + h_z), s(x_r + h_r)
-            n = self.activation(x_n + matmul(r * dropped, u[:, 2 * self.units :]))
+            n = self.activation(x_n + matmul(r * dropped, u, slice(2 * self.units, None)))
         h = z * h + (1 - z) * n
         return h, [h]
 

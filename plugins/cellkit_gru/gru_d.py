@@ -164,11 +164,11 @@ class GRUDCell(Cell):
         gh = _decay(matmul(d, self.state_decay), self.state_decay_bias)
         filled = m * x + (1 - m) * (gx * last + (1 - gx) * self.empirical_mean)
         h, last = gh * h, m * x + (1 - m) * last
-        u_z, u_r, u_n = split(self.recurrent_kernel, 3)
+        dropped, u = self.drop(h), self.recurrent_kernel
         a_z, a_r, a_n = split(matmul(super().drop_inputs(filled), self.kernel) + v, 3)
-        z = self.recurrent_activation(a_z + matmul(self.drop(h), u_z))
-        r = self.recurrent_activation(a_r + matmul(self.drop(h), u_r))
-        n = self.activation(a_n + matmul(r * self.drop(h), u_n))
+        h_z, h_r = split(matmul(dropped, u, slice(2 * self.units)), 2)
+        z, r = self.recurrent_activation(a_z + h_z), self.recurrent_activation(a_r + h_r)
+        n = self.activation(a_n + matmul(r * dropped, u, slice(2 * self.units, None)))
         h = (1 - z) * h + z * n
         return h, [h, last, (1 - m) * d][: len(states)]
 

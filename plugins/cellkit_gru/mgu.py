@@ -87,9 +87,9 @@ class MGUCell(Cell):
             h_n = h_n if self.recurrent_bias is None else h_n + self.recurrent_bias
             h = (1 - f) * self.activation(x_n + f * h_n) + f * h
         else:
-            u_f, u_n = split(self.recurrent_kernel, 2)
-            f = self.recurrent_activation(x_f + matmul(dropped, u_f))
-            h = (1 - f) * h + f * self.activation(x_n + matmul(f * dropped, u_n))
+            u, of_f, of_n = self.recurrent_kernel, slice(self.units), slice(self.units, None)
+            f = self.recurrent_activation(x_f + matmul(dropped, u, of_f))
+            h = (1 - f) * h + f * self.activation(x_n + matmul(f * dropped, u, of_n))
         return h, [h]
 
 

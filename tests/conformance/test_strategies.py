@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cellkit_conformance.strategies import (
+    EVERY,
     MASKS,
     PADDED,
     VALUES,
@@ -76,6 +77,14 @@ def test_edges_meet_every_kind_of_mask_and_set_of_options(kind):
     found = edges(Space(shapes=[(3, 3)], masks=PADDED, options=options), 5)
     assert kind in {example.kind for example in found}
     assert {tuple(example.options) for example in found} == {tuple(o) for o in options}
+
+
+def test_three_kinds_of_masks_hold_all_masks_of_three_steps():
+    found = edges(Space(shapes=[(3, 3)], masks=EVERY, weight_sets=1))
+    rows = {row for example in found for row in example.mask}
+    assert len(found) == 3 and len(rows) == 8
+    drawn = hypothesis.find(masks("every_2", 3, 3), lambda mask: True)
+    assert drawn == next(example.mask for example in found if example.kind == "every_2")
 
 
 def test_edges_and_drawing_are_deterministic():
