@@ -1,6 +1,7 @@
 """Is `cellkit.RNN` ever slower than `keras.layers.RNN` with the same cell?
 
     KERAS_BACKEND=torch python benchmarks/sweep.py [CELL ...] [--over 1.0] [--seconds 0.2]
+                                                   [--sizes large] [--options plain masked]
 
 Runs cells (all that are registered, and three of Keras' own) with the options of a recurrent layer,
 in two sizes, at inference and in training, wherever Keras runs them. Contestants take turns; times
@@ -87,26 +88,29 @@ def caller(layer: Any, x: Any, call: dict[str, Any], training: bool) -> Callable
     return lambda: jax.block_until_ready(function(trainable, others, x))
 
 
-def cases(name: str) -> Iterator[tuple[str, dict[str, Callable[[], Any]]]]:
+def cases(
+    name: str, sizes: list[str], options: list[str]
+) -> Iterator[tuple[str, dict[str, Callable[[], Any]]]]:
     """Yield the name of each case and its two contestants, wherever Keras runs the case."""
-    for size, (batch, length, width) in SIZES.items():
+    for size in sizes:
+        batch, length, width = SIZES[size]
         rng = np.random.default_rng(0)
         x = keras.ops.convert_to_tensor(rng.normal(size=(batch, length, width)).astype("float32"))
         mask = keras.ops.convert_to_tensor(rng.uniform(size=(batch, length)) < 0.8)
-        for title, chosen in OPTIONS.items():
-            options, call = dict(chosen), {}
-            drops = {k: options.pop(k) for k in ("dropout", "recurrent_dropout") if k in options}
+        for title in options:
+            chosen, call = dict(OPTIONS[title]), {}
+            drops = {k: chosen.pop(k) for k in ("dropout", "recurrent_dropout") if k in chosen}
             cell = make(name, width, drops)
             if cell is None:
                 continue
-            if options.pop("mask", False):
+            if chosen.pop("mask", False):
                 call["mask"] = mask
-            initial = options.pop("initial_state", False)
+            initial = chosen.pop("initial_state", False)
             for mode in ("inference", "training"):
                 found = {}
                 try:
                     for owner in (keras.layers.RNN, cellkit.RNN):
-                        layer = owner(cell, **options)
+                        layer = owner(cell, **chosen)
                         layer(x)
                         if initial:
                             call["initial_state"] = layer.get_initial_state(batch)
@@ -140,10 +144,12 @@ def main() -> None:
     parser.add_argument("cells", nargs="*")
     parser.add_argument("--over", type=float, default=1.0)
     parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS))
     arguments = parser.parse_args()
     for name in arguments.cells or [*OWN, *cellkit.list_cells()]:
         found = {}
-        for title, runs in cases(name):
+        for title, runs in cases(name, arguments.sizes, arguments.options):
             found[title] = ratio(runs, arguments.seconds)
             if found[title] > arguments.over:
                 print(f"{name}, {title}: {found[title]:.2f}", flush=True)

@@ -19,7 +19,7 @@ _CHEAP = frozenset(
     "eq ne lt le gt ge abs relu ones_like zeros_like full_like _to_copy".split()
 )
 # Elements that are kept of one block of steps. Large blocks cost memory, small ones time.
-_BLOCK = 2**21
+_BLOCK = 2**20
 
 
 def apply(sequence: Sequence, arguments: Any) -> tuple[Any, ...]:
