@@ -20,6 +20,7 @@ from cellkit.loops import products_tensorflow as products
         ((128, 512), 32, [256, 256]),
         ((128, 512), None, [256, 256]),
         ((128, 500), 32, [250, 250]),
+        ((128, 384), 32, [384]),
         ((512, 128), 32, [64, 64]),
         ((256, 1024), 32, [128] * 8),
         ((128, 512), 1, [512]),
@@ -45,6 +46,7 @@ def test_nothing_is_cut_for_a_gpu(monkeypatch):
 
 def test_a_product_in_blocks_is_the_product(monkeypatch):
     monkeypatch.setattr(products, "_ALONE", 1)
+    monkeypatch.setattr(products, "_BLOCK", 1)
     monkeypatch.setattr(products, "_NARROWEST", 3)
     x, kernel = data((5, 4), dtype="float64"), data((4, 8), seed=2, dtype="float64")
     blocks = products.cut(tf.constant(kernel), 5)
@@ -75,6 +77,7 @@ def test_blocks_change_nothing(cell, engine, monkeypatch):
         return widths(*arguments)
 
     monkeypatch.setattr(products, "_ALONE", 1)
+    monkeypatch.setattr(products, "_BLOCK", 1)
     monkeypatch.setattr(products, "_NARROWEST", 2)
     monkeypatch.setattr(products, "widths", counted)
     parts = outcome(layer, engine, *arguments, mask=MASK, training=True)

@@ -1,9 +1,10 @@
 """Products with weights on TensorFlow, in parts that its threads work on side by side.
 
 TensorFlow shares the work of one product among all threads as soon as that product is larger than
-some million multiplications. For what a recurrent step multiplies, handing out and gathering the
-work takes about as long as the work. Smaller products run on one thread each, several at a time:
-the same product in blocks of columns takes half the time, on one core no more than before.
+one and a half million multiplications. For what a recurrent step multiplies, handing out and
+gathering the work takes about as long as the work. Smaller products run on one thread each, several
+at a time: the same product in blocks of columns takes half the time, on one core no more than
+before.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import tensorflow as tf
 
 from cellkit.loops import ROWS
 
-# Bytes times multiplications that a product may have to run on one thread. (TensorFlow estimates
-# its cycles; it needs twice as many for numbers of twice the size.)
-_ALONE = 4 << 20
+# Multiplications, times the bytes of a number, up to which TensorFlow runs a product on one thread
+# (it goes by an estimate of the cycles, of which wider numbers take more); and those of a block.
+_ALONE = 6 << 20
+_BLOCK = 4 << 20
 # Numbers in the largest result that is worth joining: each part's is copied once.
 _JOINED = 1 << 15
 # Fewer columns than this leave a thread too little to do.
@@ -37,9 +39,11 @@ def widths(shape: Any, dtype: tf.DType, rows: int | None) -> list[int]:
     rows = rows or ROWS
     if dtype not in (tf.float32, tf.float64) or rows * width > _JOINED or _has_gpu():
         return [width]
-    count = math.ceil(rows * height * width * dtype.size / _ALONE)
-    size = max(_NARROWEST, math.ceil(width / max(1, count)))
-    return [min(size, width - i) for i in range(0, width, size)] or [width]
+    work = rows * height * width * dtype.size
+    if work <= _ALONE:
+        return [width]
+    size = max(_NARROWEST, math.ceil(width / math.ceil(work / _BLOCK)))
+    return [min(size, width - i) for i in range(0, width, size)]
 
 
 def cut(kernel: Any, rows: int | None) -> list[Any]:

@@ -8,20 +8,21 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import hypothesis
 import numpy as np
-from hypothesis import HealthCheck, Phase
 
 from cellkit_conformance.evidence import Refusal, Values
 from cellkit_conformance.exchange import Exchange
 from cellkit_conformance.outcome import Failure, NotApplicable
 from cellkit_conformance.profiles import Profile
 from cellkit_conformance.shrink import shrink
-from cellkit_conformance.strategies import PLAIN, Example, Space, edges, examples
+from cellkit_conformance.strategies import PLAIN, Example, Space, edges, sample
 from cellkit_conformance.subject import Result, Subject
 from cellkit_conformance.targets import Target
 from cellkit_conformance.tolerance import Tolerance
 from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, paths
+
+FEW = 16
+"""Examples up to which nothing is searched for: they are drawn at random, beside the edges."""
 
 
 class Context:
@@ -250,19 +251,28 @@ class Context:
             position = cases.index(subject.case)
             chosen = chosen[position :: len(cases)] if position else chosen
             draws = -(-draws // len(cases))
-        for example in chosen:
+        few = draws <= FEW
+        chosen = [*chosen, *sample(space, draws, self.seed)] if few else chosen
+        # Weights are what costs most to exchange, so examples with the same ones follow each other.
+        for example in sorted(chosen, key=lambda example: example.weights):
             try:
                 attempt(example)
             except Exception as error:
                 if not self.shrink or isinstance(error, NotApplicable):
                     raise
                 shrink(attempt, example, error)
-        if draws:
-            self._draw(attempt, space, draws)
+        if not few:
+            self._search(attempt, space, draws)
         self.example = None
 
-    def _draw(self, attempt: Callable[[Example], None], space: Space, draws: int) -> None:
-        phases = [Phase.generate] + ([Phase.shrink] if self.shrink else [])
+    def _search(self, attempt: Callable[[Example], None], space: Space, draws: int) -> None:
+        """Let Hypothesis draw many examples, and shrink the one that fails."""
+        import hypothesis
+
+        from cellkit_conformance.drawing import examples
+
+        phases = [hypothesis.Phase.generate]
+        phases += [hypothesis.Phase.shrink] if self.shrink else []
 
         @hypothesis.seed(self.seed)
         @hypothesis.settings(
@@ -270,7 +280,7 @@ class Context:
             database=None,
             deadline=None,
             phases=phases,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=list(hypothesis.HealthCheck),
             report_multiple_bugs=False,
             print_blob=False,
         )

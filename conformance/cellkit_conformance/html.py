@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cellkit_conformance.edition import edition_name, requirements
@@ -66,6 +65,8 @@ def write_html(report: Report, path: Path) -> None:
         report: The finished run.
         path: The file; its folder is made.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # most runs need none
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,  # names, messages and tracebacks come from anywhere

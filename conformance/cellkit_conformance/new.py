@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cellkit import registry
 from cellkit._errors import problem
@@ -63,6 +62,8 @@ def write_project(name: str, project: str, folder: Path) -> list[Path]:
             fix="choose another with --path",
         )
     # GitHub writes its own {{ }}, so the templates write << >>.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # most runs need none
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         variable_start_string="<<",

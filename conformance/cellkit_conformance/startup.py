@@ -22,6 +22,9 @@ OPTIONAL = {
 }
 """For plots, callbacks that report to a server, models of TensorFlow 1: Keras does without them."""
 
+GARBAGE = 10_000
+"""New objects after which Python looks for garbage among them; 700 where nobody says otherwise."""
+
 COMPILER = "torch._dynamo"
 
 _late: list[tuple[Any, Any]] = []
@@ -50,6 +53,8 @@ def uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+        # What is imported later is no garbage either: a backend's symbols, for one.
+        gc.set_threshold(max(GARBAGE, gc.get_threshold()[0]), *gc.get_threshold()[1:])
 
 
 def import_keras(backend: str, compiler: bool = False) -> None:

@@ -15,7 +15,6 @@ from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
 Mask = tuple[tuple[bool, ...], ...]
 
@@ -40,6 +39,15 @@ MASKS = (
 
 PADDED = tuple(kind for kind in MASKS if kind not in {"none", "all_true"})
 """Kinds of masks that mask something."""
+
+EVERY = ("every_1", "every_2", "every_3")
+"""Kinds of masks that together hold, in three rows of three steps, all eight masks of a row."""
+
+MIXED = {
+    "mixed_1": ("right", "left", "interior"),
+    "mixed_2": ("alternating", "any", "all_masked"),
+}
+"""Kinds of masks whose rows are of other kinds: rows are independent, so one run does for three."""
 
 
 @dataclass(frozen=True)
@@ -109,80 +117,6 @@ class Space:
     crossed: bool = False
 
 
-@st.composite
-def masks(draw: st.DrawFn, kind: str, batch: int, time: int) -> Mask | None:
-    """Draw a mask of one kind.
-
-    Args:
-        draw: Given by Hypothesis.
-        kind: One of `MASKS`.
-        batch: B.
-        time: T.
-
-    Returns:
-        Rows of bools, or None for the kind "none".
-    """
-    if kind == "none":
-        return None
-    rows = np.ones((batch, time), dtype=bool)
-    if kind == "all_masked":
-        rows[:] = False
-    elif kind == "alternating":
-        first = draw(st.integers(0, 1))
-        rows[:] = (np.arange(time)[None] + np.arange(batch)[:, None] + first) % 2 == 0
-    elif kind == "one_row_masked":
-        rows[draw(st.integers(0, batch - 1))] = False
-    elif kind == "any":
-        bits = draw(st.lists(st.booleans(), min_size=batch * time, max_size=batch * time))
-        rows = np.array(bits, dtype=bool).reshape(batch, time)
-    elif kind != "all_true":
-        for row in rows:
-            _pad(draw, row, kind)
-    return tuple(tuple(bool(bit) for bit in row) for row in rows)
-
-
-def _pad(draw: st.DrawFn, row: np.ndarray, kind: str) -> None:
-    """Mask one row in place: its end, its beginning, or something with valid steps around it."""
-    time = len(row)
-    if kind == "interior":
-        if time >= 3:
-            start = draw(st.integers(1, time - 2))
-            row[start : draw(st.integers(start + 1, time - 1))] = False
-        return
-    padding = draw(st.integers(min(1, time - 1), time - 1))
-    if kind == "right":
-        row[time - padding :] = False
-    else:
-        row[:padding] = False
-
-
-@st.composite
-def examples(draw: st.DrawFn, space: Space) -> Example:
-    """Draw an example of a space.
-
-    Args:
-        draw: Given by Hypothesis.
-        space: What may vary.
-
-    Returns:
-        The example; Hypothesis shrinks towards the first entry of everything.
-    """
-    batch, time = draw(st.sampled_from(list(space.shapes)))
-    kind = draw(st.sampled_from(list(space.masks)))
-    return Example(
-        batch=batch,
-        time=time,
-        values=draw(st.sampled_from(list(space.values))),
-        seed=draw(st.integers(0, 2**16 - 1)),
-        weights=draw(st.integers(0, space.weight_sets - 1)),
-        initial_state=draw(st.sampled_from(list(space.initial_states))),
-        mask=draw(masks(kind, batch, time)),
-        kind=kind,
-        options=draw(st.sampled_from(list(space.options))),
-        split=draw(st.sampled_from(list(space.splits))),
-    )
-
-
 def edges(space: Space, seed: int = 0) -> list[Example]:
     """List examples that reach every entry of every dimension of a space at least once.
 
@@ -221,9 +155,45 @@ def edges(space: Space, seed: int = 0) -> list[Example]:
         dims[1], dims[3] = [mask for mask, _ in pairs], [option for _, option in pairs]
     found = []
     for i, (shape, kind, states, options, split, values) in enumerate(zip(*dims, strict=True)):
-        mask = _edge_mask(kind, *shape, rng)
+        mask = _mask(kind, *shape, rng)
         weights = i % space.weight_sets
         found.append(Example(*shape, values, seed + i, weights, states, mask, kind, options, split))
+    return found
+
+
+def sample(space: Space, count: int, seed: int = 0) -> list[Example]:
+    """Draw examples of a space with NumPy, where they are too few to search for any.
+
+    Args:
+        space: What may vary.
+        count: How many.
+        seed: Of all that is drawn.
+
+    Returns:
+        The examples; `drawing.examples` draws from the same space.
+    """
+    rng = np.random.default_rng([seed, 13])
+
+    def one_of(entries: Sequence[Any]) -> Any:
+        return entries[int(rng.integers(len(entries)))]
+
+    found = []
+    for _ in range(count):
+        (batch, time), kind = one_of(space.shapes), one_of(space.masks)
+        found.append(
+            Example(
+                batch,
+                time,
+                values=one_of(space.values),
+                seed=int(rng.integers(2**16)),
+                weights=int(rng.integers(space.weight_sets)),
+                initial_state=one_of(space.initial_states),
+                mask=_mask(kind, batch, time, rng),
+                kind=kind,
+                options=one_of(space.options),
+                split=one_of(space.splits),
+            )
+        )
     return found
 
 
@@ -231,12 +201,17 @@ def _shuffled(entries: Sequence[Any], rng: np.random.Generator) -> list[Any]:
     return [entries[int(i)] for i in rng.permutation(len(entries))]
 
 
-def _edge_mask(kind: str, batch: int, time: int, rng: np.random.Generator) -> Mask | None:
-    """Make a mask of one kind by the same rules as the strategy, with NumPy drawing."""
+def _mask(kind: str, batch: int, time: int, rng: np.random.Generator) -> Mask | None:
+    """Make a mask of one kind by the same rules as `drawing.masks`, with NumPy drawing."""
     rows = np.ones((batch, time), dtype=bool)
     if kind == "none":
         return None
-    if kind == "all_masked":
+    if kind in MIXED:
+        kinds = islice(cycle(MIXED[kind]), batch)
+        return tuple(row for one in kinds for row in _mask(one, 1, time, rng) or ())
+    if kind in EVERY:
+        rows = every(kind, batch, time)
+    elif kind == "all_masked":
         rows[:] = False
     elif kind == "alternating":
         rows = (np.arange(time)[None] + np.arange(batch)[:, None]) % 2 == 1
@@ -253,6 +228,18 @@ def _edge_mask(kind: str, batch: int, time: int, rng: np.random.Generator) -> Ma
             padding = int(rng.integers(min(1, time - 1), time))
             row[slice(time - padding, time) if kind == "right" else slice(0, padding)] = False
     return tuple(tuple(bool(bit) for bit in row) for row in rows)
+
+
+def every(kind: str, batch: int, time: int) -> np.ndarray:
+    """Give every row the next mask: a number whose bits are the steps.
+
+    Args:
+        kind: One of `EVERY`.
+        batch: B.
+        time: T.
+    """
+    numbers = np.arange(batch) + EVERY.index(kind) * batch
+    return (numbers[:, None] >> np.arange(time)) % 2 == 1
 
 
 def draw_values(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

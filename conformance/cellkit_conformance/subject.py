@@ -312,6 +312,7 @@ class Subject:
         states: Tree | None = None,
         mask: np.ndarray | None = None,
         training: bool | None = None,
+        graph: bool = False,
     ) -> Result:
         """Call a layer with NumPy data and take apart what it returns.
 
@@ -321,16 +322,20 @@ class Subject:
             states: Initial states, or None.
             mask: (B, T), or None.
             training: Passed on where it is not None.
+            graph: Whether TensorFlow runs it in a graph, where many eager steps would take long.
         """
         call = evidence.Call("layer", layer, inputs, states, mask, training, stored=_stored(layer))
         self.calls.append(call)
-        result = backend.call_layer(
-            layer,
-            map_trees(backend.to_tensor, inputs),
-            None if states is None else map_trees(backend.to_tensor, states),
-            None if mask is None else backend.to_tensor(mask),
-            training,
-        )
+        if graph and keras.backend.backend() == "tensorflow":
+            result = backend.call_compiled(layer, inputs, states, mask, training)
+        else:
+            result = backend.call_layer(
+                layer,
+                map_trees(backend.to_tensor, inputs),
+                None if states is None else map_trees(backend.to_tensor, states),
+                None if mask is None else backend.to_tensor(mask),
+                training,
+            )
         found = self.unpack(layer, result)
         call.returned, call.output, call.new_states = result, found.output, found.states
         return found

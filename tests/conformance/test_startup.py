@@ -88,9 +88,10 @@ def test_who_asks_for_the_compiler_gets_it(first):
 
 
 def test_garbage_is_collected_again_after_a_start_that_fails():
-    frozen = gc.get_freeze_count()
+    frozen, thresholds = gc.get_freeze_count(), gc.get_threshold()
     with pytest.raises(ImportError), uncollected():
         assert not gc.isenabled()
         raise ImportError
     assert gc.isenabled() and gc.get_freeze_count() > frozen
     gc.unfreeze()
+    gc.set_threshold(*thresholds)

@@ -4,17 +4,18 @@ import hypothesis
 import numpy as np
 import pytest
 
+from cellkit_conformance.drawing import examples, masks
 from cellkit_conformance.strategies import (
     EVERY,
     MASKS,
+    MIXED,
     PADDED,
     VALUES,
     Example,
     Space,
     draw_values,
     edges,
-    examples,
-    masks,
+    sample,
 )
 
 QUIET = hypothesis.settings(database=None, deadline=None, max_examples=2000)
@@ -87,10 +88,36 @@ def test_three_kinds_of_masks_hold_all_masks_of_three_steps():
     assert drawn == next(example.mask for example in found if example.kind == "every_2")
 
 
+def test_rows_of_a_mixed_mask_are_of_other_kinds():
+    for kind, kinds in MIXED.items():
+        (example,) = edges(Space(shapes=[(3, 5)], masks=[kind], weight_sets=1))[:1]
+        drawn = hypothesis.find(masks(kind, 3, 5), lambda mask: True)
+        for mask in (example.mask, drawn):
+            assert len(mask) == 3
+            for one, row in zip(kinds, mask, strict=True):
+                assert SHAPES[one](np.array([row])), (one, row)
+
+
 def test_edges_and_drawing_are_deterministic():
     space = Space(masks=MASKS)
     assert edges(space, 1) == edges(space, 1)
     assert edges(space, 1) != edges(space, 2)
+
+
+def test_samples_are_of_the_space_and_differ():
+    space = Space(shapes=[(3, 5), (2, 4)], masks=MASKS, options=[{}, {"unroll": True}])
+    found = sample(space, 200, 3)
+    assert found == sample(space, 200, 3) != sample(space, 200, 4)
+    assert {example.kind for example in found} == set(MASKS)
+    assert {(example.batch, example.time) for example in found} == {(3, 5), (2, 4)}
+    assert {example.weights for example in found} == {0, 1, 2}
+    assert {example.values for example in found} == set(VALUES)
+    assert {example.initial_state for example in found} == {False, True}
+    assert len({example.seed for example in found}) > 190
+    for example in found:
+        mask = example.mask_array()
+        assert mask is None or mask.shape == (example.batch, example.time)
+        assert example.batch < 3 or example.kind == "none" or SHAPES[example.kind](mask)
 
 
 def test_values_are_hostile():

@@ -11,7 +11,7 @@ import numpy as np
 from cellkit_conformance import backend, oracle
 from cellkit_conformance.checks import check
 from cellkit_conformance.context import Context
-from cellkit_conformance.strategies import PADDED, Example, Space
+from cellkit_conformance.strategies import EVERY, PADDED, Example, Space
 from cellkit_conformance.subject import Result, Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
@@ -136,7 +136,7 @@ def zeroed_outputs(ctx: Context) -> None:
         looped = {"zero_output_for_mask": True}
         space = Space(
             shapes=[(3, 3)],
-            masks=PADDED,
+            masks=(*EVERY, "all_masked"),
             options=[
                 {**looped, "return_sequences": True},
                 {**looped, "return_sequences": True, "unroll": True},
@@ -186,8 +186,9 @@ def dtypes_of_masks(ctx: Context) -> None:
                 ctx.same(f"state with a mask of {dtype} as {form}", got.states, want.states)
 
     for subject in ctx.cases():
-        # One set of weights is enough for what happens to a mask before any step.
-        space = Space(masks=["right", "any"], initial_states=[False], weight_sets=1)
+        # One mask with gaps is enough for what happens to a mask before any step, as is one set of
+        # weights.
+        space = Space(masks=["any"], initial_states=[False], weight_sets=1)
         ctx.each(subject, space, body, 0)
 
 
@@ -235,7 +236,8 @@ def masks_with_every_option(ctx: Context) -> None:
         ctx.agrees(subject, example)
 
     for subject in ctx.cases():
-        space = Space(shapes=[(3, 3)], masks=PADDED, options=PAIRED, crossed=True)
+        every = (*EVERY, "all_masked")
+        space = Space(shapes=[(3, 3)], masks=every, options=PAIRED, crossed=True)
         ctx.each(subject, space, body)
 
 

@@ -147,7 +147,7 @@ def long_sequences_do_not_drift(ctx: Context) -> None:
         subject.set_weights(ctx.seed % 1000, scale=0.25)
         example = Example(2, 512, seed=ctx.seed, options=SEQUENCES)
         inputs = subject.inputs(example)
-        got = subject.run(subject.layer(**SEQUENCES), inputs)
+        got = subject.run(subject.layer(**SEQUENCES), inputs, graph=True)
         ctx.compare(subject, example, got, subject.expect(inputs))
         ctx.examples += 1
 

@@ -13,7 +13,7 @@ from cellkit_conformance import backend
 from cellkit_conformance.checks import check
 from cellkit_conformance.context import Context
 from cellkit_conformance.outcome import NotApplicable
-from cellkit_conformance.strategies import PADDED, Example, Space
+from cellkit_conformance.strategies import EVERY, Example, Space
 from cellkit_conformance.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
@@ -226,7 +226,8 @@ def unrolled(ctx: Context) -> None:
         plain = Space(shapes=[(3, 3)], options=UNROLLED[:1])
         ctx.each(subject, plain, lambda s, e: ctx.agrees(s, e) and None, ctx.profile.examples // 2)
         if "masking" in ctx.target.traits:
-            masked = Space(shapes=[(3, 3)], masks=PADDED, options=UNROLLED, crossed=True)
+            every = (*EVERY, "all_masked")
+            masked = Space(shapes=[(3, 3)], masks=every, options=UNROLLED, crossed=True)
             ctx.each(subject, masked, lambda s, e: ctx.agrees(s, e) and None)
 
 
