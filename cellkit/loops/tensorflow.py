@@ -127,48 +127,34 @@ def _span(
         tf.TensorArray(y.dtype, size=length, element_shape=y.shape) for y in last if loop.collect
     ]
 
-    # Read once, and not at every step.
-    written = {id(v) for v in found.written}
-    fixed = [v for v in found.read if id(v) not in written]
-    weights = [tf.convert_to_tensor(value) for value in current_values(fixed)]
-    rows = states[0].shape[0] if states else None
-    by_id = {id(v): w for v, w in zip(fixed, weights, strict=True)}
-    parts = {
-        (key, start, stop): cut(columns_of(by_id[key], slice(start, stop)), rows)
-        for key, start, stop in found.kernels
-        if key in by_id
-    }
-    # Every tensor that is carried from step to step costs operations: an output that is a state is
-    # not carried beside it, nor are losses that there are none of.
-    same = found.as_state if steps[0].shape[0] and not masked else []
+    fixed, product = _weights(found, states[0].shape[0] if states else None)
+    # Every tensor that is carried from step to step costs operations. An output that is a state
+    # is not carried beside it: it is that state, or zero as long as no step counted.
+    same = found.as_state if steps[0].shape[0] else []
     held, losses = [] if same else last, [loss] if found.losses else []
-
-    def product(x: Any, kernel: Any, columns: slice) -> Any:
-        blocks = parts.get((id(kernel), columns.start, columns.stop), ())
-        if len(blocks) < 2 or blocks[0].dtype != x.dtype:
-            return x @ columns_of(kernel, columns)
-        return times(x, blocks)
 
     def body(
         t: Any, states: Leaves, last: Leaves, values: Leaves, losses: Leaves, emitted: Any
     ) -> Any:
         x = [c.read(t) for c in columns]
         keep = x.pop() if masked else None
-        inside = zip([*found.written, *fixed], [*values, *weights], strict=True)
+        inside = [*zip(found.written, values, strict=True), *fixed]
         with Recorder(inside) as recorder, matmul_as(product):
             output, new_states = loop.step(x, states)
         values = [recorder.get_current_value(v) for v in found.written]
         for extra in recorder.losses:
             losses = [losses[0] + tf.cast(extra, losses[0].dtype)]
-        out = output
         if keep is not None:
+            new_states = [select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
+        if same:
+            out, output = [new_states[i] for i in same], []
+        elif keep is not None:
             out = [select(keep, o, 0) for o in output]
             output = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
-            new_states = [select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
-        if not loop.zero_masked:
+            out = out if loop.zero_masked else output
+        else:
             out = output
         emitted = [a.write(t, y) for a, y in zip(emitted, out, strict=bool(emitted))]
-        output = [] if same else output
         for new, old in zip([*new_states, *output], [*states, *last], strict=True):
             new.set_shape(old.shape)  # a `where` on an unknown batch loses the static shape
         return t + 1, new_states, output, values, losses, emitted
@@ -179,9 +165,45 @@ def _span(
         (tf.constant(0), list(states), list(held), list(values), losses, emitted),
         maximum_iterations=length,
     )
-    last = [states[i] for i in same] if same else held
+    last, emitted = held, [a.stack() for a in emitted]
+    if same:
+        last = [states[i] for i in same]
+    if same and masked:
+        keep = steps[-1]
+        counted = tf.cumsum(tf.cast(keep, "int32"), axis=0) > 0
+        last = [select(counted[-1], y, 0) for y in last]
+        emitted = [select(keep if loop.zero_masked else counted, y, 0) for y in emitted]
     loss = losses[0] if losses else loss
-    return [*states, *last, *values, loss], [a.stack() for a in emitted]
+    return [*states, *last, *values, loss], emitted
+
+
+def _weights(found: _Found, rows: int | None) -> tuple[list[tuple[Any, Any]], Any]:
+    """Read the variables that no step writes, once and not at every step.
+
+    Args:
+        found: What is known of a step.
+        rows: The rows of a step, None if unknown.
+
+    Returns:
+        Pairs of a variable and its value, and what computes products with them; see `matmul_as`.
+    """
+    written = {id(v) for v in found.written}
+    fixed = [v for v in found.read if id(v) not in written]
+    weights = [tf.convert_to_tensor(value) for value in current_values(fixed)]
+    by_id = {id(v): w for v, w in zip(fixed, weights, strict=True)}
+    parts = {
+        (key, start, stop): cut(columns_of(by_id[key], slice(start, stop)), rows)
+        for key, start, stop in found.kernels
+        if key in by_id
+    }
+
+    def product(x: Any, kernel: Any, columns: slice) -> Any:
+        blocks = parts.get((id(kernel), columns.start, columns.stop), ())
+        if len(blocks) < 2 or blocks[0].dtype != x.dtype:
+            return x @ columns_of(kernel, columns)
+        return times(x, blocks)
+
+    return list(zip(fixed, weights, strict=True)), product
 
 
 def _chunks(
