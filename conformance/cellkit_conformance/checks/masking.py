@@ -144,7 +144,7 @@ def zeroed_outputs(ctx: Context) -> None:
             ],
             crossed=True,
         )
-        ctx.each(subject, space, body)
+        ctx.each(subject, space, body, ctx.profile.examples // 2)
 
 
 @check("MSK-07")
@@ -238,7 +238,7 @@ def masks_with_every_option(ctx: Context) -> None:
     for subject in ctx.cases():
         every = (*EVERY, "all_masked")
         space = Space(shapes=[(3, 3)], masks=every, options=PAIRED, crossed=True)
-        ctx.each(subject, space, body)
+        ctx.each(subject, space, body, ctx.profile.examples // 2)
 
 
 @check("MSK-15")

@@ -33,7 +33,7 @@ def last_of_the_sequence(ctx: Context) -> None:
         ctx.close("state", last.states, whole.states, tolerance)
 
     for subject in ctx.cases():
-        ctx.each(subject, Space(), body)
+        ctx.each(subject, Space(), body, ctx.profile.examples // 2)
 
 
 @check("SEQ-02")
@@ -209,7 +209,8 @@ def backwards(ctx: Context) -> None:
         ctx.close("state", got.states, want.states, tolerance)
 
     for subject in ctx.cases():
-        ctx.each(subject, Space(options=[SEQUENCES, {"return_sequences": False}]), body)
+        space = Space(options=[SEQUENCES, {"return_sequences": False}])
+        ctx.each(subject, space, body, ctx.profile.examples // 2)
 
 
 UNROLLED: list[dict[str, Any]] = [
@@ -223,12 +224,13 @@ UNROLLED: list[dict[str, Any]] = [
 def unrolled(ctx: Context) -> None:
     """Compare the unrolled loop with the oracle, which all loops must equal."""
     for subject in ctx.cases():
+        few = ctx.profile.examples // 2
         plain = Space(shapes=[(3, 3)], options=UNROLLED[:1])
-        ctx.each(subject, plain, lambda s, e: ctx.agrees(s, e) and None, ctx.profile.examples // 2)
+        ctx.each(subject, plain, lambda s, e: ctx.agrees(s, e) and None, few)
         if "masking" in ctx.target.traits:
             every = (*EVERY, "all_masked")
             masked = Space(shapes=[(3, 3)], masks=every, options=UNROLLED, crossed=True)
-            ctx.each(subject, masked, lambda s, e: ctx.agrees(s, e) and None)
+            ctx.each(subject, masked, lambda s, e: ctx.agrees(s, e) and None, few)
 
 
 @check("SEQ-12")
