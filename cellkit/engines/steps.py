@@ -52,8 +52,8 @@ def slower(request: Request) -> str | None:
     kernels = [tuple(k.shape) for k in plan_of(request).values()]
     rows = request.states[0].shape[0] or ROWS
     gained = sum(math.prod(shape) for shape in kernels)
-    # A step keeps about as much as its products, what is added to them, and its states are wide.
-    paid = 2 * sum(shape[-1] for shape in kernels) + sum(s.shape[-1] for s in request.states)
+    # Products and states, and the gradients of both.
+    paid = 2 * (sum(shape[-1] for shape in kernels) + sum(s.shape[-1] for s in request.states))
     if gained < rows * paid:
         return f"with {rows} rows a step keeps more numbers than its kernels have"
     return None
