@@ -420,14 +420,15 @@ def _installed(search_path: tuple[tuple[str, int], ...]) -> tuple[Declaration, .
     # A third of the time that `import cellkit` takes, and needed only here.
     from importlib import metadata
 
+    entry_points = metadata.entry_points(group=GROUP)
+    # A distribution reads its metadata anew for its name, and again for its version.
+    owners = {id(e.dist): e.dist for e in entry_points if e.dist}
+    known = {key: (owner.name, owner.version) for key, owner in owners.items()}
+    unknown: tuple[str, str | None] = ("unknown", None)
+    # A dict and not a set: in the order found.
     found = {
-        Declaration(
-            entry_point.name,
-            entry_point.value.replace(" ", ""),
-            entry_point.dist.name if entry_point.dist else "unknown",
-            entry_point.dist.version if entry_point.dist else None,
-        ): None
-        for entry_point in metadata.entry_points(group=GROUP)
+        Declaration(e.name, e.value.replace(" ", ""), *known.get(id(e.dist), unknown)): None
+        for e in entry_points
     }
     return tuple(found)
 
