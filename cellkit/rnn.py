@@ -168,6 +168,7 @@ class RNN(keras.layers.RNN):
             sequences_shape: Shape `(batch, time, ...)`, or a structure of such shapes.
             initial_state_shape: Not used; Keras passes it when initial states are given.
         """
+        sequences_shape = map_shapes(tuple, sequences_shape)
         shapes = flatten_shapes(sequences_shape)
         batch = shapes[0][0]
         if self.stateful and batch is None:

@@ -363,6 +363,8 @@ def is_shape(value: Any) -> bool:
 
 def map_shapes(function: Callable[[tuple[int | None, ...]], Any], shapes: Any) -> Any:
     """Apply `function` to every shape of a structure of shapes."""
+    if hasattr(shapes, "as_list"):  # tf.TensorShape
+        shapes = shapes.as_list()
     if is_shape(shapes):
         return function(tuple(shapes))
     if isinstance(shapes, dict):

@@ -631,3 +631,17 @@ def test_a_cell_that_returns_other_states_is_told(how, what):
     with pytest.raises(ValueError, match="How to fix") as caught:
         cellkit.RNN(DroppingCell(how))(data(2, 3, 2))
     assert what in str(caught.value)
+
+
+class ShapeObject:
+    """A shape that is no tuple, as TensorFlow's are."""
+
+    def as_list(self):
+        return [None, 3, 2]
+
+
+@pytest.mark.parametrize("nest", [lambda s: s, lambda s: {"a": s, "b": s}], ids=["one", "dict"])
+def test_shapes_may_be_objects_of_tensorflow(nest):
+    layer = cellkit.RNN(DroppingCell("count"))
+    layer.build(nest(ShapeObject()))
+    assert layer.get_build_config()["sequences_shape"] == nest((None, 3, 2))
