@@ -143,13 +143,16 @@ def _loop(
 ) -> tuple[Leaves, Any, Leaves]:
     """Run the loop inside the recorder `outer`."""
     first = [jax.ShapeDtypeStruct((x.shape[0], *x.shape[2:]), x.dtype) for x in inputs]
-    written, has_losses, specs = _explore(loop, first, states)
+    written, has_losses, specs, as_state = _explore(loop, first, states)
     loop.scope.redraw()
     chunked = loop.remat or loop.truncate is not None
     if loop.unroll is True and inputs[0].shape[1] and not chunked:
         return python.run(sys.modules[__name__], loop, inputs, states, mask)
 
-    zeros = [jnp.zeros(s.shape, s.dtype) for s in specs]
+    # An output that is a state is not carried beside it: it is that state, or zero as long as no
+    # step counted.
+    same = as_state if inputs[0].shape[1] else []
+    zeros = [] if same else [jnp.zeros(s.shape, s.dtype) for s in specs]
     values = [compat.raw_value(v, outer) for v in written]
 
     def body(carry: Any, steps: Any) -> Any:
@@ -160,13 +163,17 @@ def _loop(
         values = [recorder.get_current_value(v) for v in written]
         for extra in recorder.losses:
             loss = loss + jnp.asarray(extra, loss.dtype)
-        out = output
         if keep is not None:
+            new_states = [select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
+        if same:
+            out, output = [new_states[i] for i in same], []
+        elif keep is not None:
             out = [select(keep, o, 0) for o in output]
             output = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
-            new_states = [select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
-        emitted = (out if loop.zero_masked else output) if loop.collect else None
-        return (new_states, output, values, loss), emitted
+            out = out if loop.zero_masked else output
+        else:
+            out = output
+        return (new_states, output, values, loss), out if loop.collect else None
 
     def in_order(x: Any) -> Any:
         steps = jnp.swapaxes(x, 0, 1)
@@ -182,6 +189,14 @@ def _loop(
         levels.append((chunk_length(loop.remat, time), _recomputed))
     carry, emitted = _scan(body, carry, steps, max(1, int(loop.unroll)), levels)
     states, last, values, loss = carry
+    if same:
+        last = [states[i] for i in same]
+    if same and mask is not None:
+        keep = steps[1]
+        last = [select(keep.any(axis=0), y, 0) for y in last]
+        if loop.collect:
+            shown = keep if loop.zero_masked else jnp.cumsum(keep, axis=0) > 0
+            emitted = [select(shown, y, 0) for y in emitted]
     for variable, value in zip(written, values, strict=True):
         variable.assign(value)  # into `outer`
     if has_losses:
@@ -235,19 +250,25 @@ def _detached(chunk: Any) -> Any:
     return run
 
 
-def _explore(loop: Loop, first: Leaves, states: Leaves) -> tuple[list[Any], bool, Leaves]:
-    """Trace one step abstractly: what it writes, whether it adds losses, what it returns.
+def _explore(
+    loop: Loop, first: Leaves, states: Leaves
+) -> tuple[list[Any], bool, Leaves, list[int]]:
+    """Trace one step abstractly. Nothing runs, so nothing happens one time too often.
 
-    Nothing runs, so nothing happens one time too often.
+    Returns:
+        What it writes, whether it adds losses, what it returns, and for each output the state that
+        it is, if all are (else nothing).
     """
     found: dict[str, Any] = {}
 
     def step(x: Leaves, s: Leaves) -> Leaves:
         with Recorder() as recorder:
-            output, _ = loop.step(x, s)
+            output, news = loop.step(x, s)
+        places = [next((i for i, n in enumerate(news) if n is y), None) for y in output]
+        found["as_state"] = [] if None in places else places
         found["written"] = list(recorder.written.values())
         found["losses"] = bool(recorder.losses)
         return output
 
     specs = jax.eval_shape(step, first, states)
-    return found["written"], found["losses"], specs
+    return found["written"], found["losses"], specs, found["as_state"]
