@@ -424,6 +424,18 @@ def test_remat_changes_no_number(engine, cell, options, remat):
         np.testing.assert_allclose(have[name], value, atol=TOLERANCE * scale, err_msg=name)
 
 
+@pytest.mark.parametrize("option", [{"remat": 2}, {"truncate_gradient": 2}])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_chunks_of_an_eager_call_know_what_was_before_them(option, zeros):
+    options = {"return_sequences": True, "zero_output_for_mask": zeros}
+    whole = layer_of(("lstm", {"units": 4}), **options)
+    parts = cellkit.RNN(whole.cell, return_state=True, dtype=DTYPE, **options, **option)
+    x, states = data((BATCH, TIME, FEATURES)), initial(whole)
+    want = whole(x, initial_state=states, mask=MASK)
+    for have, value in zip(parts(x, initial_state=states, mask=MASK), want, strict=True):
+        np.testing.assert_allclose(npy(have), npy(value), atol=TOLERANCE)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="the other backends differentiate no other way")
 def test_remat_has_the_gradient_of_the_values_of_a_stateless_call():
     layer = layer_of(("lstm", {"units": 4}), engine="loop")

@@ -129,8 +129,10 @@ def _span(
 
     fixed, product = _weights(found, states[0].shape[0] if states else None)
     # Every tensor that is carried from step to step costs operations. An output that is a state
-    # is not carried beside it: it is that state, or zero as long as no step counted.
-    same = found.as_state if steps[0].shape[0] else []
+    # is not carried beside it: it is that state, or zero as long as no step counted. (Of the steps
+    # before a chunk the mask says nothing.)
+    chunked = loop.remat or loop.truncate is not None
+    same = found.as_state if steps[0].shape[0] and not (masked and chunked) else []
     held, losses = [] if same else last, [loss] if found.losses else []
 
     def body(

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from cellkit_conformance.startup import as_imported
-
 SHARED = ("keras", "cellkit", "cellkit_conformance")
 """Packages all of whose modules are looked at; of NumPy and the backend the first level is."""
 
@@ -40,7 +38,7 @@ def take(backend: str) -> dict[str, int | str]:
         found[name] = id(module)
         for key, value in list(vars(module).items()):
             if callable(value):
-                found[f"{name}.{key}"] = id(as_imported(value))
+                found[f"{name}.{key}"] = id(value)
                 if isinstance(value, type) and value.__module__ == name:
                     found.update(_methods(f"{name}.{key}", value))
     return found

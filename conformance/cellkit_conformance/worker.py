@@ -108,7 +108,7 @@ class Server:
         self.place = options["place"]
         self.backend, self.device = backend_of(self.place), device_of(self.place)
         self.profile = PROFILES[options["profile"]]
-        import_keras(self.backend, compiler=self.profile.name == "thorough")
+        import_keras(self.backend)
         import keras
 
         from cellkit_conformance import checks, footprint
