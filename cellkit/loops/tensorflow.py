@@ -245,6 +245,8 @@ def _chunks(
         lambda i, *_: i < count,
         body,
         (tf.constant(0), list(carry), emitted),
+        # One after the other: what a chunk computes again is gone before the next one begins.
+        parallel_iterations=1,
         maximum_iterations=count,
     )
     return carry, [a.concat() for a in emitted]
