@@ -471,6 +471,15 @@ def test_a_truncated_gradient_reaches_back_to_the_start_of_its_block(remat):
     np.testing.assert_allclose(same["argument 1"], whole["argument 1"], atol=20 * TOLERANCE)
 
 
+def test_a_held_output_is_not_cut_off_from_the_block_of_its_step():
+    layer = layer_of(("gru", {"units": 4}), engine="loop")
+    x, states = data((BATCH, TIME, FEATURES)), initial(layer)
+    mask = np.tile(np.arange(TIME) < 4, (BATCH, 1))
+    cut = chunked(layer, "truncate_gradient", 4, x, states, mask=mask)
+    assert np.all(np.any(cut["argument 0"][:, :4], axis=-1))
+    assert not np.any(cut["argument 0"][:, 4:])
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("remat", 0), ("remat", "yes"), ("truncate_gradient", 0), ("truncate_gradient", True)],

@@ -150,8 +150,9 @@ def _loop(
         return python.run(sys.modules[__name__], loop, inputs, states, mask)
 
     # An output that is a state is not carried beside it: it is that state, or zero as long as no
-    # step counted.
-    same = as_state if inputs[0].shape[1] else []
+    # step counted. (But a state is cut off from the block before, and an output that is held, not.)
+    cut = loop.truncate is not None and mask is not None
+    same = as_state if inputs[0].shape[1] and not cut else []
     zeros = [] if same else [jnp.zeros(s.shape, s.dtype) for s in specs]
     values = [compat.raw_value(v, outer) for v in written]
 
