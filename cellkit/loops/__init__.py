@@ -80,6 +80,12 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
     return result
 
 
+def as_states(outputs: Leaves, states: Leaves) -> list[int]:
+    """Return for each output which of the states it is, if all are one; else an empty list."""
+    places = [next((i for i, s in enumerate(states) if s is y), None) for y in outputs]
+    return [] if None in places else [i for i in places if i is not None]
+
+
 def chunk_length(remat: bool | int, time: int) -> int:
     """Return the number of steps of a chunk, for sequences of `time` steps."""
     return max(1, math.isqrt(time)) if remat is True else int(remat)

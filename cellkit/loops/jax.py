@@ -17,7 +17,7 @@ import keras
 
 from cellkit import _keras_compat as compat
 from cellkit._sequence import SequenceScope
-from cellkit.loops import Leaves, Loop, chunk_length, python
+from cellkit.loops import Leaves, Loop, as_states, chunk_length, python
 from cellkit.loops.recorder import Recorder
 
 
@@ -265,8 +265,7 @@ def _explore(
     def step(x: Leaves, s: Leaves) -> Leaves:
         with Recorder() as recorder:
             output, news = loop.step(x, s)
-        places = [next((i for i, n in enumerate(news) if n is y), None) for y in output]
-        found["as_state"] = [] if None in places else places
+        found["as_state"] = as_states(output, news)
         found["written"] = list(recorder.written.values())
         found["losses"] = bool(recorder.losses)
         return output

@@ -12,7 +12,7 @@ import tensorflow as tf
 from cellkit import _keras_compat as compat
 from cellkit._math import columns_of, matmul_as
 from cellkit._sequence import reopened
-from cellkit.loops import Leaves, Loop, python
+from cellkit.loops import Leaves, Loop, as_states, python
 from cellkit.loops.products_tensorflow import cut, times
 from cellkit.loops.recorder import Recorder, current_values
 
@@ -359,12 +359,11 @@ def _explore(loop: Loop, inputs: Leaves, states: Leaves) -> _Found:
 
         with Recorder() as recorder, matmul_as(product):
             output, states = loop.step(x, s)
-        places = [next((i for i, n in enumerate(states) if n is y), None) for y in output]
         found["read"] = list(recorder.read.values())
         found["written"] = list(recorder.written.values())
         found["kernels"] = kernels
         found["losses"] = bool(recorder.losses)
-        found["as_state"] = [] if None in places else places
+        found["as_state"] = as_states(output, states)
         return output
 
     concrete = step.get_concrete_function(
