@@ -30,10 +30,11 @@ from cellkit_conformance.comparison import (
 from cellkit_conformance.new import new
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.places import CPU, backend_of, choose, place, read_devices
+from cellkit_conformance.plan import Plan, total
 from cellkit_conformance.process import MODULES, Process, WorkerGone
 from cellkit_conformance.profiles import PROFILES
 from cellkit_conformance.report import EXIT_CODES, EXIT_CONFORMANT, EXIT_STALE, Report
-from cellkit_conformance.runner import Plan, Runner, installed_backends, total
+from cellkit_conformance.runner import MOST_WORKERS, Runner, installed_backends, usual_workers
 from cellkit_conformance.selftest import selftest_command
 
 DEFAULT_JSON = Path("reports/conformance.json")
@@ -82,8 +83,15 @@ def conform(
     skip: Annotated[list[str] | None, typer.Option(help="Not these ids or groups.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     workers: Annotated[
-        int, typer.Option("--workers", "-n", min=1, help="How many processes at a time.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--workers",
+            "-n",
+            min=1,
+            help="How many processes at a time.",
+            show_default=f"the number of processors, at most {MOST_WORKERS}",
+        ),
+    ] = None,
     layer: Annotated[
         str, typer.Option(help="The layer under test: cellkit, keras or 'module:Class'.")
     ] = "cellkit",
@@ -141,7 +149,7 @@ def conform(
         profile=profile,
         seed=seed,
         layer=layer,
-        workers=workers,
+        workers=workers or usual_workers(),
         timeout=timeout,
         shard=_shard(shard),
         budget=budget,
@@ -303,6 +311,7 @@ def replay_plan(
         profile=data["profile"],
         seed=data["seed"],
         layer=data["layer"],
+        workers=usual_workers(),
         only=only,
     )
 

@@ -27,8 +27,8 @@ TAIL_LINES = 40
 MEMORY_SHARE = 0.8
 """The share of the machine's memory with which a worker is ended; cells under test are tiny."""
 
-MEMORY_TO_GO_ON = 0.25
-"""The share with which the next cell gets a new process: compiled functions add up."""
+MEMORY_TO_GO_ON = 0.5
+"""The share of all workers with which the next cell gets new ones: compiled functions add up."""
 
 MODULES = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
 
@@ -41,6 +41,9 @@ QUIET = {
     "TF_NUM_INTEROP_THREADS": "1",
     "PYTHONFAULTHANDLER": "1",
     "PYTHONUNBUFFERED": "1",
+    # Several workers share a GPU, and none may take all of its memory.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     # Two processors for JAX, so that placement can be checked; TensorFlow is told in the worker.
     "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
 }
@@ -134,10 +137,13 @@ class Process:
         """Give the last lines that the process wrote to standard error."""
         return "\n".join(self._tail)
 
-    @property
-    def is_large(self) -> bool:
-        """Whether it holds so much memory that the next cell should have a new one."""
-        return resident(self._process.pid) > MEMORY_TO_GO_ON * machine_memory()
+    def is_large(self, workers: int) -> bool:
+        """Whether it holds so much memory that the next cell should have a new one.
+
+        Args:
+            workers: How many there are at a time.
+        """
+        return resident(self._process.pid) * workers > MEMORY_TO_GO_ON * machine_memory()
 
     def close(self) -> None:
         """End the process and what it started."""

@@ -14,7 +14,8 @@ from typing import Any
 
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.outcome import Outcome, Result, clean
-from cellkit_conformance.runner import Backend, Plan, Unit, all_results
+from cellkit_conformance.plan import Plan
+from cellkit_conformance.runner import Backend, Unit, all_results
 
 SCHEMA = 1
 """Version of the JSON report. A field that is there keeps its meaning; new ones may come."""

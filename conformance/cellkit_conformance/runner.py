@@ -2,24 +2,26 @@
 
 It imports no backend and no plugin. One slot is one thread with at most one worker process; a slot
 takes a cell and a backend, prefers the backend whose worker it has, and asks for check after check.
-A worker that crashes or hangs is a result, and another worker takes over the remaining checks.
+A slot that finds no cell helps with one that others are at. A worker that crashes or hangs is a
+result, and another worker takes over the remaining checks.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import shlex
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
-from cellkit_conformance.places import CPU, backend_of, device_of
+from cellkit_conformance.places import backend_of
+from cellkit_conformance.plan import LEAST_TIMEOUT, Plan
 from cellkit_conformance.process import MODULES, Process, WorkerGone
-from cellkit_conformance.profiles import PROFILES
 
 GIVE_UP_AFTER = 3
 """Timeouts or crashes in a row after which the rest of a cell is not run any more."""
@@ -30,127 +32,14 @@ STEP = "STR-03"
 WITHOUT_STEP = frozenset({"STR-01", "STR-02", "STR-04", "STR-07", "STR-08", "SER-02", "SER-11"})
 """Requirements whose checks never call the cell."""
 
-FIND_TIMEOUT = 60.0
-"""Seconds that importing a cell's module, or making the cell, may take; less than a check may."""
+WORTH_A_WORKER = 20
+"""Checks that a cell must have for another worker to be started for it."""
 
-LEAST_TIMEOUT = 20.0
-"""What a module may take to import even where checks are given less."""
+WORTH_A_HAND = 8
+"""Checks that must be left for a worker of the right backend that has nothing else to do."""
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What to run.
-
-    Attributes:
-        cells: As named on the command line.
-        backends: Keras backends, those that don't run on the processor with their device
-            (`torch@gpu:0`, see `places`).
-        ids: Requirements.
-        profile: The name of a profile.
-        seed: Of all that is drawn.
-        layer: The layer under test: "cellkit", "keras" or `module:Class`.
-        workers: How many processes at a time.
-        timeout: Seconds per check, or None for the profile's.
-        shard: (i, n) runs the i-th of n parts, counted from one; None runs everything.
-        budget: Seconds after which no further check is started, or None.
-        only: The requirements of each cell and backend where they differ, or None for `ids`.
-    """
-
-    cells: Sequence[str]
-    backends: Sequence[str]
-    ids: Sequence[str]
-    profile: str = "quick"
-    seed: int = 0
-    layer: str = "cellkit"
-    workers: int = 1
-    timeout: float | None = None
-    shard: tuple[int, int] | None = None
-    budget: float | None = None
-    only: Mapping[tuple[str, str], Sequence[str]] | None = None
-
-    def work(self) -> dict[tuple[str, str], list[str]]:
-        """List the requirements to run by cell and backend; what has none is left out."""
-        keys = [(cell, backend) for backend in self.backends for cell in self.cells]
-        chosen = {
-            key: list(self.ids if self.only is None else self.only.get(key, ())) for key in keys
-        }
-        if self.shard is not None:
-            number, count = self.shard
-            chosen = divide(chosen, count)[number - 1]
-        return {key: ids for key, ids in chosen.items() if ids}
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that one check may take."""
-        return PROFILES[self.profile].timeout if self.timeout is None else self.timeout
-
-    @property
-    def seconds_to_find(self) -> float:
-        """Seconds that importing a module or making a cell may take."""
-        given = min(FIND_TIMEOUT, self.seconds) if self.timeout is None else self.timeout
-        return max(LEAST_TIMEOUT, given)
-
-    def command(self, cell: str, backend: str, identifier: str) -> str:
-        """Write the command that runs one check alone.
-
-        Args:
-            cell: The cell.
-            backend: The backend.
-            identifier: The requirement.
-        """
-        words = ["cellkit", "conform", cell, "--backend", backend_of(backend)]
-        if device_of(backend) != CPU:
-            words += ["--device", device_of(backend)]
-        words += ["--select", identifier]
-        words += ["--profile", self.profile, "--seed", str(self.seed)]
-        if self.layer != "cellkit":
-            words += ["--layer", self.layer]
-        return shlex.join(words)
-
-
-WEIGHTS = {"torch": 1.0, "tensorflow": 2.0, "jax": 3.0}
-"""How long the same check takes on a backend, about; JAX and TensorFlow compile."""
-
-
-def divide(
-    work: Mapping[tuple[str, str], Sequence[str]], count: int
-) -> list[dict[tuple[str, str], list[str]]]:
-    """Divide checks into parts of about equal cost, the same on every machine.
-
-    Whole cells are kept together as long as there are enough of them, because the checks of a cell
-    share what was compiled; otherwise the groups of requirements are dealt out.
-
-    Args:
-        work: Requirements by cell and backend.
-        count: How many parts.
-
-    Returns:
-        The parts: together they are the whole, and no two share a check.
-    """
-    pieces: list[tuple[tuple[str, str], list[str]]] = []
-    for key, ids in work.items():
-        if len(work) >= 2 * count:
-            pieces.append((key, list(ids)))
-            continue
-        groups = dict.fromkeys(requirements()[id].group for id in ids)
-        pieces += [(key, [i for i in ids if requirements()[i].group == g]) for g in groups]
-    parts: list[dict[tuple[str, str], list[str]]] = [{} for _ in range(count)]
-    loads = [0.0] * count
-    for key, ids in sorted(pieces, key=lambda piece: (-_cost(*piece), piece)):
-        lightest = loads.index(min(loads))
-        parts[lightest].setdefault(key, []).extend(ids)
-        loads[lightest] += _cost(key, ids)
-    order = {id: number for number, id in enumerate(requirements())}
-    keys = list(work)
-    return [
-        {key: sorted(part[key], key=order.__getitem__) for key in sorted(part, key=keys.index)}
-        for part in parts
-    ]
-
-
-def _cost(key: tuple[str, str], ids: Sequence[str]) -> float:
-    # A requirement's cost of 1, 2, 3 means milliseconds, tenths of a second, seconds.
-    return WEIGHTS.get(backend_of(key[1]), 2.0) * sum(4.0 ** requirements()[id].cost for id in ids)
+MOST_WORKERS = 4
+"""Where nobody says how many; each takes up to a gigabyte of memory."""
 
 
 @dataclass
@@ -199,6 +88,50 @@ class Backend:
     problem: str = ""
 
 
+@dataclass
+class Course:
+    """The checks of a unit that are still to come, of which one slot or several take.
+
+    The slot that began takes them from the front, and those that join it from the back, because
+    neighbours share what they compile.
+
+    Attributes:
+        unit: The cell, the backend and the results.
+        left: What is still to run.
+        known: Set when it is known whether the cell can be made.
+        no_step: Why no check that calls the cell can run, or "".
+        start: When the cell was begun, after the start of the first worker.
+    """
+
+    unit: Unit
+    left: deque[str]
+    known: threading.Event = field(default_factory=threading.Event)
+    no_step: str = ""
+    start: float = field(default_factory=time.perf_counter)
+
+    def take(self, joined: bool = False) -> str | None:
+        """Take the next check, if there is one.
+
+        Args:
+            joined: Whether another slot began.
+        """
+        try:
+            return self.left.pop() if joined else self.left.popleft()
+        except IndexError:
+            return None
+
+    def wants(self, place: str | None) -> bool:
+        """Say whether another slot would be of use.
+
+        Args:
+            place: Of the worker that the slot has.
+        """
+        if place == self.unit.backend:
+            return len(self.left) >= WORTH_A_HAND
+        # A worker that starts now, beside the first one, is there when the first one is.
+        return len(self.left) >= WORTH_A_WORKER and not self.known.is_set()
+
+
 def installed_backends() -> dict[str, bool]:
     """Say which backends are installed, without importing one."""
     return {name: importlib.util.find_spec(module) is not None for name, module in MODULES.items()}
@@ -220,6 +153,7 @@ class Runner:
             name: Backend(name, there.get(backend_of(name), False)) for name in plan.backends
         }
         self._waiting = list(self.units)
+        self._begun: list[Course] = []
         self._on_result = on_result
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
@@ -239,8 +173,10 @@ class Runner:
             return self._run()
 
     def _run(self) -> list[Unit]:
-        count = max(1, min(self.plan.workers, len(self.units)))
-        slots = [threading.Thread(target=self._slot, daemon=True) for _ in range(count)]
+        slots = [
+            threading.Thread(target=self._slot, daemon=True)
+            for _ in range(max(1, self.plan.workers))
+        ]
         for slot in slots:
             slot.start()
         try:
@@ -256,56 +192,91 @@ class Runner:
             raise
         if self._failure is not None:
             raise self._failure
+        for unit in self.units:  # two slots deliver in any order
+            unit.results.sort(key=lambda result: unit.ids.index(result.requirement))
+            unit.notes = list(dict.fromkeys(unit.notes))
         return self.units
 
     def _slot(self) -> None:
         process: Process | None = None
         try:
-            while unit := self._next(process.place if process else None):
-                if process is not None and process.place != unit.backend:
+            while found := self._next(process.place if process else None):
+                course, joined = found
+                if process is not None and process.place != course.unit.backend:
                     process.close()
                     process = None
-                process = self._run_unit(unit, process)
+                try:
+                    process = self._run_course(course, process, joined)
+                finally:
+                    course.known.set()  # nobody may wait for a slot that is gone
         except BaseException as error:  # noqa: BLE001 (raised again by `run`)
             self._failure = error
         finally:
             if process is not None:
                 process.close()
 
-    def _next(self, backend: str | None) -> Unit | None:
-        """Take a unit of the backend at hand, else of the backend that has most left."""
-        with self._lock:
-            if not self._waiting or self._failure is not None:
-                return None
-            names = [unit.backend for unit in self._waiting]
-            chosen = backend if backend in names else max(names, key=names.count)
-            return self._waiting.pop(names.index(chosen))
+    def _next(self, place: str | None) -> tuple[Course, bool] | None:
+        """Find something to do for a slot.
 
-    def _run_unit(self, unit: Unit, process: Process | None) -> Process | None:
-        """Run all checks of a unit and return the worker, if it lives."""
-        start, lost, kind, no_step = time.perf_counter(), 0, Outcome.PASS, ""
-        for number, identifier in enumerate(unit.ids):
+        Args:
+            place: Of the worker that the slot has, or None.
+
+        Returns:
+            A unit of the backend at hand, else of the backend that has most left, else one that
+            another slot is at; and whether it is that. None where nobody needs help.
+        """
+        with self._lock:
+            if self._failure is not None:
+                return None
+            if self._waiting:
+                names = [unit.backend for unit in self._waiting]
+                chosen = place if place in names else max(names, key=names.count)
+                unit = self._waiting.pop(names.index(chosen))
+                self._begun.append(Course(unit, deque(unit.ids)))
+                return self._begun[-1], False
+            wanting = [course for course in self._begun if course.wants(place)]
+            return (max(wanting, key=lambda c: len(c.left)), True) if wanting else None
+
+    def _run_course(self, course: Course, process: Process | None, joined: bool) -> Process | None:
+        """Run checks of a unit until there are none, and return the worker, if it lives.
+
+        Args:
+            course: The unit and what is left of it.
+            process: A worker of its backend, or None.
+            joined: Whether another slot has begun with it.
+        """
+        unit, lost, kind = course.unit, 0, Outcome.PASS
+        if joined:
+            try:
+                process = process or self._start(unit.backend)
+            except WorkerGone as gone:
+                unit.notes.append(f"a worker that was to help did not start: {gone.reason}")
+                return None
+            course.known.wait()
+        while (identifier := course.take(joined)) is not None:
             if time.monotonic() >= self._deadline:
                 reason = f"the budget of {self.plan.budget:g} s was spent"
-                self._give_up(unit, number, reason)
+                self._give_up(course, reason, identifier)
                 break
             if lost >= GIVE_UP_AFTER:
-                self._give_up(unit, number, f"{lost} checks in a row ended in a timeout or crash")
+                reason = f"{lost} checks in a row ended in a timeout or crash"
+                self._give_up(course, reason, identifier)
                 break
-            if no_step and identifier not in WITHOUT_STEP:
-                self._skip(unit, identifier, no_step, Outcome.BLOCKED)
+            if course.no_step and identifier not in WITHOUT_STEP:
+                self._skip(unit, identifier, course.no_step, Outcome.BLOCKED)
                 continue
             try:
                 if process is None:
                     process = self._start(unit.backend)
-                    start = time.perf_counter() if number == 0 else start
-                if number == 0:
+                if not course.known.is_set():
+                    course.start = time.perf_counter()
                     kind = self._describe(unit, process)
                     process = None if kind in (Outcome.TIMEOUT, Outcome.CRASH) else process
-                if unit.problem:
-                    self._record(unit, self._unusable(unit, identifier, kind))
-                    self._give_up(unit, number + 1, unit.problem, Outcome.BLOCKED)
-                    break
+                    if unit.problem:
+                        self._record(unit, self._unusable(unit, identifier, kind))
+                        self._give_up(course, unit.problem, why=Outcome.BLOCKED)
+                        break
+                    course.known.set()
                 self._record(unit, self._check(unit, process, identifier))
                 lost = 0
             except WorkerGone as gone:
@@ -313,14 +284,15 @@ class Runner:
                 if not started:
                     unit.problem = f"the backend {unit.backend} does not start: {gone.reason}"
                     self.backends[unit.backend].problem = shorten(f"{gone.reason}\n{gone.tail}")
-                    self._give_up(unit, number, unit.problem)
+                    self._give_up(course, unit.problem, identifier)
                     break
                 lost += 1
                 self._record(unit, self._lost(unit, identifier, gone))
-                if lost == 1 and identifier not in WITHOUT_STEP:
-                    no_step = self._try_step(unit, identifier, gone)
-                    unit.notes += [f"{no_step}: what calls it is not run"] if no_step else []
-        unit.seconds = time.perf_counter() - start
+                if lost == 1 and identifier not in WITHOUT_STEP and not course.no_step:
+                    course.no_step = self._try_step(unit, identifier, gone)
+                    if course.no_step:
+                        unit.notes.append(f"{course.no_step}: what calls it is not run")
+        unit.seconds = time.perf_counter() - course.start
         return self._part(unit, process)
 
     def _try_step(self, unit: Unit, identifier: str, gone: WorkerGone) -> str:
@@ -336,7 +308,7 @@ class Runner:
                 process = self._start(unit.backend)
                 request = {"op": "check", "target": unit.cell, "id": STEP}
                 try:
-                    process.ask(request, min(self.plan.seconds, FIND_TIMEOUT))
+                    process.ask(request, self.plan.seconds_to_step)
                 finally:
                     process.close()
                 return ""
@@ -356,7 +328,7 @@ class Runner:
         changes = answer.get("changes", ["the modules that are imported"])
         if changes:
             unit.notes.append(f"it has changed what other cells share: {', '.join(changes)}")
-        if changes or process.is_large:
+        if changes or process.is_large(self.plan.workers):
             process.close()
             return None
         return process
@@ -395,7 +367,7 @@ class Runner:
                 own = "Received:" in answer["reason"]  # it says what to do
                 unit.problem = answer["reason"] + ("" if own else f"\n{said}\n{answer['trace']}")
                 return Outcome.ERROR
-        unit.traits, unit.notes = answer["traits"], answer["notes"]
+        unit.traits, unit.notes = answer["traits"], [*answer["notes"], *unit.notes]
         return Outcome.PASS
 
     def _check(self, unit: Unit, process: Process, identifier: str) -> Result:
@@ -428,10 +400,14 @@ class Runner:
             seconds=self.plan.seconds if gone.kind == "timeout" else 0.0,
         )
 
-    def _give_up(self, unit: Unit, first: int, reason: str, why: Outcome = Outcome.NOT_RUN) -> None:
+    def _give_up(
+        self, course: Course, reason: str, first: str = "", why: Outcome = Outcome.NOT_RUN
+    ) -> None:
         """Say of the remaining checks that they were not run, and why."""
-        for identifier in unit.ids[first:]:
-            self._skip(unit, identifier, reason, why)
+        if first:
+            self._skip(course.unit, first, reason, why)
+        while (identifier := course.take()) is not None:
+            self._skip(course.unit, identifier, reason, why)
 
     def _skip(self, unit: Unit, identifier: str, reason: str, why: Outcome) -> None:
         """Say of a check that it was not run, and why."""
@@ -450,13 +426,11 @@ class Runner:
                 self._on_result(result)
 
 
-def total(plan: Plan) -> int:
-    """Count the checks of a plan.
-
-    Args:
-        plan: What to run.
-    """
-    return sum(len(ids) for ids in plan.work().values())
+def usual_workers() -> int:
+    """Say how many processes run at a time where nobody says how many."""
+    count = getattr(os, "sched_getaffinity", None)
+    processors = len(count(0)) if count else os.cpu_count() or 1
+    return min(processors, MOST_WORKERS)
 
 
 def all_results(units: Iterable[Unit]) -> list[Result]:
@@ -466,15 +440,3 @@ def all_results(units: Iterable[Unit]) -> list[Result]:
         units: What `Runner.run` returned.
     """
     return [result for unit in units for result in unit.results]
-
-
-__all__ = [
-    "Backend",
-    "Plan",
-    "Runner",
-    "Unit",
-    "all_results",
-    "divide",
-    "installed_backends",
-    "total",
-]

@@ -11,8 +11,9 @@ from cellkit_conformance.badge import write_badge
 from cellkit_conformance.cli import replay_plan
 from cellkit_conformance.comparison import compare, read_outcomes
 from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.plan import Plan, divide
 from cellkit_conformance.report import Report
-from cellkit_conformance.runner import Backend, Plan, Runner, Unit, divide
+from cellkit_conformance.runner import Backend, Runner, Unit
 
 BACKEND = keras.backend.backend()
 

@@ -6,7 +6,8 @@ from cellkit.cli import main
 from cellkit_conformance import edition, places
 from cellkit_conformance.expected import read
 from cellkit_conformance.outcome import Outcome
-from cellkit_conformance.runner import Plan, Runner
+from cellkit_conformance.plan import Plan
+from cellkit_conformance.runner import Runner
 
 CELL = '''\
 import keras

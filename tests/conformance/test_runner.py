@@ -9,11 +9,13 @@ import keras
 import pytest
 
 from cellkit_conformance import edition, process
+from cellkit_conformance import plan as plan_module
 from cellkit_conformance import runner as runner_module
 from cellkit_conformance.html import write_html
 from cellkit_conformance.outcome import Outcome, Result
+from cellkit_conformance.plan import Plan
 from cellkit_conformance.report import Report
-from cellkit_conformance.runner import Plan, Runner, all_results
+from cellkit_conformance.runner import Runner, all_results
 
 BACKEND = keras.backend.backend()
 FILE = Path(__file__).with_name("troublemakers.py")
@@ -116,7 +118,7 @@ def test_a_cell_that_changes_keras_is_named_and_the_next_one_is_not_touched(trou
 
 
 def test_what_hangs_before_the_first_check_is_given_up_at_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(runner_module, "LEAST_TIMEOUT", 6.0)
+    monkeypatch.setattr(plan_module, "LEAST_TIMEOUT", 6.0)
     (tmp_path / "sleeps.py").write_text("import time\ntime.sleep(1000)\n", encoding="utf-8")
     cells = [f"{FILE}:HangsInInit", f"{tmp_path / 'sleeps.py'}:Cell"]
     runner = Runner(Plan(cells, [BACKEND], edition.select(["STR-01", "STR-03"]), timeout=6.0))
@@ -135,7 +137,7 @@ def test_a_cell_that_eats_memory_is_ended_before_the_machine_is(monkeypatch):
 
 def test_a_hang_is_a_timeout_and_what_needs_no_call_runs(monkeypatch):
     tried = []
-    monkeypatch.setattr(runner_module, "FIND_TIMEOUT", 20.0)
+    monkeypatch.setattr(plan_module, "FIND_TIMEOUT", 20.0)
     start = Runner._start
     monkeypatch.setattr(Runner, "_start", lambda *args: tried.append(args) or start(*args))
     report = run("Hangs", ids=["STR-03", "STR-07", "STR-09", "MSK"], timeout=20.0)
@@ -152,7 +154,7 @@ def test_a_hang_is_a_timeout_and_what_needs_no_call_runs(monkeypatch):
 
 
 def test_what_hangs_in_long_runs_alone_goes_on_and_a_step_that_hangs_is_looked_for(monkeypatch):
-    monkeypatch.setattr(runner_module, "FIND_TIMEOUT", 8.0)
+    monkeypatch.setattr(plan_module, "FIND_TIMEOUT", 8.0)
     report = run("HangsInTraining", "Crashes", ids=["RNG-08", "RNG-01", "MSK-01"], timeout=8.0)
     hangs, crashes = report.units
     assert outcomes(hangs) == {
@@ -179,8 +181,9 @@ def test_a_backend_that_does_not_start_is_said_so():
 def test_the_parent_imports_no_backend():
     code = (
         "import sys\n"
-        "from cellkit_conformance import edition, runner, report, terminal, html, cli, golden\n"
-        f"plan = runner.Plan(['{FILE}:Good'], ['{BACKEND}'], ['STR-01', 'STR-07'])\n"
+        "from cellkit_conformance import edition, plan, runner, report, terminal, cli, golden\n"
+        "import cellkit_conformance.html\n"
+        f"plan = plan.Plan(['{FILE}:Good'], ['{BACKEND}'], ['STR-01', 'STR-07'])\n"
         "units = runner.Runner(plan).run()\n"
         "assert [r.outcome for r in runner.all_results(units)] == ['pass', 'pass'], units\n"
         "print(*{'keras', 'tensorflow', 'torch', 'jax', 'hypothesis'} & set(sys.modules))\n"
