@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import keras
@@ -21,10 +22,9 @@ BACKEND = keras.backend.backend()
 FILE = Path(__file__).with_name("troublemakers.py")
 
 
-def run(*cells, ids=("STR-01", "STR-03", "STR-07"), timeout=120.0, backends=(BACKEND,)):
-    plan = Plan(
-        [f"{FILE}:{cell}" for cell in cells], backends, edition.select(ids), timeout=timeout
-    )
+def run(*cells, ids=("STR-01", "STR-03", "STR-07"), timeout=120.0, backends=(BACKEND,), workers=1):
+    cells = [f"{FILE}:{cell}" for cell in cells]
+    plan = Plan(cells, backends, edition.select(ids), timeout=timeout, workers=workers)
     runner = Runner(plan)
     units = runner.run()
     return Report(plan, units, runner.backends, [], 0.0)
@@ -164,6 +164,41 @@ def test_what_hangs_in_long_runs_alone_goes_on_and_a_step_that_hangs_is_looked_f
     }
     assert list(outcomes(crashes).values()) == [Outcome.CRASH, Outcome.BLOCKED, Outcome.BLOCKED]
     assert "a single step of the cell does not come back" in crashes.results[1].message
+
+
+def test_two_workers_share_the_checks_of_one_cell(monkeypatch):
+    monkeypatch.setattr(runner_module, "WORTH_A_WORKER", 2)
+    both_are_there, threads, check = threading.Barrier(2, timeout=300.0), {}, Runner._check
+
+    def wait_at_first(runner, unit, process, identifier):
+        me = threading.current_thread()
+        if me not in threads.values():
+            threads[identifier] = me
+            both_are_there.wait()
+        threads[identifier] = me
+        return check(runner, unit, process, identifier)
+
+    monkeypatch.setattr(Runner, "_check", wait_at_first)
+    ids = ["STR-01", "STR-02", "STR-03", "STR-07"]
+    report = run("Crashes", ids=ids, workers=2)
+    assert [result.requirement for result in report.results] == ids
+    assert [result.outcome for result in report.results] == ["pass", "n/a", "crash", "pass"]
+    assert len(set(threads.values())) == 2
+    assert threads["STR-01"] is not threads["STR-07"]  # one from the front, one from the back
+
+
+def test_a_cell_that_cannot_be_made_is_reported_once_by_two_workers(monkeypatch):
+    monkeypatch.setattr(runner_module, "WORTH_A_WORKER", 2)
+    joined, run_course = [], Runner._run_course
+
+    def note(runner, course, process, is_joined):
+        joined.append(is_joined)
+        return run_course(runner, course, process, is_joined)
+
+    monkeypatch.setattr(Runner, "_run_course", note)
+    report = run("RaisesInInit", workers=2)
+    assert sorted(joined) == [False, True]
+    assert [result.outcome for result in report.results] == ["error", "blocked", "blocked"]
 
 
 def test_what_never_calls_the_cell_runs_where_it_would_crash():
