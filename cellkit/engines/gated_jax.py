@@ -9,6 +9,9 @@ for every cell of cellkit whose step is a function of its inputs, states and wei
 What a step reads of a stacked array is fetched one step ahead. Otherwise XLA fuses the fetch with
 the slicing of the gates and everything after it, into loops that it does not vectorise on a CPU.
 Small steps are not worth the copy.
+
+A sum of input and product takes the place of the input, and gradients that of what they are the
+gradients of: half the memory, which XLA would else take anew, and fill with zeros, at every call.
 """
 
 from __future__ import annotations
@@ -143,22 +146,33 @@ def _sequence(
         save: bool, kernels: Leaves, others: Leaves, fixed: Any, inputs: Leaves, states: Leaves
     ) -> Any:
         masks, keep = fixed
+        taken = set(sums.values()) if save else set()
 
-        def body(carry: Any, x: Any) -> Any:
+        def body(carry: Any, x: Any, places: Any) -> Any:
             states, last = carry
+            inputs, keep = x
+            inputs = [x if x is not None else places[j] for j, x in enumerate(inputs)]
             products: Leaves = []
 
             def product(index: int, x: Any) -> Any:
                 products.append(x @ kernels[index])
                 return products[-1]
 
-            news, last, out = advance(others, masks, x, states, last, product)
-            products = [p + x[0][sums[i]] if i in sums else p for i, p in enumerate(products)]
-            return (news, last), (out, (states, products) if save else None)
+            news, last, out = advance(others, masks, (inputs, keep), states, last, product)
+            if not save:
+                return (news, last), (out, None), places
+            places = dict(places)
+            for i, j in sums.items():
+                places[j] = products[i] + places[j]
+            rest = [None if i in sums else p for i, p in enumerate(products)]
+            return (news, last), (out, (states, rest)), places
 
         start = (states, [jnp.zeros(y.shape, y.dtype) for y in output])
-        (states, last), (emitted, saved) = _scan(body, start, (inputs, keep), reverse, unroll)
-        return (last, emitted, states), saved
+        read = [None if j in taken else x for j, x in enumerate(inputs)]
+        (states, last), (emitted, saved), places = _scan(
+            body, start, (read, keep), {j: inputs[j] for j in taken}, reverse, unroll
+        )
+        return (last, emitted, states), (read, places, saved)
 
     @jax.custom_vjp
     def sequence(
@@ -170,25 +184,22 @@ def _sequence(
         kernels: Leaves, others: Leaves, fixed: Any, inputs: Leaves, states: Leaves
     ) -> Any:
         result, saved = forward(True, kernels, others, fixed, inputs, states)
-        rest = [None if j in sums.values() else x for j, x in enumerate(inputs)]
-        return result, (kernels, others, fixed, rest, saved)
+        return result, (kernels, others, fixed, saved)
 
     def sequence_backward(residuals: Any, grads: Any) -> Any:
-        kernels, others, fixed, inputs, (befores, products) = residuals
+        kernels, others, fixed, (inputs, places, (befores, products)) = residuals
         masks, keep = fixed
-        # The step adds nothing to a sum, and both parts have its gradient.
-        by_input = {j: products[i] for i, j in sums.items()}
-        inputs = [by_input.get(j, x) for j, x in enumerate(inputs)]
-        products = [None if i in sums else p for i, p in enumerate(products)]
+        inputs = [places[j] if x is None else x for j, x in enumerate(inputs)]
         d_last, d_emitted, d_states = grads
         transposed = [k.T for k in kernels]
         zeros = [jnp.zeros_like(y) for y in d_last]
         from_state: list[int | None] = []
-        same: list[int | None] = []
 
-        def body(carry: Any, x: Any) -> Any:
+        def body(carry: Any, x: Any, places: Any) -> Any:
             d_states, d_last, d_others = carry
-            (inputs, keep), states, products, d_out = x
+            keep, states, d_out = x
+            inputs, products = places
+            # The step adds nothing to a sum, and both parts have its gradient.
             products = [
                 jnp.zeros_like(inputs[sums[i]]) if i in sums else p for i, p in enumerate(products)
             ]
@@ -213,23 +224,20 @@ def _sequence(
             d_inputs, d_states, d_last, d_products, d_new = pull((d_states, d_last, d_out))
             d_others = [a + b for a, b in zip(d_others, d_new, strict=True)]
             from_state[:] = [at for at, _ in factors]
-            same[:] = [
-                next((i for i, d in enumerate(d_inputs) if d is p), None) for p in d_products
-            ]
-            own = [p for p, i in zip(d_products, same, strict=True) if i is None]
-            return (d_states, d_last, d_others), (d_inputs, own, extra)
+            own = [None if i in sums else p for i, p in enumerate(d_products)]
+            return (d_states, d_last, d_others), extra, (d_inputs, own)
 
         start = (d_states, d_last, [jnp.zeros_like(w) for w in others])
-        (d_states, _, d_others), (d_steps, own, extra) = _scan(
-            body, start, ((inputs, keep), befores, products, d_emitted), not reverse, unroll
+        (d_states, _, d_others), extra, (d_inputs, d_products) = _scan(
+            body, start, (keep, befores, d_emitted), (inputs, products), not reverse, unroll
         )
-        left, rest = iter(own), iter(extra)
-        d_kernels = [jnp.zeros_like(k) for k in kernels]
-        for index, (at, i) in enumerate(zip(from_state, same, strict=True)):
+        rest = iter(extra)
+        d_kernels = []
+        for index, (kernel, at) in enumerate(zip(kernels, from_state, strict=True)):
             factor = next(rest) if at is None else befores[at]
-            d_product = next(left) if i is None else d_steps[i]
-            d_kernels[index] = (_rows(factor).T @ _rows(d_product)).astype(kernels[index].dtype)
-        return d_kernels, d_others, None, d_steps, d_states
+            d_product = d_inputs[sums[index]] if index in sums else d_products[index]
+            d_kernels.append((_rows(factor).T @ _rows(d_product)).astype(kernel.dtype))
+        return d_kernels, d_others, None, d_inputs, d_states
 
     sequence.defvjp(sequence_forward, sequence_backward)
     return sequence
@@ -239,22 +247,52 @@ def _rows(x: Any) -> Any:
     return x.reshape(-1, x.shape[-1])
 
 
-def _scan(body: Any, carry: Any, xs: Any, reverse: bool, unroll: int) -> tuple[Any, Any]:
-    """Run `lax.scan`, each step's part of `xs` fetched one step ahead if it is large."""
-    leaves = jax.tree.leaves(xs)
+def _scan(
+    body: Any, carry: Any, xs: Any, places: Any, reverse: bool, unroll: int
+) -> tuple[Any, Any, Any]:
+    """Run a loop over time in which what is read of some arrays gives way to new values.
+
+    What a step reads is fetched one step ahead if it is large.
+
+    Args:
+        body: Takes the carry and the step's parts of `xs` and of `places`; returns the new carry,
+            what is to be stacked, and the new parts of `places`.
+        carry: What a step hands on.
+        xs: Arrays with the time in front.
+        places: Arrays with the time in front, to be overwritten: what a step puts there takes no
+            memory of its own.
+        reverse: Whether to begin with the last step.
+        unroll: Steps per turn of the loop.
+
+    Returns:
+        The last carry, what was stacked, and the new `places`.
+    """
+    leaves = jax.tree.leaves((xs, places))
     length = leaves[0].shape[0]
     if sum(x.size for x in leaves) < AHEAD * length:
-        return jax.lax.scan(body, carry, xs, reverse=reverse, unroll=unroll)
+
+        def at_once(carry: Any, x: Any) -> Any:
+            carry, y, new = body(carry, *x)
+            return carry, (y, new)
+
+        carry, (ys, new) = jax.lax.scan(
+            at_once, carry, (xs, places), reverse=reverse, unroll=unroll
+        )
+        return carry, ys, new
     step = -1 if reverse else 1
-    first = jax.tree.map(lambda x: x[-1 if reverse else 0], xs)
+
+    def fetch(arrays: Any, t: Any) -> Any:
+        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, t, 0, False), arrays)
 
     def ahead(carry: Any, t: Any) -> Any:
-        carry, x = carry
-        carry, y = body(carry, x)
-        fetch = jax.lax.dynamic_index_in_dim
-        return (carry, jax.tree.map(lambda x: fetch(x, t + step, 0, False), xs)), y
+        carry, places, x = carry
+        carry, y, new = body(carry, *x)
+        put = jax.lax.dynamic_update_index_in_dim
+        places = jax.tree.map(lambda x, new: put(x, new, t, 0), places, new)
+        return (carry, places, fetch((xs, places), t + step)), y
 
-    (carry, _), ys = jax.lax.scan(
-        ahead, (carry, first), jnp.arange(length), reverse=reverse, unroll=unroll
+    start = (carry, places, fetch((xs, places), length - 1 if reverse else 0))
+    (carry, places, _), ys = jax.lax.scan(
+        ahead, start, jnp.arange(length), reverse=reverse, unroll=unroll
     )
-    return carry, ys
+    return carry, ys, places
