@@ -283,3 +283,78 @@ def test_a_step_that_computes_in_two_dtypes_is_left_to_the_loop():
     report = layer.engine_report()
     assert report.engine in ("projected", "loop")
     assert "dtype" in report.reasons["gated"]
+
+
+class Normed(cellkit.Cell):
+    """Norms with and without scales and shifts, sums of products, and inputs used twice."""
+
+    @property
+    def state_size(self):
+        return [self.units, self.units]
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        n = self.units
+        self.kernel = self.add_kernel((input_shape[-1], n))
+        self.recurrent_kernel = self.add_recurrent_kernel((n, n))
+        self.bias = self.add_bias((n,))
+        self.scale = self.add_weight(shape=(n,), initializer="normal", name="scale")
+        self.shift = self.add_weight(shape=(n,), initializer="normal", name="shift")
+        self.wide = self.add_weight(shape=(1, n), initializer="normal", name="wide")
+
+    def project(self, inputs):
+        x = matmul(inputs, self.kernel) + self.bias
+        return {"x": self.scale * normalize(x, 1e-2) + self.shift, "raw": x}
+
+    def step(self, projected, states):
+        h, c = states
+        x, raw = projected["x"], projected["raw"]
+        u = matmul(h, self.recurrent_kernel)
+        whole = torch.nn.functional.layer_norm(
+            u, (self.units,), self.scale.value, self.shift.value, 1e-2
+        )
+        used = normalize(u + raw, 1e-2)
+        shared = self.wide * used
+        c = used * c + whole * x
+        c = c + ops.sigmoid(x) * self.scale  # a product with a weight, which has no rows
+        h = ops.tanh(self.shift + normalize(c, 1e-2) * self.scale) + shared * h + raw
+        return h, [h + shared, normalize(c, 1e-2) + self.bias]
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+def test_norms_with_weights_and_sums_of_products(mask, monkeypatch):
+    from cellkit.engines import program_torch
+
+    x = data((BATCH, TIME, FEATURES))
+    for block in (program_torch._BLOCK, 1):
+        monkeypatch.setattr(program_torch, "_BLOCK", block)
+        layer = layer_of(Normed(4, dtype=DTYPE), return_sequences=True)
+        assert_equal(layer, "gated", x, initial(layer), mask=mask, training=True)
+
+
+def test_what_is_projected_follows_the_weights():
+    layer = layer_of(Normed(4, dtype=DTYPE), engine="gated")
+    x = data((BATCH, TIME, FEATURES))
+    for seed in (1, 2):
+        for weight in layer.trainable_variables:
+            weight.assign(data(weight.shape, seed=seed))
+        assert_equal(layer, "gated", x, initial(layer), training=True)
+
+
+def test_calls_keep_apart_what_they_hold():
+    layer = layer_of(("layer_norm_lstm", {"units": 4}), return_sequences=True)
+    weights = [v.value for v in layer.trainable_variables]
+
+    def run(rows, seed):
+        x = torch.tensor(data((rows, TIME, FEATURES), seed=seed)).requires_grad_()
+        loss = sum((y**2).sum() for y in keras.tree.flatten(layer(x, training=True)))
+        return loss, [x, *weights]
+
+    alone = [torch.autograd.grad(*run(rows, seed)) for rows, seed in ((2, 1), (5, 2))]
+    pending = [run(rows, seed) for rows, seed in ((2, 1), (5, 2))]
+    again = [torch.autograd.grad(*pending[i], retain_graph=True) for i in (1, 0)]
+    twice = [torch.autograd.grad(*pending[i]) for i in (0, 1)]
+    for want, *have in zip(alone, again[::-1], twice, strict=True):
+        for grads in have:
+            for a, b in zip(want, grads, strict=True):
+                np.testing.assert_array_equal(npy(a), npy(b))

@@ -18,6 +18,7 @@ import torch
 from cellkit.engines.tape_torch import Node, Tape, derived
 
 _aten: Any = torch.ops.aten
+_layer_norm_backward = _aten.native_layer_norm_backward.default
 
 
 @dataclasses.dataclass
@@ -126,7 +127,9 @@ def ways(node: Node) -> list[Way]:
     if name == "slice":
         return [Way(args[0], part=args[1:])] if args[0].active else []
     if name == "item":
-        return _ways_of_norm(node) if args[0].name == "norm" and args[0].active else []
+        return _ways_of_norm(node) if args[0].name == "norm" else []
+    if name == "moment":
+        return []  # nobody asks for these
     if name in ("cat", "stack"):
         return _ways_of_cat(node)
     if name in ("mm", "addmm"):
@@ -166,16 +169,16 @@ def _broadcast(way: Way, node: Node) -> Way:
 
 
 def _ways_of_norm(node: Node) -> list[Way]:
-    whole, index = node.args
-    if index:
-        return []  # nobody asks for the mean; see `plan`
-    (x,), sizes = whole.args, whole.function.keywords["sizes"]
-    if not x.active:
-        return []
-    reduced = (*x.shape[: -len(sizes)], *[1] * len(sizes))
-    parts = [derived("item", functools.partial(_pick, index=i), reduced, whole) for i in (1, 2)]
-    back = functools.partial(_norm_back, sizes=sizes)
-    return [Way(x, function=back, needs=(x, *parts))]
+    whole, found = node.args[0], []
+    (x, scale, shift), sizes = whole.args, whole.function.keywords["sizes"]
+    needs = (x, *whole.moments, *([] if scale is None else [scale]))
+    for to, back in ((x, _norm_back), (scale, _norm_scale)):
+        if to is not None and to.active:
+            function = functools.partial(back, sizes=sizes)
+            found.append(Way(to, function=function, needs=needs))
+    if shift is not None and shift.active:
+        found.append(Way(shift))
+    return found
 
 
 def _ways_of_cat(node: Node) -> list[Way]:
@@ -204,6 +207,8 @@ def _local(node: Node, index: int) -> Any:
         return -1.0
     if name == "mul" and plain:
         return args[1 - index]
+    if name == "addcmul" and plain:
+        return args[3 - index] if index else None
     if name == "div" and plain and index == 0 and isinstance(args[1], (int, float)):
         return 1.0 / args[1]
     if name in ("sigmoid", "tanh"):
@@ -272,14 +277,18 @@ def _softmax_back(d: Any, y: Any, dim: int) -> Any:
     return _aten._softmax_backward_data(d, y, dim, y.dtype)
 
 
-def _norm_back(d: Any, x: Any, mean: Any, deviation: Any, sizes: list[int]) -> Any:
-    return _aten.native_layer_norm_backward(
-        d.contiguous(), x, sizes, mean, deviation, None, None, (True, False, False)
+def _norm_back(
+    d: Any, x: Any, mean: Any, deviation: Any, scale: Any = None, *, sizes: list[int]
+) -> Any:
+    return _layer_norm_backward(
+        d.contiguous(), x, sizes, mean, deviation, scale, None, (True, False, False)
     )[0]
 
 
-def _pick(xs: Any, index: int) -> Any:
-    return xs[index]
+def _norm_scale(d: Any, x: Any, mean: Any, deviation: Any, scale: Any, *, sizes: list[int]) -> Any:
+    return _layer_norm_backward(
+        d.contiguous(), x, sizes, mean, deviation, scale, None, (False, True, False)
+    )[1]
 
 
 def _taken(d: Any, dim: int, index: int) -> Any:

@@ -73,12 +73,16 @@ class Forward:
     Args:
         tape: The step.
         saved: What is kept of all steps.
+        before: The states that are kept as they were before each step.
     """
 
-    def __init__(self, tape: Tape, saved: list[Node]) -> None:
+    def __init__(self, tape: Tape, saved: list[Node], before: list[Node]) -> None:
         text = _Text()
         nodes = [n for n in tape.nodes if n.loop]
         escaping = _bases([*tape.outputs, *tape.news])
+        # What can't be written to its place is gathered, and stacked after the loop.
+        self.gathered = [*before, *(n for n in saved if n.out is None)]
+        saved = [n for n in saved if n.out is not None]
         self.saved = saved
         self.scratch = [
             n for n in nodes if n.out is not None and n not in saved and n not in escaping
@@ -103,19 +107,19 @@ class Forward:
         for node in nodes:
             if node in views:
                 continue
-            values = ", ".join(text.value(a) for a in node.args)
             if node in kept or node in spare:
-                target = text.names[node]
-                if node.out is not None:
-                    body.append(f"{text.bound(node.out, 'f')}({values}, out={target})")
-                else:
-                    body.append(f"{target}.copy_({text.bound(node.function, 'f')}({values}))")
+                values = ", ".join(text.value(a) for a in node.args)
+                body.append(f"{text.bound(node.out, 'f')}({values}, out={text.names[node]})")
+            elif node.name in ("item", "moment"):
+                whole, index = node.args
+                body.append(f"{text.name(node, 'v')} = {text.names[whole]}[{index}]")
             else:
+                values = ", ".join(text.value(a) for a in node.args)
                 body.append(f"{text.name(node, 'v')} = {text.bound(node.function, 'f')}({values})")
         outputs = [text.value(y) for y in tape.outputs]
         news = [text.value(s) for s in tape.news]
         body.append(f"emitted.append({_tuple(outputs)})")
-        body.append(f"before.append({_tuple(olds)})")
+        body.append(f"gathered.append({_tuple([text.names[n] for n in self.gathered])})")
         each = zip(tape.states, news, olds, strict=True)
         chosen = [_where(s.shape).format(n, o) for s, n, o in each]
         lines = [
@@ -128,7 +132,7 @@ class Forward:
             f"        {_tuple(olds)} = {_tuple(news)} if keep is None else {_tuple(chosen)}",
             f"    return {_tuple(olds)}",
         ]
-        head = "def loop(steps, given, states, before, emitted):"
+        head = "def loop(steps, given, states, gathered, emitted):"
         self.function = text.compile(head, lines)
 
 
@@ -307,6 +311,8 @@ class Backward:
         d_states: list[Any],
         keeps: Any,
         count: int,
+        places: dict[Any, Any],
+        turned: dict[Node, Any],
     ) -> tuple[dict[Any, Any], list[Any]]:
         """Run over the steps of a block.
 
@@ -316,6 +322,8 @@ class Backward:
             d_states: The gradients of the states after the block.
             keeps: For each step which rows count, or None.
             count: The number of steps.
+            places: Where to store gradients that have a place, `(steps, batch, ...)`.
+            turned: The kernels transposed, as far as an earlier block took them; takes the rest.
 
         Returns:
             The gradients that are wanted at all steps, and those of the states before the block.
@@ -323,14 +331,20 @@ class Backward:
         batch, like = len(d_states[0]), d_states[0]
         rows = [evaluate(n, known) for n in self.timed]
         rows += [torch.stack([evaluate(n, known) for n in group], -2) for group in self.groups]
-        slots = {v: like.new_empty((count, batch, *v.shape)) for v in self.slots}
+        slots: dict[Any, Any] = {v: places.get(v) for v in self.slots}
+        for v, place in slots.items():
+            if place is None:
+                slots[v] = like.new_empty((count, batch, *v.shape))
         rows += slots.values()
         for target, a, b, several in self.parts:
             part = slots[target][..., a:b]
             rows.append(part if several == 1 else part.unflatten(-1, (several, -1)))
         rows += d_outputs
         given = [evaluate(n, known) for n in self.fixed]
-        given += [evaluate(k, known).t().contiguous() for k in self.kernels]
+        for kernel in self.kernels:
+            if kernel not in turned:
+                turned[kernel] = evaluate(kernel, known).t().contiguous()
+            given.append(turned[kernel])
         each = (
             zip(*(reversed(x.unbind(0)) for x in rows), strict=True)
             if rows

@@ -14,6 +14,7 @@ program is used, its numbers and gradients are compared with what PyTorch itself
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ import keras
 import torch
 
 from cellkit._math import columns_of, value_of
-from cellkit._sequence import SequenceScope
-from cellkit.engines import steps
+from cellkit._sequence import SequenceScope, sequence_scope
+from cellkit.engines import pack, steps
 from cellkit.engines.program_torch import Program, Sequence, apply
 from cellkit.engines.projected import project
 from cellkit.engines.tape_torch import Refused, evaluate, record
@@ -49,7 +50,7 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the sequence; see `cellkit.engines`."""
     known, _ = _known_step(request)
     program, tape = known.program, known.program.tape
-    projected = project(request, time_major=True)
+    projected = project(request, time_major=True, prepare=_projection(request))
     inputs, keep = keras.tree.flatten(projected), None
     if request.mask is not None:
         keep = request.mask.t()
@@ -158,6 +159,66 @@ def _learn(request: Request) -> _Known:
         if not _agrees(known, step, draw, [*masks.values()]):
             raise Refused("has another gradient than its operations")
     return known
+
+
+def _projection(request: Request) -> Any:
+    """Return what projects the rows of the inputs, with operations joined where they can be."""
+    plain = functools.partial(request.cell.prepare, training=request.training)
+    given = keras.tree.flatten(request.inputs)
+    if torch.is_autocast_enabled(given[0].device.type):
+        return plain
+    key = tuple((x.dtype, x.device, x.shape[2:]) for x in given)
+    known = steps.remember(request, "projection", key, lambda: _record_projection(request))
+    if known is None:
+        return plain
+    tape, variables, structure = known
+
+    def joined(rows: Any) -> Any:
+        leaves = [*keras.tree.flatten(rows), *map(value_of, variables)]
+        nodes = [*tape.inputs, *tape.weights]
+        if any(x.dtype != leaves[0].dtype for x in leaves):
+            return plain(rows)  # other weights than those that were recorded
+        values = dict(zip(nodes, leaves, strict=True))
+        return pack(structure, [evaluate(y, values) for y in tape.outputs])
+
+    return joined
+
+
+def _record_projection(request: Request) -> Any:
+    """Record `prepare` with a few rows, or return None where it can't be, or draws masks."""
+    cell, given = request.cell, keras.tree.flatten(request.inputs)
+    dtype = given[0].dtype
+    if dtype not in _TOLERANCE or any(x.dtype != dtype for x in given):
+        return None
+    variables = [v for v in cell.variables if value_of(v).dtype == dtype]
+    values = [value_of(v).detach() for v in variables]
+    taken = {n for x in (*given, *values) for n in x.shape}
+    draw = _Numbers(next(n for n in itertools.count(7) if n not in taken), given[0])
+    scope = SequenceScope(draw.rows)
+    structure: Any = None
+
+    def prepare(inputs: Any, _: Any, __: Any, weights: Any) -> Any:
+        nonlocal structure
+        mapping = list(zip(variables, weights, strict=True))
+        with sequence_scope(scope, [], request.training), Recorder(mapping) as recorder:
+            structure = cell.prepare(pack(request.inputs, inputs), request.training)
+        if recorder.written or recorder.losses or scope.drawn():
+            raise Refused("does more than to compute")
+        return keras.tree.flatten(structure), []
+
+    inputs = [draw(x.shape[2:]) for x in given]
+    try:
+        tape = record(prepare, inputs, [], [], values)
+    except Refused:
+        return None
+    with torch.no_grad():
+        want, _ = prepare(inputs, None, None, values)
+        known = dict(zip([*tape.inputs, *tape.weights], [*inputs, *values], strict=True))
+        have = [evaluate(y, known) for y in tape.outputs]
+    close = {"rtol": _TOLERANCE[dtype], "atol": _TOLERANCE[dtype]}
+    agrees = all(torch.allclose(a, b, **close) for a, b in zip(want, have, strict=True))
+    structure = keras.tree.map_structure(lambda _: None, structure)
+    return (tape, variables, structure) if agrees else None
 
 
 def _draw(request: Request, known: _Known, projected: Any, inputs: Leaves) -> list[Any]:

@@ -15,8 +15,8 @@ from cellkit.loops.torch import select
 
 # Operations that cost no more than to read what they returned.
 _CHEAP = frozenset(
-    "add sub rsub mul neg div where slice alias item norm unsqueeze cat stack square clone detach "
-    "eq ne lt le gt ge abs relu ones_like zeros_like full_like _to_copy".split()
+    "add sub rsub mul addcmul neg div where slice alias item norm unsqueeze cat stack square clone "
+    "detach eq ne lt le gt ge abs relu ones_like zeros_like full_like _to_copy".split()
 )
 # Elements that are kept of one block of steps. Large blocks cost memory, small ones time.
 _BLOCK = 2**20
@@ -67,6 +67,18 @@ class _Function(torch.autograd.Function):
         return (None, *sequence.backward(arguments, known, grads, wanted))
 
 
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of one call for the next one.
+
+    Every call takes and frees the same megabytes. From a size on that glibc learns from the largest
+    piece that was freed so far, it returns them to the system at once, and each page of them is an
+    interruption when it is touched again. So it is shown the largest piece that it learns from (32
+    MiB), which is never touched; twice as much is then kept, if it was in use.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
 class Program:
     """A recorded step, the plans of its gradient, and the code for both.
 
@@ -75,6 +87,7 @@ class Program:
     """
 
     def __init__(self, tape: Tape) -> None:
+        _keep_freed_memory()
         self.tape, self.outputs = tape, len(tape.outputs)
         self.ways = functools.cache(ways)
         self.plans = {flag: Planner(tape, flag, self.ways).plan() for flag in (True, False)}
@@ -111,8 +124,21 @@ class Program:
                 todo += node.parents
         return [n for n in self.tape.nodes if n in saved]
 
+    def place(self, plan: Plan, node: Node) -> Any:
+        """Return the variable of the loop backward that is all of a node's gradient, or None."""
+        terms = plan.known.get(node, [])
+        outward = [] if node.loop else self.outward.get(node, [])
+        if len(terms) + len(outward) != 1:
+            return None
+        if outward:
+            ((consumer, way),) = outward
+            same = way == Way(node) and consumer.shape == node.shape
+            return self.place(plan, consumer) if same else None
+        (term,) = terms
+        return term.variable if term == Term(term.variable) else None
+
     def _code(self, saving: bool) -> Forward:
-        return Forward(self.tape, self.saved if saving else [])
+        return Forward(self.tape, *((self.saved, list(self.before)) if saving else ([], [])))
 
     @functools.cached_property
     def loops(self) -> dict[bool, Backward]:
@@ -170,7 +196,7 @@ class Sequence:
             The leaves of the output `(time, batch, ...)`, or of the last one alone; and the final
             states.
         """
-        code, tape = self.program.code(saved is not None), self.program.tape
+        code = self.program.code(saved is not None)
         inputs, constants, states = self._split(arguments)
         time, batch = inputs[0].shape[:2]
         known = self._leaves(inputs, constants)
@@ -180,17 +206,16 @@ class Sequence:
         rows += [evaluate(n, dict(buffers)).unbind(0) for n in code.slots]
         fixed = [evaluate(n, known) for n in code.fixed]
         fixed += [evaluate(n, dict(scratch)) for n in code.spare]
-        olds: list[Any] = []
+        gathered: list[Any] = []
         emitted: list[Any] = []
         each = zip(*rows, strict=True) if rows else itertools.repeat(())
+        steps = zip(range(time), each, self._keeps(), strict=False)
         with torch.no_grad():
-            states = code.function(
-                zip(range(time), each, self._keeps(), strict=False), fixed, states, olds, emitted
-            )
+            states = code.function(steps, fixed, states, gathered, emitted)
         if saved is not None:
             saved.update(buffers)
-            for node in self.program.before:
-                saved[node] = torch.stack([s[tape.states.index(node)] for s in olds])
+            for node, values in zip(code.gathered, zip(*gathered, strict=True), strict=True):
+                saved[node] = torch.stack(values)
         own = {b.untyped_storage().data_ptr() for b in buffers.values()}
         own |= {a.untyped_storage().data_ptr() for a in arguments}
         # A final state that is a part of what is kept, or an argument: hand out a copy.
@@ -217,35 +242,43 @@ class Sequence:
         size = max(1, _BLOCK // size)
         flags = [(i >= time - len(d_outputs[0])) for i in range(time)]
         blocks = _blocks(flags, size)
-        d_inputs: list[list[Any]] = [[] for _ in inputs]
-        d_constants: list[Any] = [None] * len(constants)
         ask_inputs, ask_constants, _ = self._split(wanted)
+        d_inputs = [
+            x.new_empty(x.shape) if w else None for x, w in zip(inputs, ask_inputs, strict=True)
+        ]
+        d_constants: list[Any] = [None] * len(constants)
+        turned: dict[Node, Any] = {}
         for first, end in blocks:
             code = program.loops[flags[first]]
             known = self._leaves([x[first:end] for x in inputs], constants)
             known.update({n: x[first:end] for n, x in saved.items()})
             d_rows = [d[first - time : None if end == time else end - time] for d in d_outputs]
+            # Where the loop itself computes the gradient of an input, it does so in its place.
+            parts = [None if d is None else d[first:end] for d in d_inputs]
+            places = {
+                program.place(code.plan, node): part
+                for node, part in zip(tape.inputs, parts, strict=True)
+                if part is not None
+            }
             stored, d_states = code.run(
                 known,
                 d_rows if flags[first] else [],
                 d_states,
                 self._keeps(first, end),
                 end - first,
+                places,
+                turned,
             )
             gradient = _Afterwards(program, code.plan, known, stored)
-            for i, node in enumerate(tape.inputs):
-                if ask_inputs[i]:
-                    d = gradient.of(node)
-                    like = known[node]
-                    d_inputs[i].append(torch.zeros_like(like) if d is None else d.expand_as(like))
+            for node, part in zip(tape.inputs, parts, strict=True):
+                d = None if part is None else gradient.of(node)
+                if part is not None and d is not part:
+                    part.zero_() if d is None else part.copy_(d)
             for i, node in enumerate(tape.constants):
                 d = gradient.of(node) if ask_constants[i] else None
                 if d is not None:
                     d_constants[i] = d if d_constants[i] is None else d_constants[i] + d
-        joined = [
-            None if not ds else ds[0] if len(ds) == 1 else torch.cat(ds[::-1]) for ds in d_inputs
-        ]
-        return [*joined, *d_constants, *d_states]
+        return [*d_inputs, *d_constants, *d_states]
 
 
 def _blocks(flags: list[bool], size: int) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -42,7 +43,7 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     return loops.run(request.loop(step), leaves, request.states, request.mask)
 
 
-def project(request: Request, time_major: bool = False) -> Any:
+def project(request: Request, time_major: bool = False, prepare: Any = None) -> Any:
     """Return what the cell projects the inputs of all time steps to.
 
     The masks that are constant over time are drawn here, and stay for the loop that follows.
@@ -50,7 +51,9 @@ def project(request: Request, time_major: bool = False) -> Any:
     Args:
         request: The run.
         time_major: Whether to return tensors `(time, batch, ...)`, not `(batch, time, ...)`.
+        prepare: Projects rows, as the cell's own `prepare` does, which does so by default.
     """
+    prepare = prepare or functools.partial(request.cell.prepare, training=request.training)
     first = keras.tree.flatten(request.inputs)[0]
     batch, time = _sizes(first, 2)
     lead = (time, batch) if time_major else (batch, time)
@@ -71,7 +74,7 @@ def project(request: Request, time_major: bool = False) -> Any:
 
     rows = keras.tree.map_structure(as_rows, request.inputs)
     with request.scope.expanded(for_rows):
-        projected = request.cell.prepare(rows, request.training)
+        projected = prepare(rows)
     request.scope.settle()
     return keras.tree.map_structure(
         lambda x: keras.ops.reshape(x, (*lead, *_sizes(x)[1:])), projected

@@ -57,6 +57,7 @@ class Node:
         active: Whether gradients go through it.
         value: The value of a literal.
         out: The same function with an argument `out`, where there is one.
+        moments: Of a norm: the nodes of the mean, and of one over the deviation.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Node:
     active: bool = False
     value: Any = None
     out: Callable[..., Any] | None = None
+    moments: tuple[Node, ...] = ()
 
     @property
     def parents(self) -> list[Node]:
@@ -155,7 +157,7 @@ def record(
     Raises:
         Refused: If an operation is not known to treat rows one by one.
     """
-    rows = states[0].shape[0]
+    rows, dtype = inputs[0].shape[0], inputs[0].dtype
     kinds = ("input", inputs), ("state", states), ("mask", masks), ("weight", weights)
     leaves = {
         kind: [
@@ -172,12 +174,12 @@ def record(
         for kind, xs in kinds
     }
     pairs = [(x, n) for kind, xs in kinds for x, n in zip(xs, leaves[kind], strict=True)]
-    with torch.no_grad(), _Recording(rows, states[0].dtype, pairs) as recording:
+    with torch.no_grad(), _Recording(rows, dtype, pairs) as recording:
         output, news = step(inputs, states, masks, weights)
     found = [recording.known.get(id(y)) for y in (*output, *news)]
     expected = [None] * len(output) + [s.dtype for s in states]
-    for y, node, dtype in zip((*output, *news), found, expected, strict=True):
-        if node is None or not node.rows or y.dtype != (dtype or states[0].dtype):
+    for y, node, expects in zip((*output, *news), found, expected, strict=True):
+        if node is None or not node.rows or y.dtype != (expects or dtype):
             raise Refused("returns something that is not computed from its rows")
     results = [n for n in found if n is not None]
     outputs, news = results[: len(output)], results[len(output) :]
@@ -347,20 +349,26 @@ class _Recording(TorchDispatchMode):
         elif name == "_softmax" and args[1] % rank:
             function = functools.partial(_softmax, dim=args[1] % rank - rank)
             self._add(result, Node(name, tuple(result.shape[1:]), function, (args[0],)), nodes)
-        elif name == "native_layer_norm" and args[2:4] == [None, None] and len(args[1]) < rank:
-            self._norm(args, result)
+        elif name == "native_layer_norm" and len(args[1]) < rank and args[0].rows:
+            self._norm(args, nodes, result)
         else:
             raise Refused(f"executes `{name}`")
 
-    def _norm(self, args: Any, result: Any) -> None:
-        x, sizes, _, _, epsilon = args
+    def _norm(self, args: Any, given: list[Node], result: Any) -> None:
+        x, sizes, scale, shift, epsilon = args
+        if any(n.rows for n in given[1:]):
+            raise Refused("executes `native_layer_norm` with a scale or a shift that has rows")
         function = functools.partial(_layer_norm, sizes=list(sizes), epsilon=epsilon)
-        whole = Node("norm", x.shape, function, (x,), loop=x.loop, timed=x.timed, active=x.active)
+        whole = Node("norm", x.shape, function, (x, scale, shift), loop=x.loop, timed=x.timed)
+        whole.active = any(n.active for n in given)
         self.nodes.append(whole)
+        nodes = []
         for i, part in enumerate(result):
             pick = functools.partial(_item, index=i)
-            node = Node("item", tuple(part.shape[1:]), pick, (whole, i))
+            node = Node("moment" if i else "item", tuple(part.shape[1:]), pick, (whole, i))
             self._add(part, node, [whole])
+            nodes.append(node)
+        whole.moments = tuple(nodes[1:])
 
 
 def _tensors(x: Any) -> list[Any]:
@@ -394,18 +402,56 @@ def _softmax(x: Any, dim: int) -> Any:
     return torch.softmax(x, dim)
 
 
-def _layer_norm(x: Any, sizes: list[int], epsilon: float) -> Any:
-    return torch.native_layer_norm(x, sizes, None, None, epsilon)
+def _layer_norm(x: Any, scale: Any, shift: Any, sizes: list[int], epsilon: float) -> Any:
+    return torch.native_layer_norm(x, sizes, scale, shift, epsilon)
+
+
+def _scaled(node: Node, uses: dict[Node, int], results: set[Node]) -> None:
+    """Let a norm scale and shift what it returns, where `node` does so with weights."""
+    place = {"mul": 1, "add": 2}.get(node.name)
+    if place is None or node.out is None or len(node.args) != 2:
+        return
+    for item, weight in (node.args, node.args[::-1]):
+        if type(item) is not Node or item.name != "item" or item in results or uses[item] > 1:
+            continue
+        whole = item.args[0]
+        if whole.name != "norm" or any(x is not None for x in whole.args[place:]):
+            continue
+        if type(weight) is not Node or weight.rows or not weight.active:
+            continue
+        if list(weight.shape) != whole.function.keywords["sizes"]:
+            continue
+        whole.args = (*whole.args[:place], weight, *whole.args[place + 1 :])
+        node.name, node.args, node.function, node.out = "item", item.args, item.function, None
+        return
+
+
+def _joined(node: Node, uses: dict[Node, int], results: set[Node]) -> None:
+    """Let an addition multiply as well, where it alone uses a product of two."""
+    if node.name != "add" or node.out is None or len(node.args) != 2:
+        return
+    for product, other in (node.args, node.args[::-1]):
+        if type(product) is not Node or product.name != "mul" or product.out is None:
+            continue
+        given = (other, *product.args)
+        if product in results or uses[product] > 1 or len(given) != 3:
+            continue
+        if all(type(x) is Node and x.active for x in given):
+            node.name, node.args = "addcmul", given
+            node.function = node.out = torch.addcmul
+            return
 
 
 def _simplified(tape: Tape) -> Tape:
-    """Join products with what is added to them, and leave out what is not used."""
+    """Join products and norms with what is done to them, and leave out what is not used."""
     uses: dict[Node, int] = {}
     results = {*tape.outputs, *tape.news}
     for node in tape.nodes:
         for p in node.parents:
             uses[p] = uses.get(p, 0) + 1
     for node in tape.nodes:
+        _scaled(node, uses, results)
+        _joined(node, uses, results)
         if node.name != "add" or len(node.args) != 2 or node.out is None:
             continue
         for product, other in (node.args, node.args[::-1]):
@@ -423,5 +469,5 @@ def _simplified(tape: Tape) -> Tape:
         node = todo.pop()
         if node not in wanted:
             wanted.add(node)
-            todo += node.parents
+            todo += [*node.parents, *node.moments]
     return dataclasses.replace(tape, nodes=[n for n in tape.nodes if n in wanted])
