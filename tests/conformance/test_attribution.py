@@ -4,8 +4,8 @@ import keras
 
 import cellkit
 from cellkit_conformance.judge import Judge
-from cellkit_conformance.mutants.cells import WrongSign
-from cellkit_conformance.mutants.layers import NotTheLast
+from cellkit_conformance.mutants.numerics import WrongSign
+from cellkit_conformance.mutants.sequence import NotTheLast
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.profiles import PROFILES
 from cellkit_conformance.targets import describe

@@ -1,14 +1,36 @@
-"""Broken layers whose fast paths, recomputation or truncation are not those of the plain loop."""
+"""DEV, GRD: broken layers that differ by device, or by engine, recomputation and truncation."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from keras import ops
+import keras
+import numpy as np
+from keras import ops, tree
 
+import cellkit
 from cellkit.engines import EngineReport
-from cellkit_conformance.mutants.layers import BrokenLayer, _first, _tree
+from cellkit_conformance.mutants.base import BrokenLayer, breaks, first, is_traced
+
+LSTM = cellkit.get("lstm").cls
+"""A cell to which fast paths apply, which no canary is."""
+
+
+@breaks("DEV-01", "DEV-04")
+class OneDevice(BrokenLayer):
+    """Results are brought to the first CPU, and are off by a hundredth on other devices."""
+
+    def after(self, result: Any, sequences: Any, given: dict[str, Any]) -> Any:
+        """Move the result."""
+        if not isinstance(first(result), np.ndarray) and not is_traced(first(sequences)):
+            device = first(sequences).device
+            if str(device() if callable(device) else device).lower().endswith("1"):
+                with keras.device("cpu:0"):
+                    return tree.map_structure(
+                        lambda y: ops.convert_to_tensor(1.01 * ops.convert_to_numpy(y)), result
+                    )
+        return result
 
 
 def _half_the_gradient(x: Any) -> Any:
@@ -16,6 +38,7 @@ def _half_the_gradient(x: Any) -> Any:
     return (x + ops.stop_gradient(x)) / 2
 
 
+@breaks("DEV-02", cell=LSTM)
 class EngineFillsGaps(BrokenLayer):
     """Any engine but the loop takes a masked step between two others for a valid one."""
 
@@ -31,6 +54,7 @@ class EngineFillsGaps(BrokenLayer):
         return super().call(sequences, initial_state, mask, **kwargs)
 
 
+@breaks("DEV-02", cell=LSTM)
 class EngineHalves(BrokenLayer):
     """Any engine but the loop returns half of the gradients."""
 
@@ -42,6 +66,7 @@ class EngineHalves(BrokenLayer):
         return self.on_output(result, _half_the_gradient)
 
 
+@breaks("DEV-03", cell=LSTM)
 class EngineInSilence(BrokenLayer):
     """The plain loop runs whichever engine was asked for."""
 
@@ -49,6 +74,7 @@ class EngineInSilence(BrokenLayer):
         super().__init__(*args, engine=engine if engine == "auto" else "loop", **kwargs)
 
 
+@breaks("DEV-03", cell=LSTM)
 class EngineWithoutReasons(BrokenLayer):
     """The report says which engine ran, and not why the others did not."""
 
@@ -57,6 +83,7 @@ class EngineWithoutReasons(BrokenLayer):
         return dataclasses.replace(super().engine_report(), reasons={})
 
 
+@breaks("GRD-12", cell=LSTM)
 class RematHalves(BrokenLayer):
     """The second run of a chunk gives half of the gradients."""
 
@@ -66,6 +93,7 @@ class RematHalves(BrokenLayer):
         return self.on_output(result, _half_the_gradient) if self.remat else result
 
 
+@breaks("GRD-12", cell=LSTM)
 class RematForgetsMask(BrokenLayer):
     """With recomputation every step counts."""
 
@@ -77,6 +105,7 @@ class RematForgetsMask(BrokenLayer):
         return super().call(sequences, initial_state, mask, **kwargs)
 
 
+@breaks("GRD-13", cell=LSTM)
 class NeverTruncates(BrokenLayer):
     """The whole gradient comes where a truncated one was asked for."""
 
@@ -93,6 +122,7 @@ class NeverTruncates(BrokenLayer):
             self.truncate_gradient = asked
 
 
+@breaks("GRD-13", cell=LSTM)
 class TruncatesEarly(NeverTruncates):
     """The blocks are shorter by one step than what was asked for."""
 
@@ -102,12 +132,15 @@ class TruncatesEarly(NeverTruncates):
         return self.shortened(None if size is None else max(1, size - 1), *args, **kwargs)
 
 
+@breaks("GRD-13", cell=LSTM)
 class TruncatesOutputs(BrokenLayer):
     """Each block starts from zeros, and not from the states before it."""
 
     def run(self, sequences: Any, given: dict[str, Any]) -> Any:
         """Forget the initial states, which are those before the first block."""
         if self.truncate_gradient is not None:
-            batch = _first(sequences).shape[0]
-            given["initial_state"] = _tree(ops.zeros_like, self.get_initial_state(batch))
+            batch = first(sequences).shape[0]
+            given["initial_state"] = tree.map_structure(
+                ops.zeros_like, self.get_initial_state(batch)
+            )
         return self.plain(sequences, given)
