@@ -12,7 +12,8 @@ further down, though this one applies.
 
 `run` returns the leaves of the last output, those of all outputs `(batch, time, ...)` in the order
 processed (None unless `request.collect`), and those of the final states. When it runs, the inputs
-of masked steps are zeros already, so that what stands in the padding reaches nothing.
+of masked steps are zeros already, so that what stands in the padding reaches nothing (but for JAX's
+plain loop, which sees to that).
 """
 
 from __future__ import annotations
@@ -240,9 +241,10 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     def body(
         inputs: Leaves, states: Leaves, mask: Any, constants: Any
     ) -> tuple[Leaves, Any, Leaves]:
-        if mask is not None:
+        if mask is not None and not (_backend == "jax" and name == "loop"):
             # A masked step must not see what is in the padding: a NaN there would reach the
-            # gradients through `0 * NaN` even though the step's result is discarded.
+            # gradients through `0 * NaN` even though the step's result is discarded. (JAX's loop
+            # sees to it itself.)
             inputs = [loops.select(mask, x, 0) for x in inputs]
         # Tensors of the call, or on JAX the tracers that stand for them.
         request.inputs = pack(structure, inputs)

@@ -69,8 +69,8 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
         inputs: Leaves of shape `(batch, time, ...)`.
         states: Leaves of shape `(batch, ...)`.
         mask: Boolean tensor of shape `(batch, time)`, True where the step counts, or None. The
-            inputs of masked steps must be finite: a NaN reaches the gradients through `0 * NaN`
-            even though the step's result is discarded.
+            inputs of masked steps must be finite, but on JAX: a NaN reaches the gradients through
+            `0 * NaN` even though the step's result is discarded.
 
     Returns:
         The leaves of the last output, those of all outputs `(batch, time, ...)` in the order

@@ -147,6 +147,8 @@ def _loop(
     loop.scope.redraw()
     chunked = loop.remat or loop.truncate is not None
     if loop.unroll is True and inputs[0].shape[1] and not chunked:
+        if mask is not None:
+            inputs = [select(mask, x, 0) for x in inputs]
         return python.run(sys.modules[__name__], loop, inputs, states, mask)
 
     # An output that is a state is not carried beside it: it is that state, or zero as long as no
@@ -159,6 +161,10 @@ def _loop(
     def body(carry: Any, steps: Any) -> Any:
         states, last, values, loss = carry
         x, keep = steps
+        if keep is not None:
+            # Padding counts as zeros. Here that is a part of fetching the step, and before the loop
+            # a pass over all inputs.
+            x = [select(keep, v, 0) for v in x]
         with Recorder(zip(written, values, strict=True)) as recorder:
             output, new_states = loop.step(x, states)
         values = [recorder.get_current_value(v) for v in written]
