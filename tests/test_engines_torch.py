@@ -358,3 +358,36 @@ def test_calls_keep_apart_what_they_hold():
         for grads in have:
             for a, b in zip(want, grads, strict=True):
                 np.testing.assert_array_equal(npy(a), npy(b))
+
+
+class Stopped(torch.autograd.Function):
+    """Hands its argument on, and no gradient back."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_kernel_is_differentiated_by_each_result_alone(name):
+    layer = layer_of((name, {"units": 4}), return_sequences=True)
+    weights = [v.value for v in layer.trainable_variables]
+    found = []
+    for layer.engine in ("loop", "kernel"):
+        x = torch.tensor(data((BATCH, TIME, FEATURES)), requires_grad=True)
+        results = keras.tree.flatten(layer(x, training=True))
+        factors = [torch.tensor(data(y.shape, seed=i)) for i, y in enumerate(results)]
+        for y, factor in zip(results, factors, strict=True):
+            found.append(torch.autograd.grad((y * factor).sum(), [x, *weights], retain_graph=True))
+    half = len(found) // 2
+    for loop, kernel in zip(found[:half], found[half:], strict=True):
+        for a, b in zip(loop, kernel, strict=True):
+            np.testing.assert_allclose(npy(b), npy(a), atol=TOLERANCE * max(1, a.abs().max()))
+    y = Stopped.apply(results[0])
+    grads = torch.autograd.grad(y.sum() + (x * 1).sum(), [x, *weights], allow_unused=True)
+    np.testing.assert_array_equal(npy(grads[0]), 1.0)
+    assert all(g is None for g in grads[1:])

@@ -125,12 +125,17 @@ def _kernel(kind: str, x: Any, states: Leaves, parameters: list[Any]) -> tuple[A
     arguments = (x, *states, *parameters)
     if torch.is_grad_enabled() and any(a.requires_grad for a in arguments):
         return _Kernel.apply(kind, *arguments)
-    return _call(kind, *_reordered(kind, arguments))
+    return _call(kind, *_turned(_reordered(kind, arguments)))
+
+
+def _turned(arguments: Any) -> list[Any]:
+    """Transpose the two kernels among the arguments, or the two gradients of these."""
+    *others, kernel, recurrent, b, c = arguments
+    return [*others, *(w if w is None else w.t() for w in (kernel, recurrent)), b, c]
 
 
 def _call(kind: str, x: Any, *rest: Any) -> tuple[Any, ...]:
-    *states, kernel, recurrent, b, c = rest
-    w, u = kernel.t(), recurrent.t()
+    *states, w, u, b, c = rest
     hidden = [s[None] for s in states]
     options = (True, 1, 0.0, False, False, True)
     if kind == "lstm":
@@ -164,6 +169,7 @@ class _Kernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kind: str, *arguments: Any) -> Any:
         ctx.save_for_backward(*arguments)
+        ctx.set_materialize_grads(False)
         ctx.kind, ctx.graph = kind, _graph(kind, arguments, ctx.needs_input_grad[1:])
         return tuple(r.detach() for r in ctx.graph[1])
 
@@ -178,17 +184,21 @@ class _Kernel(torch.autograd.Function):
             arguments, results = ctx.graph or _graph(kind, ctx.saved_tensors, wanted)
             ctx.graph = None
         given = [a for a, w in zip(arguments, wanted, strict=True) if w]
-        found = iter(
-            torch.autograd.grad(results, given, gradients, create_graph=again, allow_unused=True)
-        )
+        pairs = [(y, g) for y, g in zip(results, gradients, strict=True) if g is not None]
+        if not pairs:
+            return (None, *(None for _ in wanted))
+        ys, gs = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(ys, given, gs, create_graph=again, allow_unused=True))
         grads = [next(found) if w else None for w in wanted]
-        return (None, *(grads if again else _reordered(kind, grads)))
+        return (None, *(grads if again else _reordered(kind, _turned(grads))))
 
 
 def _graph(kind: str, arguments: Any, wanted: Any) -> tuple[list[Any], Any]:
     """Return leaves in PyTorch's order, and what the kernel makes of them, with its graph."""
     with torch.no_grad():
-        moved = _reordered(kind, arguments)
+        moved = _turned(_reordered(kind, arguments))
+        if kind == "lstm":  # whose kernel would else copy them, for its gradient once more
+            moved[-4:-2] = [w.contiguous() for w in moved[-4:-2]]
     leaves = [a.detach().requires_grad_(w) for a, w in zip(moved, wanted, strict=True)]
     with torch.enable_grad():
         return leaves, _call(kind, *leaves)
