@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit._errors import problem
 from cellkit._math import known
-from cellkit.running import flatten_shapes, map_shapes
+from cellkit.running import flatten_shapes, is_shape, map_shapes
 from cellkit.structure import describe
 
 
@@ -70,8 +70,8 @@ def check_inputs(layer: Any, sequences: Any, built_for: Any) -> None:
             fix="add the missing axis, e.g. `x[None]` for a batch of one",
         )
     for axis, what in ((0, "batch size"), (1, "number of time steps")):
-        sizes = {s[axis] for s in flat if s[axis] is not None}
-        if len(sizes) > 1:
+        sizes = [s[axis] for s in flat if s[axis] is not None]
+        if any(size != sizes[0] for size in sizes[1:]):
             raise problem(
                 f"The inputs of {name} differ in their {what}.",
                 received=f"inputs of shape {text}",
@@ -111,9 +111,7 @@ def _structure(shapes: Any) -> Any:
     """Return what must agree between two structures of inputs: keys, counts and nesting."""
     if isinstance(shapes, dict):
         return {k: _structure(v) for k, v in shapes.items()}
-    if isinstance(shapes, (list, tuple)) and not all(
-        d is None or isinstance(d, int) for d in shapes
-    ):
+    if isinstance(shapes, (list, tuple)) and not is_shape(shapes):
         return [_structure(v) for v in shapes]
     return None
 

@@ -26,6 +26,7 @@ from cellkit.running import (
     flatten_shapes,
     map_shapes,
     pack_like_shapes,
+    static_shape,
 )
 from cellkit.stacked import StackedCells
 from cellkit.states import StateStore
@@ -227,7 +228,7 @@ class RNN(keras.layers.RNN):
             leaves = keras.tree.flatten(sequences)
             dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
             self._holder.set("input_dtypes", dtypes)
-            self.build(convert(lambda x: tuple(x.shape), sequences))
+            self.build(convert(lambda x: static_shape(x.shape), sequences))
         batch = keras.tree.flatten(sequences)[0].shape[0]
         self._check_stored_batch(batch)
         if initial_state is not None:

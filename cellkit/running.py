@@ -358,7 +358,15 @@ def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = N
 
 def is_shape(value: Any) -> bool:
     """Tell whether `value` is a shape, not a structure of shapes."""
-    return isinstance(value, (list, tuple)) and all(d is None or isinstance(d, int) for d in value)
+    # A size need not be an int: JAX has sizes that are known when an exported function is called.
+    return isinstance(value, (list, tuple)) and not any(
+        isinstance(d, (list, tuple, dict)) or hasattr(d, "as_list") for d in value
+    )
+
+
+def static_shape(shape: Any) -> tuple[int | None, ...]:
+    """Return a shape with None for every size that is not known yet."""
+    return tuple(d if isinstance(d, int) else None for d in shape)
 
 
 def map_shapes(function: Callable[[tuple[int | None, ...]], Any], shapes: Any) -> Any:

@@ -62,7 +62,9 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         mask = _after_a_masked_step(mask)
         inputs = keras.tree.map_structure(_after_a_masked_step, inputs)
     drops = request.training and request.cell.dropout  # masks are drawn for the whole sequence
-    streams = not (request.collect or request.training)
+    # An exported function of JAX need not know the number of steps, nor then that of blocks.
+    countable = open_ended or isinstance(first.shape[1], int)
+    streams = countable and not (request.collect or request.training)
     if not drops and (streams or (_BLOCKS_PAY and not open_ended)):
         last, outputs, states = _in_blocks(request, inputs, mask)
     else:

@@ -192,7 +192,8 @@ def _loop(
     levels: list[Any] = []
     if loop.truncate is not None:
         levels.append((loop.truncate, _detached))
-    if loop.remat and time:
+    # Without a number of steps (in an exported function) there is no number of chunks.
+    if loop.remat and isinstance(time, int) and time:
         levels.append((chunk_length(loop.remat, time), _recomputed))
     carry, emitted = _scan(body, carry, steps, max(1, int(loop.unroll)), levels)
     states, last, values, loss = carry
@@ -226,8 +227,14 @@ def _scan(body: Any, carry: Any, steps: Any, unroll: int, levels: list[Any]) -> 
     if not levels:
         return jax.lax.scan(body, carry, steps, unroll=unroll)
     (size, around), *rest = levels
-    run = around(lambda carry, part: _scan(body, carry, part, unroll, rest))
     length = jax.tree.leaves(steps)[0].shape[0]
+    if not isinstance(length, int):
+        # An exported function does not know the number of chunks: each step is one of its own, and
+        # those that begin none have the number of the first.
+        numbers = jnp.arange(length)
+        numbers = jnp.where(numbers % size == 0, numbers, 0)
+        return jax.lax.scan(around(body), carry, (numbers, steps), unroll=unroll)
+    run = around(lambda carry, part: _scan(body, carry, part, unroll, rest))
     whole = length // size
     parts = jax.tree.map(lambda x: x[: whole * size].reshape(whole, size, *x.shape[1:]), steps)
     carry, emitted = jax.lax.scan(run, carry, (jnp.arange(whole), parts))
