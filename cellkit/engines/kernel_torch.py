@@ -16,6 +16,7 @@ import torch
 
 from cellkit._math import value_of
 from cellkit.cell import Cell
+from cellkit.engines.program_torch import keep_freed_memory
 from cellkit.loops.torch import select
 from cellkit.standard import StandardWeights, standard_weights
 
@@ -54,6 +55,7 @@ def why_not(request: Request) -> str | None:
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the kernel; see `cellkit.engines`."""
+    keep_freed_memory()
     weights = standard_weights(request.cell)
     assert weights is not None  # noqa: S101 - or it would not have been chosen
     mask, states = request.mask, request.states

@@ -68,7 +68,7 @@ class _Function(torch.autograd.Function):
 
 
 @functools.cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep the memory of one call for the next one.
 
     Every call takes and frees the same megabytes. From a size on that glibc learns from the largest
@@ -87,7 +87,7 @@ class Program:
     """
 
     def __init__(self, tape: Tape) -> None:
-        _keep_freed_memory()
+        keep_freed_memory()
         self.tape, self.outputs = tape, len(tape.outputs)
         self.ways = functools.cache(ways)
         self.plans = {flag: Planner(tape, flag, self.ways).plan() for flag in (True, False)}
