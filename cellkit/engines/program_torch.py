@@ -53,7 +53,8 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         sequence = ctx.sequence
-        arguments, saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        tensors = ctx.saved_tensors  # once: under `torch.utils.checkpoint` they are there once
+        arguments, saved = tensors[: ctx.count], tensors[ctx.count :]
         wanted = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             # The gradient is to be differentiated again: leave all of it to autograd.

@@ -26,6 +26,12 @@ def recurrence(a: Any, b: Any, start: Any) -> Any:
         b: Tensor of shape `(batch, time, ...)`, with at least one step.
         start: Tensor of shape `(batch, ...)`.
     """
+    if torch._C._are_functorch_transforms_active():
+        # `torch.func` transforms no operation that writes into memory that it is given.
+        hs = [start.expand_as(b[:, 0])]
+        for u, v in zip(a.expand_as(b).unbind(1), b.unbind(1), strict=True):
+            hs.append(torch.addcmul(v, u, hs[-1]))
+        return torch.stack(hs[1:], dim=1)
     return _Recurrence.apply(a, b, start.expand_as(b[:, 0]), False)
 
 
