@@ -208,7 +208,8 @@ class Runner:
                 try:
                     process = self._run_course(course, process, joined)
                 finally:
-                    course.known.set()  # nobody may wait for a slot that is gone
+                    if not joined:
+                        course.known.set()  # nobody may wait for a slot that is gone
         except BaseException as error:  # noqa: BLE001 (raised again by `run`)
             self._failure = error
         finally:

@@ -201,6 +201,28 @@ def test_a_cell_that_cannot_be_made_is_reported_once_by_two_workers(monkeypatch)
     assert [result.outcome for result in report.results] == ["error", "blocked", "blocked"]
 
 
+def test_a_second_worker_that_does_not_start_is_a_note(monkeypatch):
+    monkeypatch.setattr(runner_module, "WORTH_A_WORKER", 2)
+    run_course, start = Runner._run_course, Runner._start
+    helpers = set()
+
+    def note(runner, course, process, joined):
+        if joined:
+            helpers.add(threading.current_thread())
+        return run_course(runner, course, process, joined)
+
+    def only_the_first(runner, name):
+        if threading.current_thread() in helpers:
+            raise process.WorkerGone("crash", "no memory is left", "")
+        return start(runner, name)
+
+    monkeypatch.setattr(Runner, "_run_course", note)
+    monkeypatch.setattr(Runner, "_start", only_the_first)
+    (unit,) = run("Good", workers=2).units
+    assert [result.outcome for result in unit.results] == ["pass"] * 3
+    assert "step" in " ".join(unit.notes) and "no memory is left" in unit.notes[-1]
+
+
 def test_what_never_calls_the_cell_runs_where_it_would_crash():
     report = run("Crashes", ids=sorted(runner_module.WITHOUT_STEP))
     assert {result.outcome for result in report.results} <= {Outcome.PASS, Outcome.NOT_APPLICABLE}
