@@ -187,6 +187,8 @@ class Runner:
             # A worker has a session of its own, so Ctrl-C does not reach it.
             with self._lock:
                 self._waiting.clear()
+                for course in self._begun:
+                    course.left.clear()
             for process in list(self._alive):
                 process.close()
             raise
