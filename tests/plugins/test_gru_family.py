@@ -162,12 +162,14 @@ def test_gru_d_takes_a_tuple_and_flags(rng):
     layer, _ = make("gru_d", data, rng, units=4)
     flags = {**data, "observed": data["observed"] > 0}
     want = to_numpy(layer(data)[0])
-    np.testing.assert_array_equal(to_numpy(layer(flags)[0]), want)
+    # An engine may join operations of one dtype alone: equal up to rounding.
+    close = {"rtol": TOLERANCE, "atol": TOLERANCE}
+    np.testing.assert_allclose(to_numpy(layer(flags)[0]), want, **close)
     other = cellkit.RNN(GRUDCell(4, dtype=DTYPE), return_sequences=True, dtype=DTYPE)
     parts = (data["values"], data["observed"], data["dt"])
     other.build(tuple(x.shape for x in parts))
     set_cell_weights(other.cell, cell_weights(layer.cell))
-    np.testing.assert_allclose(to_numpy(other(parts)), want, rtol=TOLERANCE, atol=TOLERANCE)
+    np.testing.assert_allclose(to_numpy(other(parts)), want, **close)
 
 
 def test_gru_d_drops_values_and_leaves_masks_and_gaps_whole(rng):
