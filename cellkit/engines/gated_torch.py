@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -133,8 +134,7 @@ def _learn(request: Request) -> _Known:
     given = keras.tree.flatten(request.inputs)
     if dtype not in _TOLERANCE or any(t.dtype != dtype for t in (*tensors, *given)):
         raise Refused(_DTYPES)
-    taken = {n for x in (*given, *tensors) for n in x.shape}
-    draw = _Numbers(next(n for n in itertools.count(7) if n not in taken), request.states[0])
+    draw = _Numbers(request.states[0], (*given, *tensors))
     request = dataclasses.replace(request, scope=SequenceScope(draw.rows))
     with torch.no_grad(), Recorder():
         x = keras.tree.map_structure(lambda x: draw(x.shape[2:]), request.inputs)
@@ -165,8 +165,6 @@ def _projection(request: Request) -> Any:
     """Return what projects the rows of the inputs, with operations joined where they can be."""
     plain = functools.partial(request.cell.prepare, training=request.training)
     given = keras.tree.flatten(request.inputs)
-    if torch.is_autocast_enabled(given[0].device.type):
-        return plain
     key = tuple((x.dtype, x.device, x.shape[2:]) for x in given)
     known = steps.remember(request, "projection", key, lambda: _record_projection(request))
     if known is None:
@@ -192,8 +190,7 @@ def _record_projection(request: Request) -> Any:
         return None
     variables = [v for v in cell.variables if value_of(v).dtype == dtype]
     values = [value_of(v).detach() for v in variables]
-    taken = {n for x in (*given, *values) for n in x.shape}
-    draw = _Numbers(next(n for n in itertools.count(7) if n not in taken), given[0])
+    draw = _Numbers(given[0], (*given, *values))
     scope = SequenceScope(draw.rows)
     structure: Any = None
 
@@ -233,10 +230,16 @@ def _draw(request: Request, known: _Known, projected: Any, inputs: Leaves) -> li
 
 
 class _Numbers:
-    """Makes numbers up, without touching any random generator of the user's."""
+    """Makes numbers up, without touching any random generator of the user's.
 
-    def __init__(self, rows: int, like: Any) -> None:
-        self.rows, self.like = rows, like
+    Args:
+        like: A tensor of the dtype and device to use.
+        tensors: What is computed with: no axis of theirs has as many entries as there are rows.
+    """
+
+    def __init__(self, like: Any, tensors: Iterable[Any]) -> None:
+        taken = {n for x in tensors for n in x.shape}
+        self.rows, self.like = next(n for n in itertools.count(7) if n not in taken), like
         self.generator = torch.Generator(device="cpu").manual_seed(7)
 
     def __call__(self, shape: Any, *lead: int) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from cellkit.loops.torch import in_torch_func
+
 SHORT = 64  # steps; below, chunks do not pay
 WIDE = 8192  # elements of a step; above, a CPU is busy with one step at a time
 
@@ -26,7 +28,7 @@ def recurrence(a: Any, b: Any, start: Any) -> Any:
         b: Tensor of shape `(batch, time, ...)`, with at least one step.
         start: Tensor of shape `(batch, ...)`.
     """
-    if torch._C._are_functorch_transforms_active():
+    if in_torch_func():
         # `torch.func` transforms no operation that writes into memory that it is given.
         hs = [start.expand_as(b[:, 0])]
         for u, v in zip(a.expand_as(b).unbind(1), b.unbind(1), strict=True):

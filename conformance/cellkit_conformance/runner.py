@@ -248,7 +248,7 @@ class Runner:
             process: A worker of its backend, or None.
             joined: Whether another slot has begun with it.
         """
-        unit, lost, kind = course.unit, 0, Outcome.PASS
+        unit, lost = course.unit, 0
         if joined:
             try:
                 process = process or self._start(unit.backend)
@@ -431,8 +431,8 @@ class Runner:
 
 def usual_workers() -> int:
     """Say how many processes run at a time where nobody says how many."""
-    count = getattr(os, "sched_getaffinity", None)
-    processors = len(count(0)) if count else os.cpu_count() or 1
+    allowed = getattr(os, "sched_getaffinity", None)  # there is no such question elsewhere
+    processors = len(allowed(0)) if allowed else os.cpu_count() or 1
     return min(processors, MOST_WORKERS)
 
 

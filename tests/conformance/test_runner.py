@@ -166,8 +166,21 @@ def test_what_hangs_in_long_runs_alone_goes_on_and_a_step_that_hangs_is_looked_f
     assert "a single step of the cell does not come back" in crashes.results[1].message
 
 
-def test_two_workers_share_the_checks_of_one_cell(monkeypatch):
+@pytest.fixture
+def slots(monkeypatch):
+    """Let a second worker join for two checks, and say of every thread whether it did."""
     monkeypatch.setattr(runner_module, "WORTH_A_WORKER", 2)
+    joined, run_course = {}, Runner._run_course
+
+    def note(runner, course, process, is_joined):
+        joined[threading.current_thread()] = is_joined
+        return run_course(runner, course, process, is_joined)
+
+    monkeypatch.setattr(Runner, "_run_course", note)
+    return joined
+
+
+def test_two_workers_share_the_checks_of_one_cell(slots, monkeypatch):
     both_are_there, threads, check = threading.Barrier(2, timeout=300.0), {}, Runner._check
 
     def wait_at_first(runner, unit, process, identifier):
@@ -187,36 +200,20 @@ def test_two_workers_share_the_checks_of_one_cell(monkeypatch):
     assert threads["STR-01"] is not threads["STR-07"]  # one from the front, one from the back
 
 
-def test_a_cell_that_cannot_be_made_is_reported_once_by_two_workers(monkeypatch):
-    monkeypatch.setattr(runner_module, "WORTH_A_WORKER", 2)
-    joined, run_course = [], Runner._run_course
-
-    def note(runner, course, process, is_joined):
-        joined.append(is_joined)
-        return run_course(runner, course, process, is_joined)
-
-    monkeypatch.setattr(Runner, "_run_course", note)
+def test_a_cell_that_cannot_be_made_is_reported_once_by_two_workers(slots):
     report = run("RaisesInInit", workers=2)
-    assert sorted(joined) == [False, True]
+    assert sorted(slots.values()) == [False, True]
     assert [result.outcome for result in report.results] == ["error", "blocked", "blocked"]
 
 
-def test_a_second_worker_that_does_not_start_is_a_note(monkeypatch):
-    monkeypatch.setattr(runner_module, "WORTH_A_WORKER", 2)
-    run_course, start = Runner._run_course, Runner._start
-    helpers = set()
-
-    def note(runner, course, process, joined):
-        if joined:
-            helpers.add(threading.current_thread())
-        return run_course(runner, course, process, joined)
+def test_a_second_worker_that_does_not_start_is_a_note(slots, monkeypatch):
+    start = Runner._start
 
     def only_the_first(runner, name):
-        if threading.current_thread() in helpers:
+        if slots[threading.current_thread()]:
             raise process.WorkerGone("crash", "no memory is left", "")
         return start(runner, name)
 
-    monkeypatch.setattr(Runner, "_run_course", note)
     monkeypatch.setattr(Runner, "_start", only_the_first)
     (unit,) = run("Good", workers=2).units
     assert [result.outcome for result in unit.results] == ["pass"] * 3

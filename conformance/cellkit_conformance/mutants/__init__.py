@@ -11,27 +11,13 @@ import importlib
 
 import keras
 
+from cellkit_conformance.checks import MODULES
 from cellkit_conformance.mutants.base import MUTANTS, Mutant, breaks
 
-_MODULES = (
-    "structure",
-    "numerics",
-    "sequence",
-    "states",
-    "masking",
-    "gradients",
-    "randomness",
-    "serialization",
-    "dtypes",
-    "compiled",
-    "wrappers",
-    "purity",
-    "errors",
-    "engines",
-)
-
-for _name in _MODULES:
-    importlib.import_module(f"{__name__}.{_name}")
+# A module of mutants is named after that of the checks; those of poison stand with the masks.
+for _name in MODULES:
+    if _name != "poison":
+        importlib.import_module(f"{__name__}.{_name}")
 
 MUTANTS.append(Mutant("cellkit_conformance.mutants.meddler:Meddler", ("PUR-06",)))
 breaks("MSK-09", "SEQ-04", raises=True)(keras.layers.RNN)
