@@ -47,6 +47,9 @@ _CONFORMANCE = (
     "new",
 )
 
+# Where they are, each with an `add_commands(app)`.
+_SUITES = ("cellkit_conformance.cli", "cellkit_bench.cli")
+
 # A typer that depends on click raises click's errors, one that contains click its own: this is
 # the class of them that both have.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -104,7 +107,7 @@ def _add_commands(words: list[str]) -> None:
         return
     asks_for_help = command is None
     try:
-        suite = importlib.import_module("cellkit_conformance.cli")
+        suites = [importlib.import_module(name) for name in _SUITES]
     except ModuleNotFoundError as error:
         if asks_for_help:
             print(f"The commands of the conformance suite are left out: {error}.", file=sys.stderr)
@@ -117,7 +120,8 @@ def _add_commands(words: list[str]) -> None:
             fix="run: pip install 'cellkit[conformance]'",
         ) from error
     if not own.issuperset(_CONFORMANCE[:1]):
-        suite.add_commands(app)
+        for suite in suites:
+            suite.add_commands(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 import cellkit
 from cellkit.spec import cell_weights, export_weights, import_weights, set_cell_weights
-from cellkit_conformance import oracle
+from cellkit_conformance.subject import oracle
 
 GOLDEN = Path(__file__).parent / "golden"
 # JAX has float64 only in a process that was started for it.

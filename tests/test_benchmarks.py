@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cellkit.cli import main
-from cellkit_conformance.bench import report, run
-from cellkit_conformance.bench.plan import Plan, Work, default_plan, quick_plan
-from cellkit_conformance.bench.timing import alternate, ratio, summarize
-from cellkit_conformance.bench.worker import peak_memory
+from cellkit_bench import report, run
+from cellkit_bench.plan import Plan, Work, default_plan, quick_plan
+from cellkit_bench.timing import alternate, ratio, summarize
+from cellkit_bench.worker import peak_memory
 
 
 def test_peak_memory_counts_what_was_there_for_a_moment():
@@ -122,7 +122,7 @@ def test_worker_measures_and_plots(tmp_path):
     assert sum(event["event"] == "done" for event in events) == plan.count()
 
     pytest.importorskip("matplotlib")
-    from cellkit_conformance.bench.plots import draw
+    from cellkit_bench.plots import draw
 
     pictures = draw(results, tmp_path)
     assert {p.name for p in pictures} == {"cells-torch.png", "curves-torch.png"}
@@ -142,7 +142,7 @@ def test_wrong_use(words, text, capsys):
 
 
 def test_results_cannot_replace_a_file(tmp_path, monkeypatch, capsys):
-    from cellkit_conformance.bench import cli
+    from cellkit_bench import cli
 
     file = tmp_path / "file"
     file.write_text("", encoding="utf-8")
@@ -153,8 +153,8 @@ def test_results_cannot_replace_a_file(tmp_path, monkeypatch, capsys):
 
 def test_parent_imports_no_backend():
     code = (
-        "import sys, cellkit_conformance.bench.cli, cellkit_conformance.bench.run, "
-        "cellkit_conformance.bench.report; "
+        "import sys, cellkit_bench.cli, cellkit_bench.run, "
+        "cellkit_bench.report; "
         "print([m for m in ('keras', 'torch', 'jax', 'tensorflow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -34,7 +34,7 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_every_package_and_nothing_else(wheel):
     packages = {path.parent.name for path in ROOT.glob("plugins/*/__init__.py")}
-    packages |= {"cellkit", "cellkit_conformance"}
+    packages |= {"cellkit", "cellkit_conformance", "cellkit_bench"}
     names = [name for name in wheel.namelist() if ".dist-info/" not in name]
     assert {name.split("/")[0] for name in names} == packages
     assert all(f"{package}/__init__.py" in names for package in packages)

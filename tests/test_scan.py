@@ -10,7 +10,7 @@ import cellkit
 from cellkit.cell import matmul, split
 from cellkit.engines import scan
 from cellkit.spec import cell_weights, set_cell_weights
-from cellkit_conformance import backend
+from cellkit_conformance.subject import backend
 
 BACKEND = keras.backend.backend()
 ops = keras.ops

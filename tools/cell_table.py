@@ -32,7 +32,8 @@ import numpy as np  # noqa: E402
 import cellkit  # noqa: E402
 from cellkit import registry  # noqa: E402
 from cellkit.spec import TRAITS  # noqa: E402
-from cellkit_conformance import golden  # noqa: E402
+from cellkit_conformance.golden import manifest as golden  # noqa: E402
+from cellkit_conformance.golden.compare import compare_entry  # noqa: E402
 
 PAGE = ROOT / "docs" / "cells.md"
 GOLDEN = ROOT / "tests" / "golden"
@@ -75,7 +76,7 @@ def comparisons() -> dict[str, list[tuple[dict[str, Any], golden.Match]]]:
     manifest = golden.read_manifest(GOLDEN)
     found: dict[str, list[tuple[dict[str, Any], golden.Match]]] = {}
     for entry in manifest["cells"]:
-        match = golden.compare_entry(GOLDEN, entry, golden.limits(manifest))
+        match = compare_entry(GOLDEN, entry, golden.limits(manifest))
         if match.cell and not match.ok:
             raise ValueError(
                 f"{match.cell} does not agree with {entry['file']}.\n"

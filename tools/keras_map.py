@@ -58,12 +58,12 @@ def run(backend: str, chosen: Sequence[str]) -> dict[str, Any]:
     """
     import keras
 
-    from cellkit_conformance import canaries
     from cellkit_conformance.edition import select
+    from cellkit_conformance.edition.profiles import Profile
     from cellkit_conformance.judge import Judge
-    from cellkit_conformance.profiles import Profile
-    from cellkit_conformance.targets import describe
-    from cellkit_conformance.worker import compile_cheaply, divide_processor
+    from cellkit_conformance.run.worker import compile_cheaply, divide_processor
+    from cellkit_conformance.subject import canaries
+    from cellkit_conformance.subject.targets import describe
 
     divide_processor(backend)
     compile_cheaply(backend)
@@ -93,8 +93,8 @@ def page(data: dict[str, Any]) -> str:
     Args:
         data: What `run` gave, by backend.
     """
-    from cellkit_conformance.attribution import find
     from cellkit_conformance.edition import groups, requirements
+    from cellkit_conformance.judge.attribution import find
 
     backends = [name for name in NAMES if name in data]
     versions = ["Keras " + data[backends[0]]["versions"]["keras"]]
@@ -149,7 +149,7 @@ def main() -> int:
         print("\n" + json.dumps(run(options.here, options.select)))
         return 0
     data = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
-    from cellkit_conformance.process import QUIET
+    from cellkit_conformance.run.process import QUIET
 
     for backend in options.backend:
         done = subprocess.run(

@@ -14,6 +14,9 @@ from cellkit._errors import problem
 
 CPU = "cpu"
 
+MODULES = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
+"""The module of each backend that Keras can run on."""
+
 NEEDS_TWO = frozenset({"DEV-01", "DEV-04"})
 """Requirements whose checks need a second device."""
 

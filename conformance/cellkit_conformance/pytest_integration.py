@@ -24,14 +24,14 @@ import pytest
 from cellkit._errors import problem
 from cellkit._names import did_you_mean
 from cellkit_conformance import edition
-from cellkit_conformance import expected as expectations
 from cellkit_conformance.edition import requirements
+from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.judge import Judge
 from cellkit_conformance.outcome import Outcome, Result, one_line
 from cellkit_conformance.places import NEEDS_TWO, devices
-from cellkit_conformance.process import Process, WorkerGone
-from cellkit_conformance.profiles import PROFILES
-from cellkit_conformance.targets import resolve
+from cellkit_conformance.report import expected as expectations
+from cellkit_conformance.run.process import Process, WorkerGone
+from cellkit_conformance.subject.targets import resolve
 
 
 def conformance_tests(
@@ -103,7 +103,7 @@ def _judge(cell: str, profile: str, seed: int, layer: str) -> Judge | str:
     """Keep one judge per cell, or why there is none: its items share what was compiled."""
     import keras
 
-    from cellkit_conformance.worker import find_layer
+    from cellkit_conformance.run.worker import find_layer
 
     backend = keras.backend.backend()
     try:

@@ -3,12 +3,12 @@
 import keras
 
 import cellkit
+from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.judge import Judge
-from cellkit_conformance.mutants.numerics import WrongSign
-from cellkit_conformance.mutants.sequence import NotTheLast
 from cellkit_conformance.outcome import Outcome
-from cellkit_conformance.profiles import PROFILES
-from cellkit_conformance.targets import describe
+from cellkit_conformance.selftest.mutants.numerics import WrongSign
+from cellkit_conformance.selftest.mutants.sequence import NotTheLast
+from cellkit_conformance.subject.targets import describe
 
 BACKEND = keras.backend.backend()
 BROKEN = describe("wrong_sign", WrongSign, WrongSign.spec)

@@ -6,14 +6,15 @@ import keras
 import pytest
 
 from cellkit.cli import main
-from cellkit_conformance import edition, expected
-from cellkit_conformance.badge import write_badge
-from cellkit_conformance.cli import replay_plan
-from cellkit_conformance.comparison import compare, read_outcomes
+from cellkit_conformance import edition
+from cellkit_conformance.cli.run import replay_plan
 from cellkit_conformance.outcome import Outcome, Result
-from cellkit_conformance.plan import Plan, divide
-from cellkit_conformance.report import Report
-from cellkit_conformance.runner import Backend, Runner, Unit
+from cellkit_conformance.report import expected
+from cellkit_conformance.report.badge import write_badge
+from cellkit_conformance.report.comparison import compare, read_outcomes
+from cellkit_conformance.report.report import Report
+from cellkit_conformance.run.plan import Plan, divide
+from cellkit_conformance.run.runner import Backend, Runner, Unit
 
 BACKEND = keras.backend.backend()
 
@@ -197,7 +198,7 @@ def test_a_baseline_cannot_be_replayed(tmp_path, capsys):
 
 def test_a_replay_runs_the_failures_and_what_they_were_compared_with(monkeypatch):
     monkeypatch.setattr(
-        "cellkit_conformance.cli.installed_backends", lambda: {"torch": True, "jax": True}
+        "cellkit_conformance.cli.run.installed_backends", lambda: {"torch": True, "jax": True}
     )
     data = report(STR_01="fail", STR_03="pass", MSK_01="timeout").to_json()
     data["backends"]["jax"] = data["backends"]["torch"]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cellkit_conformance.golden import compare_entry, limits, read_manifest, run_golden
+from cellkit_conformance.golden.command import run_golden
+from cellkit_conformance.golden.compare import compare_entry
+from cellkit_conformance.golden.manifest import limits, read_manifest
 
 FOLDER = Path(__file__).parents[1] / "golden"
 MANIFEST = read_manifest(FOLDER)

@@ -8,10 +8,10 @@ import keras
 import pytest
 
 import cellkit
+from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.judge import Judge
 from cellkit_conformance.outcome import Outcome
-from cellkit_conformance.profiles import PROFILES
-from cellkit_conformance.targets import describe, resolve
+from cellkit_conformance.subject.targets import describe, resolve
 
 pytestmark = pytest.mark.one_backend
 

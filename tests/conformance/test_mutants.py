@@ -8,14 +8,14 @@ from rich.console import Console
 
 import cellkit
 from cellkit_conformance import checks
-from cellkit_conformance.canaries import CANARIES
 from cellkit_conformance.edition import groups, requirements
+from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.judge import Judge
-from cellkit_conformance.mutants import MUTANTS
 from cellkit_conformance.outcome import Outcome
-from cellkit_conformance.profiles import PROFILES
-from cellkit_conformance.selftest import Matrix, show, unreached_edges
-from cellkit_conformance.targets import describe
+from cellkit_conformance.selftest.command import Matrix, show, unreached_edges
+from cellkit_conformance.selftest.mutants import MUTANTS
+from cellkit_conformance.subject.canaries import CANARIES
+from cellkit_conformance.subject.targets import describe
 
 BACKEND = keras.backend.backend()
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellkit_conformance import oracle
-from cellkit_conformance.drawing import examples
-from cellkit_conformance.strategies import MASKS, Space, edges
+from cellkit_conformance.examples.drawing import examples
+from cellkit_conformance.examples.strategies import MASKS, Space, edges
+from cellkit_conformance.subject import oracle
 from cellkit_conformance.trees import leaves, map_trees
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from cellkit.cli import main
 from cellkit_conformance import edition, places
-from cellkit_conformance.expected import read
 from cellkit_conformance.outcome import Outcome
-from cellkit_conformance.plan import Plan
-from cellkit_conformance.runner import Runner
+from cellkit_conformance.report.expected import read
+from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.runner import Runner
 
 CELL = '''\
 import keras

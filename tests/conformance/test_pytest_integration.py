@@ -40,7 +40,7 @@ def test_a_cell_that_is_not_there_is_a_failure_that_says_so():
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch makes no two devices of one processor")
 def test_what_needs_two_devices_runs_in_a_process_of_its_own():
-    one_device = "cellkit_conformance.mutants.engines:OneDevice"
+    one_device = "cellkit_conformance.selftest.mutants.engines:OneDevice"
     conformance_tests(f"{FILE}:Good", profile="standard")("DEV-04")
     broken = conformance_tests(f"{FILE}:Good", profile="standard", layer=one_device)
     with pytest.raises(pytest.fail.Exception, match="a result is on .*the input on"):

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from cellkit_conformance import edition
 from cellkit_conformance.edition import Requirement
-from cellkit_conformance.html import write_html
 from cellkit_conformance.outcome import Outcome, Result, clean, one_line, shorten, text_of
-from cellkit_conformance.plan import Plan
-from cellkit_conformance.report import Report
-from cellkit_conformance.runner import Backend, Unit
-from cellkit_conformance.terminal import show_report
+from cellkit_conformance.report.html import write_html
+from cellkit_conformance.report.report import Report
+from cellkit_conformance.report.terminal import show_report
+from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.runner import Backend, Unit
 
 NASTY = "<script>alert('x')</script> & \x07"
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import keras
 import pytest
 
-from cellkit_conformance import edition, process
-from cellkit_conformance import plan as plan_module
-from cellkit_conformance import runner as runner_module
-from cellkit_conformance.html import write_html
+from cellkit_conformance import edition
 from cellkit_conformance.outcome import Outcome, Result
-from cellkit_conformance.plan import Plan
-from cellkit_conformance.report import Report
-from cellkit_conformance.runner import Runner, all_results
+from cellkit_conformance.report.html import write_html
+from cellkit_conformance.report.report import Report
+from cellkit_conformance.run import plan as plan_module
+from cellkit_conformance.run import process
+from cellkit_conformance.run import runner as runner_module
+from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.runner import Runner, all_results
 
 BACKEND = keras.backend.backend()
 FILE = Path(__file__).with_name("troublemakers.py")
@@ -235,8 +236,9 @@ def test_a_backend_that_does_not_start_is_said_so():
 def test_the_parent_imports_no_backend():
     code = (
         "import sys\n"
-        "from cellkit_conformance import edition, plan, runner, report, terminal, cli, golden\n"
-        "import cellkit_conformance.html\n"
+        "import cellkit_conformance.report.html, cellkit_conformance.report.terminal\n"
+        "import cellkit_conformance.cli, cellkit_conformance.golden.command\n"
+        "from cellkit_conformance.run import plan, runner\n"
         f"plan = plan.Plan(['{FILE}:Good'], ['{BACKEND}'], ['STR-01', 'STR-07'])\n"
         "units = runner.Runner(plan).run()\n"
         "assert [r.outcome for r in runner.all_results(units)] == ['pass', 'pass'], units\n"

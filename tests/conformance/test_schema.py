@@ -7,7 +7,7 @@ import pytest
 from conformance.test_reports import report
 
 from cellkit_conformance.outcome import Outcome
-from cellkit_conformance.report import EXIT_CODES, SCHEMA
+from cellkit_conformance.report.report import EXIT_CODES, SCHEMA
 
 PUBLISHED = json.loads(
     resources.files("cellkit_conformance").joinpath("report.schema.json").read_text("utf-8")

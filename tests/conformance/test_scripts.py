@@ -9,12 +9,12 @@ import sys
 import keras
 import pytest
 
-from cellkit_conformance import shrink
+from cellkit_conformance.edition.profiles import PROFILES
+from cellkit_conformance.examples import shrink
 from cellkit_conformance.judge import Judge
-from cellkit_conformance.mutants import MUTANTS
-from cellkit_conformance.process import QUIET
-from cellkit_conformance.profiles import PROFILES
-from cellkit_conformance.targets import resolve
+from cellkit_conformance.run.process import QUIET
+from cellkit_conformance.selftest.mutants import MUTANTS
+from cellkit_conformance.subject.targets import resolve
 
 BACKEND = keras.backend.backend()
 
@@ -61,8 +61,8 @@ class Sum(keras.layers.Layer):
 JUDGE = """
 import json, sys
 import keras
-from cellkit_conformance.mutants import MUTANTS
-from cellkit_conformance.worker import divide_processor
+from cellkit_conformance.selftest.mutants import MUTANTS
+from cellkit_conformance.run.worker import divide_processor
 backend = keras.backend.backend()
 divide_processor(backend)
 if backend == "jax":
@@ -92,7 +92,9 @@ def run(given, program=DRIVER):
 def on_canary(text, mutant):
     """Put what is right in the place of what is broken."""
     # No canary is a plugin that cellkit would find, so a process that loads a model imports it.
-    text = text.replace("import os, sys\n", "import os, sys, cellkit_conformance.canaries\n")
+    text = text.replace(
+        "import os, sys\n", "import os, sys, cellkit_conformance.subject.canaries\n"
+    )
     if mutant.name == "RNN":
         return text.replace("keras.layers.RNN(", "cellkit.RNN(").replace(
             "import keras\n", "import cellkit\nimport keras\n"
@@ -101,7 +103,7 @@ def on_canary(text, mutant):
         pattern = rf"from \S+ import {mutant.name}\n"
         return re.sub(pattern, f"from cellkit import RNN as {mutant.name}\n", text)
     if isinstance(mutant.broken, str):  # of a module of its own
-        right = f"from cellkit_conformance.canaries import PlainCanary as {mutant.name}\n"
+        right = f"from cellkit_conformance.subject.canaries import PlainCanary as {mutant.name}\n"
         return re.sub(rf"from \S+ import {mutant.name}\n", right, text)
     parents = mutant.broken.__mro__[1:]
     canary = next((c for c in parents if c.__module__.endswith(".canaries")), parents[0])

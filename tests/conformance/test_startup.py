@@ -7,11 +7,11 @@ import sys
 import keras
 import pytest
 
-from cellkit_conformance.startup import uncollected
+from cellkit_conformance.run.startup import uncollected
 
 START = """
 import sys
-from cellkit_conformance.startup import OPTIONAL, import_keras
+from cellkit_conformance.run.startup import OPTIONAL, import_keras
 import_keras(sys.argv[1])
 assert not any(module is None for module in sys.modules.values()), "somebody may want to import it"
 import keras

@@ -4,8 +4,8 @@ import hypothesis
 import numpy as np
 import pytest
 
-from cellkit_conformance.drawing import examples, masks
-from cellkit_conformance.strategies import (
+from cellkit_conformance.examples.drawing import examples, masks
+from cellkit_conformance.examples.strategies import (
     EVERY,
     MASKS,
     MIXED,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cellkit_conformance.tolerance import EPSILON, K, Tolerance
+from cellkit_conformance.subject.tolerance import EPSILON, K, Tolerance
 
 
 def test_the_formula():

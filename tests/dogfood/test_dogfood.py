@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cellkit.cli import main
-from cellkit_conformance.new import class_name
+from cellkit_conformance.cli.project import class_name
 
 ROOT = Path(__file__).parents[2]
 

@@ -170,7 +170,7 @@ def test_decays_of_rg_lru_start_in_their_range():
 
 
 def test_a_closed_gate_of_rg_lru_has_finite_gradients(rng):
-    from cellkit_conformance import backend
+    from cellkit_conformance.subject import backend
 
     x = np.full((1, 2, 3), -300.0, "float32")
     cell = RGLRUCell(3, seed=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from cellkit_conformance.context import Context
+from cellkit_conformance.checks.context import Context
 
 Check = Callable[[Context], None]
 

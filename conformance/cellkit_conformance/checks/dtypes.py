@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit_conformance import backend
 from cellkit_conformance.checks import check
+from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.structure import map_like
-from cellkit_conformance.context import Context
+from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
-from cellkit_conformance.strategies import Example
-from cellkit_conformance.subject import Subject, call_cell, trace_cell
+from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.subject import Subject, call_cell, trace_cell
 from cellkit_conformance.trees import leaves, map_trees, paths
 
 SEQUENCES = {"return_sequences": True}

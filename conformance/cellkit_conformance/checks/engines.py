@@ -10,13 +10,13 @@ import keras
 import numpy as np
 
 from cellkit.engines import NAMES
-from cellkit_conformance.backend import Gradients
 from cellkit_conformance.checks import check
+from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.gradients import close_gradient, gradients
-from cellkit_conformance.context import Context
+from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
-from cellkit_conformance.strategies import Example
-from cellkit_conformance.subject import Result, Subject
+from cellkit_conformance.subject.backend import Gradients
+from cellkit_conformance.subject.subject import Result, Subject
 from cellkit_conformance.trees import Tree, map_trees
 
 Data = tuple[Tree, Tree, np.ndarray | None]

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from cellkit_conformance import backend
 from cellkit_conformance.checks import check
+from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.structure import PAIRS, fits
-from cellkit_conformance.context import Context
-from cellkit_conformance.strategies import Example
-from cellkit_conformance.subject import Subject, describe_leaves
+from cellkit_conformance.examples.strategies import Example
+from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.subject import Subject, describe_leaves
 from cellkit_conformance.trees import Tree, difference, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}

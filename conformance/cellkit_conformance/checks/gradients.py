@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from cellkit.spec import _variables_by_path, cell_weights
-from cellkit_conformance import backend, evidence, oracle
 from cellkit_conformance.checks import check
-from cellkit_conformance.context import Context
-from cellkit_conformance.strategies import Example, Space
-from cellkit_conformance.subject import Subject
+from cellkit_conformance.checks.context import Context
+from cellkit_conformance.examples.strategies import Example, Space
+from cellkit_conformance.subject import backend, oracle, record
+from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees, paths
 
 SEQUENCES = {"return_sequences": True}
@@ -50,7 +50,7 @@ def gradients(
     if not layer.built:
         layer.build(map_trees(np.shape, inputs))
     subject.calls.append(
-        evidence.Call("gradient", layer, inputs, states, mask, training, which=which)
+        record.Call("gradient", layer, inputs, states, mask, training, which=which)
     )
     return backend.differentiate(
         layer,

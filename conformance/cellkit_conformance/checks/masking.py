@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit_conformance import backend, oracle
 from cellkit_conformance.checks import check
-from cellkit_conformance.context import Context
-from cellkit_conformance.strategies import EVERY, PADDED, Example, Space
-from cellkit_conformance.subject import Result, Subject
+from cellkit_conformance.checks.context import Context
+from cellkit_conformance.examples.strategies import EVERY, PADDED, Example, Space
+from cellkit_conformance.subject import backend, oracle
+from cellkit_conformance.subject.subject import Result, Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from cellkit.spec import cell_weights
-from cellkit_conformance import backend
 from cellkit_conformance.checks import check
-from cellkit_conformance.context import Context
+from cellkit_conformance.checks.context import Context
+from cellkit_conformance.examples.strategies import Example, Space
 from cellkit_conformance.outcome import NotApplicable
-from cellkit_conformance.strategies import Example, Space
-from cellkit_conformance.subject import Subject
+from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}
@@ -74,7 +74,7 @@ def data_can_see_the_order_of_gates(ctx: Context) -> None:
         reference = subject.target.spec.reference
 
         def run(symbols, subject=subject, inputs=inputs, states=states, reference=reference):
-            from cellkit_conformance import oracle
+            from cellkit_conformance.subject import oracle
 
             return oracle.run(lambda x, s: reference(symbols, x, s, subject.config), inputs, states)
 

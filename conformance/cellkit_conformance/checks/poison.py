@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from cellkit_conformance.checks import check
+from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.gradients import compare_with_differences, gradients
-from cellkit_conformance.context import Context
 from cellkit_conformance.edition import requirements
-from cellkit_conformance.strategies import MIXED, Example, Space
-from cellkit_conformance.subject import Subject
+from cellkit_conformance.examples.strategies import MIXED, Example, Space
+from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, map_trees
 
 SEQUENCES = {"return_sequences": True}

@@ -10,13 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit_conformance import backend, oracle
 from cellkit_conformance.checks import check
+from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.gradients import gradients
-from cellkit_conformance.context import Context
+from cellkit_conformance.examples.strategies import Example, Space
 from cellkit_conformance.outcome import NotApplicable
-from cellkit_conformance.strategies import Example, Space
-from cellkit_conformance.subject import Subject, describe_leaves
+from cellkit_conformance.subject import backend, oracle
+from cellkit_conformance.subject.subject import Subject, describe_leaves
 from cellkit_conformance.trees import Tree, leaves, map_trees, paths
 
 SEQUENCES = {"return_sequences": True}

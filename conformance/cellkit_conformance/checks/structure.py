@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from cellkit.structure import declared_output, declared_state
-from cellkit_conformance import backend
 from cellkit_conformance.checks import check
-from cellkit_conformance.context import Context
+from cellkit_conformance.checks.context import Context
+from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
-from cellkit_conformance.strategies import Example
-from cellkit_conformance.subject import Subject, call_cell, describe_leaves, trace_cell
+from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.subject import Subject, call_cell, describe_leaves, trace_cell
 from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, map_trees
 
 SEQUENCES = {"return_sequences": True}

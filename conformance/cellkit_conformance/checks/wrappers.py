@@ -8,12 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit_conformance import backend
 from cellkit_conformance.checks import check
-from cellkit_conformance.context import Context
+from cellkit_conformance.checks.context import Context
+from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
-from cellkit_conformance.strategies import Example
-from cellkit_conformance.subject import Subject
+from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}

@@ -1,0 +1,29 @@
+"""The commands of the suite: conform, replay, baseline, diff, explain, golden, new and selftest."""
+
+from __future__ import annotations
+
+import typer
+
+from cellkit_conformance.cli.compare import baseline, diff, golden
+from cellkit_conformance.cli.edition import explain
+from cellkit_conformance.cli.project import new
+from cellkit_conformance.cli.run import EPILOG, conform, replay
+from cellkit_conformance.selftest.command import selftest
+
+__all__ = ["add_commands"]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the suite's commands to the command line.
+
+    Args:
+        app: The application of `cellkit`.
+    """
+    app.command("conform", epilog=EPILOG)(conform)
+    app.command("replay", epilog=EPILOG)(replay)
+    app.command("baseline")(baseline)
+    app.command("diff")(diff)
+    app.command("golden")(golden)
+    app.command("explain")(explain)
+    app.command("selftest")(selftest)
+    app.command("new")(new)

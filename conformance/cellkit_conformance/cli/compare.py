@@ -1,0 +1,54 @@
+"""`cellkit baseline`, `diff` and `golden`: compare with an earlier run, or with frozen numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cellkit_conformance.cli.run import DEFAULT_JSON
+from cellkit_conformance.report.comparison import (
+    compare,
+    read_outcomes,
+    show_changes,
+    write_baseline,
+)
+from cellkit_conformance.run.choice import choose_backends
+
+
+def baseline(
+    report: Annotated[Path, typer.Argument(help="A JSON report.")] = DEFAULT_JSON,
+    to: Annotated[Path, typer.Option(help="The file to write.")] = Path("cellkit-baseline.json"),
+) -> int:
+    """Write the outcomes of a run into a small, sorted file, to be kept beside the code."""
+    count = write_baseline(report, to)
+    print(f"{count} outcomes in {to}. Later: cellkit diff {to} {report}")
+    return 0
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(help="A report or a baseline.")],
+    after: Annotated[Path, typer.Argument(help="A report or a baseline.")] = DEFAULT_JSON,
+) -> int:
+    """Say what has changed. Exit code: 0 nothing got worse, 1 something did, 3 checks are gone."""
+    changes = compare(read_outcomes(before), read_outcomes(after))
+    return show_changes(changes, Console(emoji=False))
+
+
+def golden(
+    path: Annotated[Path, typer.Argument(help="A folder with manifest.json and .npz files.")],
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="A backend, several with commas, or all.", show_default="all"),
+    ] = None,
+    all_files: Annotated[
+        bool, typer.Option("--all", help="List also the files whose cell is not registered.")
+    ] = False,
+) -> int:
+    """Compare the registered cells with frozen outputs of other implementations."""
+    from cellkit_conformance.golden.command import run_golden
+
+    chosen, _ = choose_backends(backend or ["all"])
+    return run_golden(path, chosen, Console(emoji=False), all_files)

@@ -1,0 +1,306 @@
+"""`cellkit conform` and `cellkit replay`: run checks and write their reports."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cellkit._errors import problem
+from cellkit._names import did_you_mean
+from cellkit_conformance import edition
+from cellkit_conformance.edition.profiles import PROFILES
+from cellkit_conformance.outcome import Outcome
+from cellkit_conformance.places import backend_of, read_devices
+from cellkit_conformance.report import expected as expectations
+from cellkit_conformance.report.comparison import (
+    read_outcomes,
+    read_report,
+)
+from cellkit_conformance.report.report import EXIT_CODES, EXIT_CONFORMANT, EXIT_STALE, Report
+from cellkit_conformance.run.choice import (
+    choose_backends,
+    choose_cells,
+    choose_places,
+    read_shard,
+)
+from cellkit_conformance.run.plan import Plan, total
+from cellkit_conformance.run.runner import MOST_WORKERS, Runner, installed_backends, usual_workers
+
+DEFAULT_JSON = Path("reports/conformance.json")
+
+EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + "."
+
+
+def conform(
+    cells: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Registered names, 'module:Class' or 'file.py:Class'; nothing means every "
+            "registered cell.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="A backend, several with commas, or all.", show_default="all"),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="cpu, gpu, cpu:1, several with commas, or all.", show_default="cpu"),
+    ] = None,
+    profile: Annotated[str, typer.Option(help=" or ".join(PROFILES) + ".")] = "quick",
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only these ids or groups, e.g. MSK,STA-03.")
+    ] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Not these ids or groups.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            "-n",
+            min=1,
+            help="How many processes at a time.",
+            show_default=f"the number of processors, at most {MOST_WORKERS}",
+        ),
+    ] = None,
+    layer: Annotated[
+        str, typer.Option(help="The layer under test: cellkit, keras or 'module:Class'.")
+    ] = "cellkit",
+    timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds that one check may take.")
+    ] = None,
+    json_file: Annotated[
+        Path, typer.Option("--json", help="Where the JSON report goes.")
+    ] = DEFAULT_JSON,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Where the HTML report goes.")
+    ] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", help="Where a JUnit report goes.")
+    ] = None,
+    badge_file: Annotated[
+        Path | None, typer.Option("--badge", help="Where an SVG badge goes.")
+    ] = None,
+    scripts: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of the reproduction scripts.",
+            show_default="reproduce, beside the JSON report",
+        ),
+    ] = None,
+    expected: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file of expected failures.",
+            show_default="cellkit-expected.toml or pyproject.toml, where it is",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Run a part of the checks, such as 1/4.", show_default=False)
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds after which no further check is started."),
+    ] = None,
+    durations: Annotated[bool, typer.Option(help="Print where the time went.")] = False,
+) -> int:
+    """Prove cells correct: every requirement, on every backend, each in a process of its own."""
+    if profile not in PROFILES:
+        raise problem(
+            f"There is no profile {profile!r}.",
+            received=f"--profile {profile}",
+            expected=" or ".join(PROFILES),
+            fix=did_you_mean(profile, PROFILES) + "leave it out for a quick run",
+        )
+    chosen, missing = choose_backends(backend or ["all"])
+    plan = Plan(
+        cells=choose_cells(cells or []),
+        backends=choose_places(chosen, read_devices(device or [])),
+        ids=edition.select(select or [], skip or [], profile),
+        profile=profile,
+        seed=seed,
+        layer=layer,
+        workers=workers or usual_workers(),
+        timeout=timeout,
+        shard=read_shard(shard),
+        budget=budget,
+    )
+    files = Files(json_file, html_file, junit_file, badge_file, scripts)
+    return _conform(plan, missing, files, expected, durations)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the reports of a run go.
+
+    Attributes:
+        json: The JSON report.
+        html: The HTML report, or None.
+        junit: The JUnit report, or None.
+        badge: The badge, or None.
+        scripts: The folder of the scripts, or None for one beside the JSON report.
+    """
+
+    json: Path
+    html: Path | None = None
+    junit: Path | None = None
+    badge: Path | None = None
+    scripts: Path | None = None
+
+    def check(self) -> None:
+        """Make the folders, so that a run does not end in vain.
+
+        Raises:
+            ValueError: A file cannot be written there.
+        """
+        for option in ("json", "html", "junit", "badge"):
+            path: Path | None = getattr(self, option)
+            if path is None:
+                continue
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                there = path.exists()
+                with path.open("a", encoding="utf-8"):
+                    pass
+                if not there:
+                    path.unlink()
+            except OSError as error:
+                raise problem(
+                    "A report cannot be written.",
+                    received=f"--{option} {path}: {type(error).__name__}: {error.strerror}",
+                    expected="the path of a file that can be written",
+                    fix="name a file in a folder of your own",
+                ) from error
+
+
+def _conform(
+    plan: Plan, missing: list[str], files: Files, expected: Path | None, durations: bool
+) -> int:
+    """Run a plan, write the reports, and return the exit code."""
+    files.check()
+    path = expected or expectations.find(Path.cwd())
+    try:
+        known = [] if path is None else expectations.read(path)
+    except expectations.BadExpectations as error:
+        print(error, file=sys.stderr)
+        return EXIT_STALE
+    report = _run(plan, missing)
+    expectations.apply(known, report.results)
+    from cellkit_conformance.report.badge import write_badge
+    from cellkit_conformance.report.html import write_html
+    from cellkit_conformance.report.terminal import show_report
+
+    # Files first: whatever becomes of the terminal, the work of the run is kept.
+    written = report.write_scripts(files.scripts or files.json.parent / "reproduce")
+    report.write_json(files.json)
+    said = [str(files.json)]
+    for file, write in (
+        (files.html, lambda to: write_html(report, to)),
+        (files.junit, report.write_junit),
+        (files.badge, lambda to: write_badge(report, to)),
+    ):
+        if file is not None:
+            write(file)
+            said.append(str(file))
+    if written:
+        said.append(f"{len(written)} script(s) in {written[0].parent}")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every letter
+        sys.stdout.reconfigure(errors="backslashreplace")
+    console = Console(emoji=False)  # or `lab:X:` would be a cross
+    show_report(console, report, durations)
+    console.print("Report: " + ", ".join(said), highlight=False, soft_wrap=True)
+    return report.exit_code
+
+
+def replay(
+    report: Annotated[Path, typer.Argument(help="A JSON report.")],
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Only these ids or groups; nothing means all.", show_default=False),
+    ] = None,
+    cell: Annotated[str | None, typer.Option(help="Only this cell.", show_default=False)] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Only this backend.", show_default=False)
+    ] = None,
+    json_file: Annotated[
+        Path, typer.Option("--json", help="Where the new JSON report goes.")
+    ] = Path("reports/replay.json"),
+) -> int:
+    """Run the failures of a report again: same cells, backends, profile, seed and layer."""
+    read_outcomes(report)  # says so where it is none
+    data = read_report(report)
+    if "results" not in data:
+        raise problem(
+            f"{report} is a baseline, which does not say how to run its failures again.",
+            received=str(report),
+            expected="a report that `cellkit conform --json` wrote",
+            fix="run `cellkit conform` first",
+        )
+    chosen = set(edition.select(ids or []))
+    plan = replay_plan(data, chosen, cell, backend)
+    if not plan.work():
+        print("There is no such failure in the report.")
+        return EXIT_CONFORMANT
+    # The scripts of the first run stay: this one's go into a folder of their own.
+    files = Files(json_file, scripts=json_file.with_suffix(""))
+    return _conform(plan, [], files, None, durations=False)
+
+
+def replay_plan(
+    data: dict[str, Any], ids: set[str], cell: str | None = None, backend: str | None = None
+) -> Plan:
+    """Make the plan that runs the failures of a report again.
+
+    Args:
+        data: A JSON report.
+        ids: The requirements that count.
+        cell: The only cell, or None.
+        backend: The only backend, or None.
+    """
+    only: dict[tuple[str, str], list[str]] = {}
+    there = installed_backends()
+    for result in data["results"]:
+        key = (result["cell"], result["backend"])
+        if not Outcome(result["outcome"]).is_bad or result["requirement"] not in ids:
+            continue
+        if cell in (None, key[0]) and backend in (None, key[1]):
+            # What compares backends compares with what the others leave in the same run.
+            text = result["message"]
+            others = [
+                b
+                for b in data["backends"]
+                if b != key[1] and b in text and there.get(backend_of(b))
+            ]
+            for name in [*others, key[1]]:
+                found = only.setdefault((key[0], name), [])
+                if result["requirement"] not in found:
+                    found.append(result["requirement"])
+    return Plan(
+        cells=list(dict.fromkeys(cell for cell, _ in only)),
+        backends=[name for name in data["backends"] if any(b == name for _, b in only)],
+        ids=[id for id in edition.requirements() if any(id in found for found in only.values())],
+        profile=data["profile"],
+        seed=data["seed"],
+        layer=data["layer"],
+        workers=usual_workers(),
+        only=only,
+    )
+
+
+def _run(plan: Plan, missing: list[str]) -> Report:
+    from cellkit_conformance.report.terminal import progress
+
+    console = Console(file=sys.stderr, emoji=False)
+    start = time.perf_counter()
+    with progress(console, total(plan)) as show:
+        runner = Runner(plan, show)
+        units = runner.run()
+    return Report(plan, units, runner.backends, missing, time.perf_counter() - start)

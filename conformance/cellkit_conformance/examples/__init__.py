@@ -1,0 +1,1 @@
+"""Examples: the data and options that properties are checked with, drawn and made small."""

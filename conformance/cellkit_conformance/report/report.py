@@ -1,0 +1,288 @@
+"""What a run found, as data: counts, the exit code, JSON and JUnit."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cellkit_conformance.edition import edition_name, requirements
+from cellkit_conformance.outcome import Outcome, Result, clean
+from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.runner import Backend, Unit, all_results
+
+SCHEMA = 1
+"""Version of the JSON report. A field that is there keeps its meaning; new ones may come."""
+
+FEW = 3
+"""Cells that a note names."""
+
+_HEAD = "(cellkit conformance, edition "
+"""What every reproduction script says in its first lines."""
+
+EXIT_CONFORMANT = 0
+EXIT_FAILED = 1
+EXIT_STALE = 2
+EXIT_INCOMPLETE = 3
+EXIT_BACKEND = 5
+EXIT_USAGE = 64
+EXIT_SUITE_ERROR = 70
+
+EXIT_CODES = {
+    EXIT_CONFORMANT: "conformant: every check that applies ran and passed",
+    EXIT_FAILED: "at least one must-requirement failed, raised, timed out or crashed",
+    EXIT_STALE: "an expected failure passes or is not well-formed",
+    EXIT_INCOMPLETE: "nothing failed, but fewer checks ran than apply",
+    EXIT_BACKEND: "nothing failed but what fails on a cell that is known to be right, too",
+    EXIT_USAGE: "wrong use: an unknown cell, backend or requirement, or a bad option",
+    EXIT_SUITE_ERROR: "a defect of the suite itself",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished run.
+
+    Attributes:
+        plan: What was to run.
+        units: What ran, per cell and backend.
+        backends: What is known about each backend.
+        missing: Backends that were asked for by "all" and are not installed.
+        seconds: Wall time of the run.
+    """
+
+    plan: Plan
+    units: Sequence[Unit]
+    backends: dict[str, Backend]
+    missing: Sequence[str]
+    seconds: float
+
+    @property
+    def results(self) -> list[Result]:
+        """All results."""
+        return all_results(self.units)
+
+    @property
+    def bad(self) -> list[Result]:
+        """The results that are failures, errors, timeouts or crashes, musts first."""
+        bad = [result for result in self.results if result.outcome.is_bad]
+        return sorted(bad, key=lambda result: not _is_must(result))
+
+    @property
+    def of_backends(self) -> list[Result]:
+        """The results that a cell which is known to be right fails too."""
+        return [result for result in self.results if result.outcome is Outcome.BACKEND_DEFECT]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed about cells, each note once with the cells that it is about."""
+        cells: dict[str, dict[str, None]] = {}
+        for unit in self.units:
+            for note in unit.notes:
+                cells.setdefault(note, {})[unit.cell] = None
+        return [
+            f"{', '.join(names)}: {note}" if len(names) <= FEW else f"{len(names)} cells: {note}"
+            for note, names in cells.items()
+        ]
+
+    @property
+    def problems(self) -> list[tuple[str, str, list[str]]]:
+        """Why cells could not be checked at all: cell, text, and the backends that say so."""
+        said: dict[tuple[str, str], list[str]] = {}
+        for unit in self.units:
+            if unit.problem and not self.backends[unit.backend].problem:
+                said.setdefault((unit.cell, unit.problem), []).append(unit.backend)
+        return [(cell, text, backends) for (cell, text), backends in said.items()]
+
+    def counts(self, unit: Unit | None = None) -> Counter[Outcome]:
+        """Count outcomes, of one unit or of all.
+
+        Args:
+            unit: A unit, or None for all.
+        """
+        results = self.results if unit is None else unit.results
+        return Counter(result.outcome for result in results)
+
+    @property
+    def exit_code(self) -> int:
+        """One of `EXIT_CODES`."""
+        if any(_is_must(result) for result in self.bad):
+            return EXIT_FAILED
+        counts = self.counts()
+        if counts[Outcome.STALE]:
+            return EXIT_STALE
+        ran = counts[Outcome.PASS] + counts[Outcome.EXPECTED] + counts[Outcome.BACKEND_DEFECT]
+        if counts[Outcome.NOT_RUN] or counts[Outcome.BLOCKED] or not ran:
+            return EXIT_INCOMPLETE
+        return EXIT_BACKEND if counts[Outcome.BACKEND_DEFECT] else EXIT_CONFORMANT
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that says how the run ended."""
+        counts = self.counts()
+        tail = _count(self.ran, "check ran", "checks ran")
+        for outcome, one, more in (
+            (Outcome.NOT_APPLICABLE, "does not apply", "do not apply"),
+            (Outcome.NOT_RUN, "was not run", "were not run"),
+            (
+                Outcome.BLOCKED,
+                "was blocked by an earlier failure",
+                "were blocked by an earlier failure",
+            ),
+            (Outcome.EXPECTED, "failed as expected", "failed as expected"),
+            (Outcome.BACKEND_DEFECT, "is a defect of a backend", "are defects of a backend"),
+        ):
+            if counts[outcome]:
+                tail += f", {_count(counts[outcome], one, more)}"
+        if self.exit_code == EXIT_FAILED:
+            return f"NOT conformant: {len(self.bad)} broken; {tail}."
+        if self.exit_code == EXIT_STALE:
+            one, more = "expected failure passes now", "expected failures pass now"
+            return f"Stale: {_count(counts[Outcome.STALE], one, more)}; {tail}."
+        if self.exit_code == EXIT_INCOMPLETE:
+            return f"Incomplete: nothing broken, but {tail}."
+        if self.exit_code == EXIT_BACKEND:
+            return f"No defect of a cell: {tail}."
+        one, more = "should-requirement broken", "should-requirements broken"
+        extra = f" {_count(len(self.bad), one, more)};" if self.bad else ""
+        return f"Conformant:{extra} {tail}."
+
+    @property
+    def ran(self) -> int:
+        """How many checks ran to an end, whatever it was."""
+        out = {Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.BLOCKED}
+        return sum(number for outcome, number in self.counts().items() if outcome not in out)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as plain data."""
+        return {
+            "schema": SCHEMA,
+            "edition": edition_name(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "profile": self.plan.profile,
+            "seed": self.plan.seed,
+            "layer": self.plan.layer,
+            "shard": None if self.plan.shard is None else "{}/{}".format(*self.plan.shard),
+            "budget": self.plan.budget,
+            "seconds": round(self.seconds, 2),
+            "exit_code": self.exit_code,
+            "verdict": self.verdict,
+            "ran": self.ran,
+            "counts": {str(outcome): n for outcome, n in self.counts().items()},
+            "backends": {
+                name: {
+                    "installed": backend.installed,
+                    "versions": backend.versions,
+                    "start_seconds": round(backend.start_seconds, 2),
+                    "problem": backend.problem,
+                    "devices": backend.devices,
+                }
+                for name, backend in self.backends.items()
+            },
+            "missing_backends": list(self.missing),
+            "requirements": {
+                id: {"level": r.level, "sentence": r.sentence, "hint": r.hint}
+                for id, r in requirements().items()
+                if id in self.plan.ids
+            },
+            "units": [
+                {
+                    "cell": unit.cell,
+                    "backend": unit.backend,
+                    "traits": unit.traits,
+                    "notes": unit.notes,
+                    "problem": unit.problem,
+                    "seconds": round(unit.seconds, 2),
+                }
+                for unit in self.units
+            ],
+            "results": [result.to_json() for result in self.results],
+        }
+
+    def write_json(self, path: Path) -> None:
+        """Write the JSON report.
+
+        Args:
+            path: The file; its folder is made.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+    def write_scripts(self, folder: Path) -> list[Path]:
+        """Write the reproduction scripts, and delete those of an earlier run.
+
+        Args:
+            folder: Where they go; it is made when there is one to write.
+
+        Returns:
+            The files. Every result that has one gets its path as `extra["file"]`.
+        """
+        for old in sorted(folder.glob("*.py")) if folder.is_dir() else ():
+            if _HEAD in old.read_text(encoding="utf-8", errors="replace")[:400]:
+                old.unlink()
+        written = []
+        for result in [*self.bad, *self.of_backends]:
+            if not result.script or result.script.startswith("# No script"):
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{result.cell.rpartition('/')[2]}-{result.backend}-{result.requirement}"
+            path = folder / (re.sub(r"[^\w-]+", "_", name) + ".py")
+            path.write_text(result.script, encoding="utf-8", errors="backslashreplace")
+            result.extra["file"] = str(path)
+            written.append(path)
+        return written
+
+    def write_junit(self, path: Path) -> None:
+        """Write a JUnit report: a suite per cell and backend, a case per requirement.
+
+        Args:
+            path: The file; its folder is made.
+        """
+        root = ET.Element("testsuites", name="cellkit conform")
+        for unit in self.units:
+            suite = ET.SubElement(root, "testsuite", name=_xml(f"{unit.cell} on {unit.backend}"))
+            suite.set("tests", str(len(unit.results)))
+            wrong = (Outcome.FAIL, Outcome.STALE)
+            suite.set("failures", str(sum(r.outcome in wrong for r in unit.results)))
+            for result in unit.results:
+                _junit_case(suite, result)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _junit_case(suite: ET.Element, result: Result) -> None:
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname=f"{result.backend}.{_xml(result.cell)}",
+        name=result.requirement,
+        time=f"{result.seconds:.3f}",
+    )
+    text = f"{result.detail}\n{result.reproduce}".strip()
+    if result.outcome in (Outcome.FAIL, Outcome.STALE):
+        ET.SubElement(case, "failure", message=_xml(result.message)).text = _xml(text)
+    elif result.outcome.is_bad:
+        message = _xml(f"{result.outcome}: {result.message}")
+        ET.SubElement(case, "error", message=message).text = _xml(text)
+    elif result.outcome is not Outcome.PASS:
+        ET.SubElement(case, "skipped", message=_xml(f"{result.outcome}: {result.message}"))
+
+
+def _xml(text: str) -> str:
+    """Spell out the characters that XML cannot hold."""
+    return clean(text)
+
+
+def _is_must(result: Result) -> bool:
+    return requirements()[result.requirement].level == "must"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    """Put a number before the words that go with it."""
+    return f"{number} {one if number == 1 else more}"

@@ -1,0 +1,1 @@
+"""Reproductions: programs that show a failure without the suite and without chance."""

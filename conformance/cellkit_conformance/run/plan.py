@@ -1,0 +1,147 @@
+"""What a run is to do: cells, backends and requirements, and how they are divided into parts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cellkit_conformance.edition import requirements
+from cellkit_conformance.edition.profiles import PROFILES
+from cellkit_conformance.places import CPU, backend_of, device_of
+
+FIND_TIMEOUT = 60.0
+"""Seconds that importing a cell's module, or making the cell, may take; less than a check may."""
+
+LEAST_TIMEOUT = 20.0
+"""What a module may take to import even where checks are given less."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        cells: As named on the command line.
+        backends: Keras backends, those that don't run on the processor with their device
+            (`torch@gpu:0`, see `places`).
+        ids: Requirements.
+        profile: The name of a profile.
+        seed: Of all that is drawn.
+        layer: The layer under test: "cellkit", "keras" or `module:Class`.
+        workers: How many processes at a time.
+        timeout: Seconds per check, or None for the profile's.
+        shard: (i, n) runs the i-th of n parts, counted from one; None runs everything.
+        budget: Seconds after which no further check is started, or None.
+        only: The requirements of each cell and backend where they differ, or None for `ids`.
+    """
+
+    cells: Sequence[str]
+    backends: Sequence[str]
+    ids: Sequence[str]
+    profile: str = "quick"
+    seed: int = 0
+    layer: str = "cellkit"
+    workers: int = 1
+    timeout: float | None = None
+    shard: tuple[int, int] | None = None
+    budget: float | None = None
+    only: Mapping[tuple[str, str], Sequence[str]] | None = None
+
+    def work(self) -> dict[tuple[str, str], list[str]]:
+        """List the requirements to run by cell and backend; what has none is left out."""
+        keys = [(cell, backend) for backend in self.backends for cell in self.cells]
+        chosen = {
+            key: list(self.ids if self.only is None else self.only.get(key, ())) for key in keys
+        }
+        if self.shard is not None:
+            number, count = self.shard
+            chosen = divide(chosen, count)[number - 1]
+        return {key: ids for key, ids in chosen.items() if ids}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that one check may take."""
+        return PROFILES[self.profile].timeout if self.timeout is None else self.timeout
+
+    @property
+    def seconds_to_find(self) -> float:
+        """Seconds that importing a module or making a cell may take."""
+        given = min(FIND_TIMEOUT, self.seconds) if self.timeout is None else self.timeout
+        return max(LEAST_TIMEOUT, given)
+
+    @property
+    def seconds_to_step(self) -> float:
+        """Seconds that a single step may take, where it is tried because something else hung."""
+        return min(self.seconds, FIND_TIMEOUT)
+
+    def command(self, cell: str, backend: str, identifier: str) -> str:
+        """Write the command that runs one check alone.
+
+        Args:
+            cell: The cell.
+            backend: The backend.
+            identifier: The requirement.
+        """
+        words = ["cellkit", "conform", cell, "--backend", backend_of(backend)]
+        if device_of(backend) != CPU:
+            words += ["--device", device_of(backend)]
+        words += ["--select", identifier]
+        words += ["--profile", self.profile, "--seed", str(self.seed)]
+        if self.layer != "cellkit":
+            words += ["--layer", self.layer]
+        return shlex.join(words)
+
+
+WEIGHTS = {"torch": 1.0, "tensorflow": 2.0, "jax": 3.0}
+"""How long the same check takes on a backend, about; JAX and TensorFlow compile."""
+
+
+def divide(
+    work: Mapping[tuple[str, str], Sequence[str]], count: int
+) -> list[dict[tuple[str, str], list[str]]]:
+    """Divide checks into parts of about equal cost, the same on every machine.
+
+    Whole cells are kept together as long as there are enough of them, because the checks of a cell
+    share what was compiled; otherwise the groups of requirements are dealt out.
+
+    Args:
+        work: Requirements by cell and backend.
+        count: How many parts.
+
+    Returns:
+        The parts: together they are the whole, and no two share a check.
+    """
+    pieces: list[tuple[tuple[str, str], list[str]]] = []
+    for key, ids in work.items():
+        if len(work) >= 2 * count:
+            pieces.append((key, list(ids)))
+            continue
+        groups = dict.fromkeys(requirements()[id].group for id in ids)
+        pieces += [(key, [i for i in ids if requirements()[i].group == g]) for g in groups]
+    parts: list[dict[tuple[str, str], list[str]]] = [{} for _ in range(count)]
+    loads = [0.0] * count
+    for key, ids in sorted(pieces, key=lambda piece: (-_cost(*piece), piece)):
+        lightest = loads.index(min(loads))
+        parts[lightest].setdefault(key, []).extend(ids)
+        loads[lightest] += _cost(key, ids)
+    order = {id: number for number, id in enumerate(requirements())}
+    keys = list(work)
+    return [
+        {key: sorted(part[key], key=order.__getitem__) for key in sorted(part, key=keys.index)}
+        for part in parts
+    ]
+
+
+def _cost(key: tuple[str, str], ids: Sequence[str]) -> float:
+    # A requirement's cost of 1, 2, 3 means milliseconds, tenths of a second, seconds.
+    return WEIGHTS.get(backend_of(key[1]), 2.0) * sum(4.0 ** requirements()[id].cost for id in ids)
+
+
+def total(plan: Plan) -> int:
+    """Count the checks of a plan.
+
+    Args:
+        plan: What to run.
+    """
+    return sum(len(ids) for ids in plan.work().values())

@@ -1,0 +1,1 @@
+"""The self-test: deliberately broken cells and layers, and the checks that notice them."""
