@@ -22,6 +22,7 @@ import typer
 
 from cellkit import __version__, registry
 from cellkit._errors import problem
+from cellkit._streams import readers_may_leave
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with readers_may_leave():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
+    """Run a command, and say of what it raises what to do."""
     debug = "--debug" in words or os.environ.get("CELLKIT_DEBUG", "0") not in ("", "0")
     words = [word for word in words if word != "--debug"]
     try:

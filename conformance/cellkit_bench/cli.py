@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cellkit import registry
 from cellkit._errors import problem
 from cellkit_bench.plan import CELLS, Plan, default_plan, quick_plan
+from cellkit_conformance.files import unwritable, write_text
 from cellkit_conformance.run.choice import choose_backends, choose_cells
 
 DEFAULT_FOLDER = Path("benchmarks/results")
@@ -60,7 +61,10 @@ def bench(
     results = _measure(plan, backends)
     report.show(console, results)
     written = [out / "results.json"]
-    written[0].write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    try:
+        write_text(written[0], json.dumps(results, indent=1) + "\n")
+    except OSError as error:
+        raise unwritable([(written[0], error)]) from error
     if plots and importlib.util.find_spec("matplotlib"):
         from cellkit_bench.plots import draw
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import operator
 from pathlib import Path
 from typing import Any
 
 from cellkit_bench import report
 from cellkit_bench.report import CELLKIT, PRODUCT
+from cellkit_conformance.files import write_bytes
 
 MODES = {"inference": "inference", "training": "training step"}
 
@@ -42,7 +44,9 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
             figure = make(results, backend)
             if figure is not None:
                 path = folder / f"{name}-{backend}.png"
-                figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
+                picture = io.BytesIO()
+                figure.savefig(picture, dpi=110, bbox_inches="tight", facecolor="white")
+                write_bytes(path, picture.getvalue())
                 written.append(path)
     return written
 

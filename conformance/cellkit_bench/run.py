@@ -15,6 +15,7 @@ from typing import Any
 
 from cellkit import __version__
 from cellkit_bench.plan import Plan, Work
+from cellkit_conformance.run import lifeline
 
 MEMORY_CONTESTANTS = {
     "torch": ("cellkit.RNN", "keras.layers.RNN", "by hand", "torch.nn.LSTM", "torch.nn.GRU"),
@@ -119,10 +120,10 @@ def _work(backend: str, request: dict[str, Any], take: Callable[[dict[str, Any]]
             command,
             stdout=subprocess.PIPE,
             stderr=errors,
-            stdin=subprocess.DEVNULL,
             env=environment(backend, "memory" in request),
+            **lifeline.OF_A_WORKER,
         )
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        assert process.stdout and process.stdin  # noqa: S101 - they are pipes
         try:
             for line in process.stdout:
                 take(json.loads(line))
@@ -131,6 +132,7 @@ def _work(backend: str, request: dict[str, Any], take: Callable[[dict[str, Any]]
             process.kill()  # after an interruption; it has ended otherwise
             process.wait()
             process.stdout.close()
+            process.stdin.close()
         if code:
             errors.seek(0)
             tail = errors.read().decode("utf-8", "replace")[-TAIL:]

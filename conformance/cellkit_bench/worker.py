@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 from cellkit_bench.plan import MODES, Plan, Work
 from cellkit_bench.timing import alternate, summarize
+from cellkit_conformance.run.lifeline import end_with_parent
 
 STEPS = 50
 """Steps of a stream that are timed at once."""
@@ -35,6 +36,7 @@ def main() -> int:
     Returns:
         The exit code of the process.
     """
+    end_with_parent()
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     request = json.loads(sys.argv[1])

@@ -1,12 +1,16 @@
 """The commands, as typed."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
 import pytest
 
 from cellkit.cli import main
+from cellkit_conformance import edition
 
 BACKEND = keras.backend.backend()
 CELL = f"{Path(__file__).with_name('troublemakers.py')}:Good"
@@ -57,3 +61,85 @@ def test_explain(capsys):
     assert "MSK-03" in capsys.readouterr().out
     assert main(["explain"]) == 0
     assert len(capsys.readouterr().out.splitlines()) > 60
+
+
+# --- whatever becomes of the disk and of the reader ------------------------------------------
+
+
+def run_cli(*words, **options):
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-m", "cellkit", *map(str, words)]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+def no_more_than(size):
+    """Let a process write files of so many bytes, as on a disk that is full then."""
+    resource = pytest.importorskip("resource")
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_full_disk_costs_no_earlier_report(tmp_path):
+    words = ["conform", CELL, "--backend", BACKEND, "--select", "STR-01"]
+    files = {name: tmp_path / f"r.{name}" for name in ("json", "html", "junit", "badge")}
+    for name, file in files.items():
+        file.write_text(f"an earlier {name}", encoding="utf-8")
+        words += [f"--{name}", file]
+    done = run_cli(*words, preexec_fn=no_more_than(900), stdout=subprocess.PIPE)
+    assert done.returncode == 64 and "Traceback" not in done.stderr, done.stderr
+    assert "A report cannot be written." in done.stderr
+    assert f"--json {files['json']}: OSError: File too large" in done.stderr
+    assert "Conformant" in done.stdout  # the run was not in vain
+    kept = {name for name, file in files.items() if file.read_text().startswith("an earlier")}
+    assert kept == {"json", "html"}  # the small ones are new
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in files.values()}
+
+
+def test_a_full_disk_costs_no_earlier_baseline(tmp_path):
+    outcomes = {"cell": {"torch": dict.fromkeys(edition.requirements(), "pass")}}
+    report, kept = tmp_path / "r.json", tmp_path / "kept.json"
+    report.write_text(json.dumps({"schema": 1, "outcomes": outcomes}), encoding="utf-8")
+    kept.write_text("earlier", encoding="utf-8")
+    done = run_cli("baseline", report, "--to", kept, preexec_fn=no_more_than(900))
+    assert done.returncode == 64 and "Traceback" not in done.stderr, done.stderr
+    assert f"Received: {kept}: OSError" in done.stderr
+    assert kept.read_text(encoding="utf-8") == "earlier"
+    assert {file.name for file in tmp_path.iterdir()} == {"r.json", "kept.json"}
+
+
+def test_a_report_is_written_through_links_and_into_what_is_no_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    real, link = tmp_path / "folder" / "real.json", tmp_path / "link.json"
+    real.write_text("{}", encoding="utf-8")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    words = ["conform", CELL, "--backend", BACKEND, "--select", "STR-01"]
+    assert run_cli(*words, "--json", link, stdout=subprocess.DEVNULL).returncode == 0
+    assert link.is_symlink() and real.stat().st_mode & 0o777 == 0o640
+    assert json.loads(real.read_text(encoding="utf-8"))["exit_code"] == 0
+    done = run_cli(*words, "--json", "/dev/full", stdout=subprocess.DEVNULL)
+    assert done.returncode == 64 and "No space left" in done.stderr
+
+
+@pytest.fixture
+def closed_pipe():
+    """The writing end of a pipe that nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+def test_a_reader_that_leaves_keeps_the_exit_code(tmp_path, closed_pipe):
+    broken = f"{Path(__file__).with_name('troublemakers.py')}:RaisesInInit"
+    for cell, code in ((CELL, 0), (broken, 1)):
+        words = ["conform", cell, "--backend", BACKEND, "--select", "STR-01", "-n", "1"]
+        file = tmp_path / f"{code}.json"
+        done = run_cli(*words, "--json", file, stdout=closed_pipe)
+        assert done.returncode == code, done.stderr
+        assert "BrokenPipe" not in done.stderr
+        assert json.loads(file.read_text(encoding="utf-8"))["exit_code"] == code
+    words = ["diff", tmp_path / "0.json", tmp_path / "1.json"]
+    assert run_cli(*words, stdout=closed_pipe).returncode == 1
+    for words in (["explain"], ["list"], ["--help"], ["conform", "--help"]):
+        done = run_cli(*words, stdout=closed_pipe)
+        assert done.returncode == 0 and "BrokenPipe" not in done.stderr, words

@@ -1,9 +1,12 @@
 """The runner: nothing that a cell does ends the run, and the parent imports no backend."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import keras
@@ -263,3 +266,38 @@ def test_failures_carry_the_command_that_repeats_them():
         "--layer keras"
     )
     assert all_results([]) == []
+
+
+def is_alive(pid):
+    """Whether a process runs; one that has ended and that nobody asked about does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_for(condition, seconds=90.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
+def test_a_worker_ends_with_its_parent_and_so_does_what_it_started(tmp_path, signal_name):
+    told = tmp_path / "pids"
+    words = ["conform", f"{FILE}:Spins", "--backend", BACKEND, "--select", "STR-03", "-n", "1"]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "cellkit", *words, "--json", str(tmp_path / "r.json")],
+        env={**os.environ, "CELLKIT_SPINS": str(told)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: told.exists() and told.read_text(encoding="utf-8").endswith("."))
+    worker, child = told.read_text(encoding="utf-8").split()[:2]
+    assert is_alive(worker) and is_alive(child)
+    parent.send_signal(getattr(signal, signal_name))  # and nobody waits for it yet
+    wait_for(lambda: not is_alive(worker) and not is_alive(child), 10.0)
+    parent.wait()

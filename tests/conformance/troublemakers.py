@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 import time
 
@@ -144,6 +145,16 @@ class Eats(Good):
             taken.append(bytearray(os.urandom(1)) * (50 * 2**20))
             time.sleep(0.1)
         return super().call(inputs, states)
+
+
+class Spins(Good):
+    """Starts a process, says the numbers of both, and computes for ever without a look around."""
+
+    def call(self, inputs, states, training=False):
+        child = subprocess.Popen(["sleep", "1000"])
+        with open(os.environ["CELLKIT_SPINS"], "w", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {child.pid} .")
+        sum(range(10**15))  # in C, where no other thread gets a turn
 
 
 class TwoInputs(keras.layers.Layer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from cellkit._errors import problem
 from cellkit._names import did_you_mean
 from cellkit_conformance import edition
 from cellkit_conformance.edition.profiles import PROFILES
+from cellkit_conformance.files import unwritable
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.places import backend_of, read_devices
 from cellkit_conformance.report import expected as expectations
@@ -24,6 +26,7 @@ from cellkit_conformance.report.comparison import (
     read_report,
 )
 from cellkit_conformance.report.report import EXIT_CODES, EXIT_CONFORMANT, EXIT_STALE, Report
+from cellkit_conformance.report.terminal import progress, show_report
 from cellkit_conformance.run.choice import (
     choose_backends,
     choose_cells,
@@ -166,19 +169,15 @@ class Files:
             if path is None:
                 continue
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                there = path.exists()
-                with path.open("a", encoding="utf-8"):
+                target = path.resolve()
+                target.parent.mkdir(parents=True, exist_ok=True)
+                there = target.exists()
+                with target.open("a", encoding="utf-8"):
                     pass
                 if not there:
-                    path.unlink()
+                    target.unlink()
             except OSError as error:
-                raise problem(
-                    "A report cannot be written.",
-                    received=f"--{option} {path}: {type(error).__name__}: {error.strerror}",
-                    expected="the path of a file that can be written",
-                    fix="name a file in a folder of your own",
-                ) from error
+                raise unwritable([(f"--{option} {path}", error)]) from error
 
 
 def _conform(
@@ -194,30 +193,50 @@ def _conform(
         return EXIT_STALE
     report = _run(plan, missing)
     expectations.apply(known, report.results)
-    from cellkit_conformance.report.badge import write_badge
-    from cellkit_conformance.report.html import write_html
-    from cellkit_conformance.report.terminal import show_report
-
-    # Files first: whatever becomes of the terminal, the work of the run is kept.
-    written = report.write_scripts(files.scripts or files.json.parent / "reproduce")
-    report.write_json(files.json)
-    said = [str(files.json)]
-    for file, write in (
-        (files.html, lambda to: write_html(report, to)),
-        (files.junit, report.write_junit),
-        (files.badge, lambda to: write_badge(report, to)),
-    ):
-        if file is not None:
-            write(file)
-            said.append(str(file))
-    if written:
-        said.append(f"{len(written)} script(s) in {written[0].parent}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every letter
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Files first: whatever becomes of the terminal, the work of the run is kept.
+    said, failures = _write(report, files)
     console = Console(emoji=False)  # or `lab:X:` would be a cross
     show_report(console, report, durations)
     console.print("Report: " + ", ".join(said), highlight=False, soft_wrap=True)
+    if failures:
+        raise unwritable(failures)
     return report.exit_code
+
+
+def _write(report: Report, files: Files) -> tuple[list[str], list[tuple[object, OSError]]]:
+    """Write all reports that can be written.
+
+    Returns:
+        What was written, and why the rest was not.
+    """
+    from cellkit_conformance.report.badge import write_badge
+    from cellkit_conformance.report.html import write_html
+
+    said: list[str] = []
+    failures: list[tuple[object, OSError]] = []
+    scripts: list[Path] = []
+    folder = files.scripts or files.json.parent / "reproduce"
+    writers: tuple[tuple[str, Path | None, Callable[[Path], object]], ...] = (
+        ("scripts", folder, lambda to: scripts.extend(report.write_scripts(to))),
+        ("json", files.json, report.write_json),  # names the scripts
+        ("html", files.html, lambda to: write_html(report, to)),
+        ("junit", files.junit, report.write_junit),
+        ("badge", files.badge, lambda to: write_badge(report, to)),
+    )
+    for option, path, write in writers:
+        if path is None:
+            continue
+        try:
+            write(path)
+        except OSError as error:
+            failures.append((f"--{option} {path}", error))
+        else:
+            said += [str(path)] if option != "scripts" else []
+    if scripts:
+        said.append(f"{len(scripts)} script(s) in {folder}")
+    return said, failures
 
 
 def replay(
@@ -296,8 +315,6 @@ def replay_plan(
 
 
 def _run(plan: Plan, missing: list[str]) -> Report:
-    from cellkit_conformance.report.terminal import progress
-
     console = Console(file=sys.stderr, emoji=False)
     start = time.perf_counter()
     with progress(console, total(plan)) as show:

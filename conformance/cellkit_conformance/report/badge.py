@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from cellkit_conformance.files import write_text
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.report.report import EXIT_CONFORMANT, EXIT_FAILED, Report
 
@@ -48,8 +49,8 @@ def write_badge(report: Report, path: Path) -> None:
     """
     text = badge_text(report)
     left, right = 8 + round(6.4 * len(LABEL)), 14 + round(6.6 * len(text))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
+    write_text(
+        path,
         SVG.format(
             width=left + right,
             left=left,
@@ -61,5 +62,4 @@ def write_badge(report: Report, path: Path) -> None:
             text=escape(text),
             title=escape(f"{LABEL}: {text}"),
         ),
-        encoding="utf-8",
     )

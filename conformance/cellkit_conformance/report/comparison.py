@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cellkit._errors import problem
+from cellkit_conformance.files import unwritable, write_text
 from cellkit_conformance.outcome import Outcome
 
 Key = tuple[str, str, str]
@@ -103,6 +104,9 @@ def write_baseline(report: Path, path: Path) -> int:
 
     Returns:
         How many outcomes were written.
+
+    Raises:
+        ValueError: The baseline cannot be written.
     """
     outcomes = read_outcomes(report)
     nested: dict[str, dict[str, dict[str, str]]] = {}
@@ -110,8 +114,10 @@ def write_baseline(report: Path, path: Path) -> int:
         nested.setdefault(cell, {}).setdefault(backend, {})[identifier] = str(outcome)
     data = read_report(report)
     text = {"schema": data["schema"], "edition": data.get("edition", ""), "outcomes": nested}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    try:
+        write_text(path, json.dumps(text, indent=1) + "\n")
+    except OSError as error:
+        raise unwritable([(path, error)]) from error
     return len(outcomes)
 
 

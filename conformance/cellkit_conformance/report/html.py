@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cellkit_conformance.edition import edition_name, requirements
+from cellkit_conformance.files import write_text
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.places import CPU, backend_of, device_of
 from cellkit_conformance.report.report import EXIT_CONFORMANT, EXIT_FAILED, Report
@@ -77,7 +78,7 @@ def write_html(report: Report, path: Path) -> None:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the edition's order counts
     text = environment.get_template("report.html.j2").render(**_page(report))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _page(report: Report) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cellkit_conformance.edition import edition_name, requirements
+from cellkit_conformance.files import write_text
 from cellkit_conformance.outcome import Outcome, Result, clean
 from cellkit_conformance.run.plan import Plan
 from cellkit_conformance.run.runner import Backend, Unit, all_results
@@ -40,7 +41,7 @@ EXIT_CODES = {
     EXIT_STALE: "an expected failure passes or is not well-formed",
     EXIT_INCOMPLETE: "nothing failed, but fewer checks ran than apply",
     EXIT_BACKEND: "nothing failed but what fails on a cell that is known to be right, too",
-    EXIT_USAGE: "wrong use: an unknown cell, backend or requirement, or a bad option",
+    EXIT_USAGE: "wrong use: an unknown name, a bad option, or a report that cannot be written",
     EXIT_SUITE_ERROR: "a defect of the suite itself",
 }
 
@@ -211,8 +212,7 @@ class Report:
         Args:
             path: The file; its folder is made.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     def write_scripts(self, folder: Path) -> list[Path]:
         """Write the reproduction scripts, and delete those of an earlier run.
@@ -223,19 +223,18 @@ class Report:
         Returns:
             The files. Every result that has one gets its path as `extra["file"]`.
         """
-        for old in sorted(folder.glob("*.py")) if folder.is_dir() else ():
-            if _HEAD in old.read_text(encoding="utf-8", errors="replace")[:400]:
-                old.unlink()
         written = []
         for result in [*self.bad, *self.of_backends]:
             if not result.script or result.script.startswith("# No script"):
                 continue
-            folder.mkdir(parents=True, exist_ok=True)
             name = f"{result.cell.rpartition('/')[2]}-{result.backend}-{result.requirement}"
             path = folder / (re.sub(r"[^\w-]+", "_", name) + ".py")
-            path.write_text(result.script, encoding="utf-8", errors="backslashreplace")
+            write_text(path, result.script)
             result.extra["file"] = str(path)
             written.append(path)
+        for old in sorted(set(folder.glob("*.py")) - set(written)) if folder.is_dir() else ():
+            if _HEAD in old.read_text(encoding="utf-8", errors="replace")[:400]:
+                old.unlink()
         return written
 
     def write_junit(self, path: Path) -> None:
@@ -252,8 +251,8 @@ class Report:
             suite.set("failures", str(sum(r.outcome in wrong for r in unit.results)))
             for result in unit.results:
                 _junit_case(suite, result)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+        text = ET.tostring(root, encoding="unicode")
+        write_text(path, f"<?xml version='1.0' encoding='utf-8'?>\n{text}")
 
 
 def _junit_case(suite: ET.Element, result: Result) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cellkit_conformance.places import backend_of
+from cellkit_conformance.run import lifeline
 
 START_TIMEOUT = 300.0
 """Seconds that importing a backend may take, on a slow and busy machine."""
@@ -86,11 +87,10 @@ class Process:
                 "cellkit_conformance.run.worker",
                 json.dumps({"place": place, **options}),
             ],
-            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=variables,
-            start_new_session=True,
+            **lifeline.OF_A_WORKER,
         )
         self._answers: queue.Queue[str | None] = queue.Queue()
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)

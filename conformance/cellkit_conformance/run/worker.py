@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.outcome import shorten, text_of, trace_of
 from cellkit_conformance.places import backend_of, device_of, devices, on
+from cellkit_conformance.run.lifeline import end_with_parent
 from cellkit_conformance.run.startup import import_keras, uncollected
 from cellkit_conformance.subject import targets
 from cellkit_conformance.subject.targets import Found
@@ -32,6 +33,7 @@ def main() -> int:
     Returns:
         The exit code of the process.
     """
+    end_with_parent()
     requests, channel, errors = _take_streams()
     _volunteer()
     options = json.loads(sys.argv[1])

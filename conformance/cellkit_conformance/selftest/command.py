@@ -21,6 +21,7 @@ from rich.table import Table
 from cellkit._errors import problem
 from cellkit_conformance.edition import groups, requirements
 from cellkit_conformance.places import MODULES
+from cellkit_conformance.run import lifeline
 from cellkit_conformance.run.process import QUIET
 from cellkit_conformance.selftest.worker import MARK
 
@@ -100,9 +101,10 @@ def matrix_of(backend: str, console: Console) -> Matrix:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        **lifeline.OF_A_WORKER,
     )
     matrix = Matrix(backend)
-    with console.status(f"{backend}: starting") as status:
+    with process, console.status(f"{backend}: starting") as status:
         for line in process.stdout or ():
             if not line.startswith(MARK):
                 continue
@@ -110,8 +112,8 @@ def matrix_of(backend: str, console: Console) -> Matrix:
             matrix.kills[answer["mutant"]] = answer["row"]
             matrix.seconds[answer["mutant"]] = answer["seconds"]
             status.update(f"{backend}: {len(matrix.kills)} mutants, {answer['mutant']}")
-    if process.wait() != 0:
-        matrix.problem = f"the process ended with exit code {process.returncode}"
+        if process.wait() != 0:
+            matrix.problem = f"the process ended with exit code {process.returncode}"
     return matrix
 
 

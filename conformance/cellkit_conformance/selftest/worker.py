@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from cellkit_conformance.run.lifeline import end_with_parent
+
 MARK = "mutant: "
 """Begins a line of a worker that holds a result; cells print what they like."""
 
@@ -41,4 +43,5 @@ def run_mutants(names: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     run_mutants(sys.argv[1:])
