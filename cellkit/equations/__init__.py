@@ -1,0 +1,1 @@
+"""Equations: a text of definitions, and the cell, reference, spec and docs made of it."""
