@@ -13,20 +13,30 @@ and saved models find cellkit's layers as soon as both cellkit and Keras are imp
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cellkit import _with_keras
-from cellkit.registry import PluginWarning, RegisteredCell, create, get, list_cells, register
-from cellkit.spec import CellSpec, Paper, WeightMap, export_weights, import_weights
+from cellkit import _former_names, _with_keras
+from cellkit.registry import (
+    CellSpec,
+    Paper,
+    PluginWarning,
+    RegisteredCell,
+    WeightMap,
+    create,
+    export_weights,
+    get,
+    import_weights,
+    list_cells,
+    register,
+)
 
 if TYPE_CHECKING:
-    from cellkit.bidirectional import Bidirectional
-    from cellkit.cell import Cell, GatedCell
-    from cellkit.linear import LinearCell
-    from cellkit.rnn import RNN
-    from cellkit.stacked import StackedCells
-    from cellkit.structure import TensorSpec
+    from cellkit.cells import Cell, GatedCell, LinearCell, TensorSpec
+    from cellkit.layers.bidirectional import Bidirectional
+    from cellkit.layers.rnn import RNN
+    from cellkit.layers.stacked import StackedCells
 
 __version__ = "0.1.0"
 
@@ -55,6 +65,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the names that need Keras when the first of them is used."""
+    if f"cellkit.{name}" in _former_names.NAMES:
+        return importlib.import_module(f"cellkit.{name}")
     if name not in _with_keras.NAMES:
         raise AttributeError(f"module 'cellkit' has no attribute {name!r}")
     _with_keras.import_all()
@@ -68,4 +80,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+_former_names.install()
 _with_keras.import_with_keras()

@@ -22,13 +22,13 @@ from collections.abc import Sequence
 from types import ModuleType
 
 NAMES = {
-    "RNN": "cellkit.rnn",
-    "Bidirectional": "cellkit.bidirectional",
-    "StackedCells": "cellkit.stacked",
-    "Cell": "cellkit.cell",
-    "GatedCell": "cellkit.cell",
-    "LinearCell": "cellkit.linear",
-    "TensorSpec": "cellkit.structure",
+    "RNN": "cellkit.layers.rnn",
+    "Bidirectional": "cellkit.layers.bidirectional",
+    "StackedCells": "cellkit.layers.stacked",
+    "Cell": "cellkit.cells.cell",
+    "GatedCell": "cellkit.cells.gated",
+    "LinearCell": "cellkit.cells.linear",
+    "TensorSpec": "cellkit.cells.structure",
 }
 """The public names of cellkit that need Keras, with their modules."""
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellkit import __version__, registry
-from cellkit._errors import problem
+from cellkit import __version__
 from cellkit._streams import readers_may_leave
+from cellkit.errors import problem
+from cellkit.registry import registry
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

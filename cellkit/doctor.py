@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cellkit import registry
+from cellkit.registry import registry
 
 __all__ = ["BACKENDS", "Finding", "Report", "examine"]
 
@@ -55,7 +55,7 @@ print("\\n" + json.dumps({"backend": name, "devices": devices, "x64": x64}))
 _PROBE_PLUGINS = """
 import json, warnings
 warnings.simplefilter("ignore")
-from cellkit import registry
+from cellkit.registry import registry
 found = {name: registry.problem_of(name) for name in registry.declarations()}
 print("\\n" + json.dumps({name: error and str(error) for name, error in found.items()}))
 """

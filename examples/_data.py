@@ -25,7 +25,7 @@ from typing import Any
 import _fetch
 import numpy as np
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 DIRECTORY = Path(__file__).with_name("data")
 

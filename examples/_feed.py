@@ -24,7 +24,7 @@ from typing import Any
 import _data
 import numpy as np
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 CLOCKS = {"phased_lstm": "time"}
 """What a lone number beside other inputs is, for cells where it isn't the gap between steps."""

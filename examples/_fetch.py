@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 
 def cache() -> Path:

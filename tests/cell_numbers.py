@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import cellkit
-from cellkit.spec import cell_weights, export_weights, import_weights, set_cell_weights
+from cellkit.registry import cell_weights, export_weights, import_weights, set_cell_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 # JAX has no float64 unless a process is started for it.

@@ -33,7 +33,7 @@ if importlib.util.find_spec("torch"):
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
-from cellkit import registry  # noqa: E402
+from cellkit.registry import registry  # noqa: E402
 
 # What no backend has a part in is tested once, beside the tests on Torch.
 collect_ignore = (

@@ -7,7 +7,7 @@ from keras import ops
 from three_parts import raised
 
 import cellkit
-from cellkit.cell import GatedCell, matmul
+from cellkit.cells import GatedCell, matmul
 
 
 def npy(x):

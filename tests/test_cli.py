@@ -16,7 +16,7 @@ from cellkit import cli, doctor
 
 SPEC = '''
 from cellkit import CellSpec, Paper
-from cellkit.spec import rename
+from cellkit.registry import rename
 
 Counter.__doc__ = """Counts [its] steps.
 

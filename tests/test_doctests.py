@@ -7,7 +7,7 @@ import pkgutil
 
 import pytest
 
-from cellkit import registry
+from cellkit.registry import registry
 
 OTHER_BACKENDS = {"jax", "tensorflow", "torch"} - {os.environ["KERAS_BACKEND"]}
 

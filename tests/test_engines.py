@@ -159,7 +159,7 @@ CELLS = {
     ],
     "projected": [("gru", {"units": 4, "reset_after": False}), ("cifg_lstm", {"units": 4})],
 }
-PAIRS = [(e, c) for e, cells in CELLS.items() if e in engines._engines for c in cells]
+PAIRS = [(e, c) for e, cells in CELLS.items() if e in engines.ENGINES for c in cells]
 IDS = [f"{e}-{c[0]}" for e, c in PAIRS]
 
 
@@ -180,7 +180,7 @@ def test_an_engine_computes_what_the_loop_computes(engine, cell, mask, backwards
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
 def test_any_combination_of_the_gates_is_differentiated(mask):
-    if "gated" not in engines._engines:
+    if "gated" not in engines.ENGINES:
         pytest.skip(f"no gated engine on {BACKEND}")
     layer = layer_of(TwoOutputs(4, dtype=DTYPE), return_sequences=True)
     assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer), mask=mask)
@@ -200,7 +200,7 @@ def test_an_engine_returns_the_last_output_alone(engine, cell):
     [("projected", "gru", 0.2), ("projected", "lstm", 0.0), ("gated", "lstm", 0.0)],
 )
 def test_an_engine_drops_what_the_loop_drops(engine, cell, zoneout):
-    if engine not in engines._engines:
+    if engine not in engines.ENGINES:
         pytest.skip(f"no engine {engine!r} on {BACKEND}")
     options = {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "zoneout": zoneout, "seed": 3}
     layer = layer_of((cell, options), return_sequences=True)
@@ -317,7 +317,7 @@ class Overridden(cellkit.get("lstm").cls):
 
 
 needs_kernel = pytest.mark.skipif(
-    "kernel" not in engines._engines, reason=f"no kernels on {BACKEND}"
+    "kernel" not in engines.ENGINES, reason=f"no kernels on {BACKEND}"
 )
 
 
@@ -520,11 +520,11 @@ def test_a_report_before_and_after_the_first_call():
 def test_long_inference_keeps_no_more_than_a_chunk(engine, backwards, monkeypatch):
     import torch
 
-    from cellkit.engines import chunks_torch
+    from cellkit.engines.torch import chunks as chunks_torch
 
     layer = layer_of(("lstm", {"units": 4}), engine=engine, go_backwards=backwards)
     x, lengths = data((BATCH, TIME, FEATURES)), []
-    module = engines._engine(engine)
+    module = engines.ENGINES[engine]
     run = module.run
     monkeypatch.setattr(module, "run", lambda r: lengths.append(r.inputs.shape[1]) or run(r))
     with torch.no_grad():

@@ -40,7 +40,7 @@ def test_a_step_of_any_kind(cell):
 @pytest.mark.skipif(BACKEND != "jax", reason="of JAX alone")
 @pytest.mark.parametrize("ahead", [0, 10**9])
 def test_steps_are_fetched_ahead_or_not(ahead, monkeypatch):
-    from cellkit.engines import gated_jax
+    from cellkit.engines.jax import fused as gated_jax
 
     monkeypatch.setattr(gated_jax, "AHEAD", ahead)
     layer = layer_of(("peephole_lstm", {"units": 4}), return_sequences=True, go_backwards=True)

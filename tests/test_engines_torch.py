@@ -8,7 +8,7 @@ from keras import ops
 from test_engines import BATCH, FEATURES, MASK, TIME, assert_equal, data, initial, layer_of, npy
 
 import cellkit
-from cellkit.cell import matmul, normalize
+from cellkit.cells import matmul, normalize
 
 if keras.backend.backend() != "torch":
     pytest.skip("other backends' gated engines are others", allow_module_level=True)
@@ -224,7 +224,7 @@ def test_an_option_that_changes_between_two_calls_is_seen():
 
 
 def test_long_sequences_are_differentiated_in_blocks(monkeypatch):
-    from cellkit.engines import program_torch
+    from cellkit.engines.torch.derive import program as program_torch
 
     monkeypatch.setattr(program_torch, "_BLOCK", 200)
     for name in ("peephole_lstm", "layer_norm_lstm"):
@@ -248,7 +248,7 @@ def test_the_gradient_has_a_gradient_with_masks():
 
 
 def test_a_step_is_learnt_once(monkeypatch):
-    from cellkit.engines import gated_torch
+    from cellkit.engines.torch import fused as gated_torch
 
     learnt, learn = [], gated_torch._learn
 
@@ -323,7 +323,7 @@ class Normed(cellkit.Cell):
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
 def test_norms_with_weights_and_sums_of_products(mask, monkeypatch):
-    from cellkit.engines import program_torch
+    from cellkit.engines.torch.derive import program as program_torch
 
     x = data((BATCH, TIME, FEATURES))
     for block in (program_torch._BLOCK, 1):

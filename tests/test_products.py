@@ -11,7 +11,7 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf
 
-from cellkit.loops import products_tensorflow as products
+from cellkit.engines.tensorflow import products
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cellkit
-from cellkit.spec import cell_weights
+from cellkit.registry import cell_weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/index.md", "docs/semantics.md", "docs/writing-a-cell.md"]

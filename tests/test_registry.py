@@ -10,8 +10,7 @@ from fake_distributions import CELL, install
 from three_parts import parts, raised
 
 import cellkit
-from cellkit import registry
-from cellkit.spec import CellSpec, Paper, rename
+from cellkit.registry import CellSpec, Paper, registry, rename
 
 PAPER = Paper("Cho et al.", 2014, "Learning phrase representations", "arXiv:1406.1078")
 

@@ -7,9 +7,10 @@ from against_reference import DTYPE, TOLERANCE, map_structure, randomise, to_num
 from three_parts import raised
 
 import cellkit
-from cellkit.cell import matmul, split
-from cellkit.engines import scan
-from cellkit.spec import cell_weights, set_cell_weights
+from cellkit.cells import matmul, split
+from cellkit.engines.backend import backend as engines_backend
+from cellkit.engines.shared import scan
+from cellkit.registry import cell_weights, set_cell_weights
 from cellkit_conformance.subject import backend
 
 BACKEND = keras.backend.backend()
@@ -275,10 +276,10 @@ def test_the_recurrence_of_long_sequences(kind, shape):
     b, start = draw_numbers(2, time, 4), draw_numbers(2, 4)
     dtype = DTYPE if kind == "real" else {"float64": "complex128"}.get(DTYPE, "complex64")
     tensors = [ops.convert_to_tensor(v.astype(dtype)) for v in (a, b, start)]
-    got = to_numpy(scan.recurrence(*tensors))
+    got = to_numpy(engines_backend.recurrence(*tensors))
     np.testing.assert_allclose(got, ordered(a, b, start), rtol=100 * TOLERANCE, atol=TOLERANCE * 10)
     if BACKEND == "jax":
-        from cellkit.engines import recurrence_jax
+        from cellkit.engines.jax import recurrence as recurrence_jax
 
         got = to_numpy(recurrence_jax.tree(*tensors, reverse=False))
         want = ordered(a, b, start)
@@ -297,9 +298,9 @@ def test_first_and_second_derivatives_of_the_recurrence(time):
         return torch.tensor(x, requires_grad=True)
 
     arguments = (leaf(1, 1, 2), leaf(1, time, 2), leaf(1, 2))
-    assert torch.autograd.gradcheck(scan.recurrence, arguments)
+    assert torch.autograd.gradcheck(engines_backend.recurrence, arguments)
     if time < 70:
-        assert torch.autograd.gradgradcheck(scan.recurrence, arguments)
+        assert torch.autograd.gradgradcheck(engines_backend.recurrence, arguments)
 
 
 # What the scan does not run ---------------------------------------------------------------------

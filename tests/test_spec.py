@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from three_parts import parts, raised
 
-from cellkit import registry
-from cellkit.spec import (
+from cellkit.registry import (
     TRAITS,
     CellSpec,
     Paper,
@@ -20,6 +19,7 @@ from cellkit.spec import (
     export_weights,
     gate_blocks,
     import_weights,
+    registry,
     rename,
     set_cell_weights,
 )

@@ -30,8 +30,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 import cellkit  # noqa: E402
-from cellkit import registry  # noqa: E402
-from cellkit.spec import TRAITS  # noqa: E402
+from cellkit.registry import TRAITS, registry  # noqa: E402
 from cellkit_conformance.golden import manifest as golden  # noqa: E402
 from cellkit_conformance.golden.compare import compare_entry  # noqa: E402
 

@@ -26,7 +26,7 @@ The equations of every cell, its arguments, its shapes, and where it departs fro
 def page() -> str:
     """Return the page in Markdown: a heading per cell, and the directive for its class."""
     sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
-    from cellkit import registry
+    from cellkit.registry import registry
 
     parts = []
     for name, (declared, *others) in registry.declarations().items():

@@ -19,8 +19,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from cellkit._errors import problem
-from cellkit._names import did_you_mean, listed
 from cellkit.equations.build import Builder
 from cellkit.equations.declare import Declaration, Value
 from cellkit.equations.errors import wrong
@@ -29,6 +27,8 @@ from cellkit.equations.linear import Linear, linear_form
 from cellkit.equations.names import Names
 from cellkit.equations.sizes import Size
 from cellkit.equations.syntax import Literal, Place
+from cellkit.errors import problem
+from cellkit.registry.names import did_you_mean, listed
 
 __all__ = ["Analysis", "Definition", "Parameter", "analyse", "check_all"]
 

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cellkit._errors import problem
-from cellkit._names import listed
 from cellkit.equations.errors import wrong
 from cellkit.equations.parse import parse
 from cellkit.equations.syntax import (
@@ -28,6 +26,8 @@ from cellkit.equations.syntax import (
     Variant,
     walk,
 )
+from cellkit.errors import problem
+from cellkit.registry.names import listed
 
 __all__ = ["Declaration", "Value", "declare"]
 

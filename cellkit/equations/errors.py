@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cellkit._errors import problem
 from cellkit.equations.syntax import Place
+from cellkit.errors import problem
 
 _WIDTH = 90
 

@@ -7,7 +7,6 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from cellkit._names import did_you_mean
 from cellkit.equations.declare import Value
 from cellkit.equations.errors import wrong
 from cellkit.equations.expand import Scope
@@ -30,6 +29,7 @@ from cellkit.equations.syntax import (
     Number,
     Place,
 )
+from cellkit.registry.names import did_you_mean
 
 __all__ = ["Environment", "Expressions"]
 

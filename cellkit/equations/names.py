@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from cellkit._errors import problem
-from cellkit._names import did_you_mean, listed
 from cellkit.equations.declare import Declaration, Value
 from cellkit.equations.errors import wrong
 from cellkit.equations.expand import Scope, expand
@@ -21,6 +19,8 @@ from cellkit.equations.syntax import (
     Variant,
     walk,
 )
+from cellkit.errors import problem
+from cellkit.registry.names import did_you_mean, listed
 
 __all__ = ["Meaning", "Names"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import textwrap
 
-from cellkit._errors import problem
 from cellkit.equations.errors import wrong
 from cellkit.equations.parse_expression import OPERATORS, ExpressionParser
 from cellkit.equations.scan import Token
@@ -27,6 +26,7 @@ from cellkit.equations.syntax import (
     Text,
     Variant,
 )
+from cellkit.errors import problem
 
 __all__ = ["parse"]
 

@@ -7,10 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cell import Cell, matmul, split, vector_size
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, custom
-from cellkit.standard import StandardWeights, has_standard_activations
+from cellkit.cells import (
+    Cell,
+    StandardWeights,
+    has_standard_activations,
+    matmul,
+    split,
+    vector_size,
+)
+from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry.reference import activation
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")

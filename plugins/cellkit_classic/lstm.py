@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cell import GatedCell
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, gate_blocks
-from cellkit.standard import StandardWeights, has_standard_activations
+from cellkit.cells import GatedCell, StandardWeights, has_standard_activations
+from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry.reference import activation
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cell import GatedCell
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, rename
+from cellkit.cells import GatedCell
+from cellkit.registry import CellSpec, Paper, rename
+from cellkit.registry.reference import activation
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")

@@ -8,11 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import Cell, matmul, vector_size
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, custom, rename
-from cellkit.structure import TensorSpec
+from cellkit.cells import Cell, TensorSpec, matmul, vector_size
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, custom, rename
+from cellkit.registry.reference import activation
 
 
 @keras.saving.register_keras_serializable(package="cellkit_clockwork")

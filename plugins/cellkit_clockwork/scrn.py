@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import Cell, matmul, positive_int, vector_size
-from cellkit.reference import activation, sigmoid
-from cellkit.spec import CellSpec, Paper, custom
+from cellkit.cells import Cell, matmul, positive_int, vector_size
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry.reference import activation, sigmoid
 
 
 @keras.saving.register_keras_serializable(package="cellkit_clockwork")

@@ -7,12 +7,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit._math import precise
-from cellkit.cell import Cell, matmul, positive_int, split
-from cellkit.gaps import check_gaps, constant_gap, features_beside_gap
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, custom
+from cellkit.cells import (
+    Cell,
+    check_gaps,
+    constant_gap,
+    features_beside_gap,
+    matmul,
+    positive_int,
+    precise,
+    split,
+)
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry.reference import activation
 
 _HEADS = {
     "default": ("1", "2", "a", "b"),

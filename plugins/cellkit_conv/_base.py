@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import Cell, positive_int
-from cellkit.structure import TensorSpec
+from cellkit.cells import Cell, TensorSpec, positive_int
+from cellkit.errors import problem
 
 
 class ConvCell(Cell):

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, gate_blocks, rename
+from cellkit.registry import CellSpec, Paper, gate_blocks, rename
+from cellkit.registry.reference import activation
 from cellkit_conv._base import ConvCell, along_channels, configure, convolve, convolve_state
 
 

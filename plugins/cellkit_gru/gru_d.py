@@ -8,12 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import Cell, matmul, split
-from cellkit.gaps import check_gaps
-from cellkit.reference import activation, relu
-from cellkit.spec import CellSpec, Paper, blocks, gate_blocks, rename
-from cellkit.structure import TensorSpec
+from cellkit.cells import Cell, TensorSpec, check_gaps, matmul, split
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit.registry.reference import activation, relu
 
 _NAMES = ("values", "observed", "dt")
 

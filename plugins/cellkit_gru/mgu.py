@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from cellkit._errors import problem
-from cellkit.cell import Cell, matmul, split, vector_size
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, gate_blocks, rename
+from cellkit.cells import Cell, matmul, split, vector_size
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, gate_blocks, rename
+from cellkit.registry.reference import activation
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")

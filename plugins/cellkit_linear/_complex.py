@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 
 def to_complex(pairs: Any) -> Any:

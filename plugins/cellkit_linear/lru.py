@@ -8,10 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cell import matmul, positive_int, vector_size
-from cellkit.linear import LinearCell, as_dtype
-from cellkit.spec import CellSpec, Paper, custom
-from cellkit.structure import TensorSpec
+from cellkit.cells import LinearCell, TensorSpec, as_dtype, matmul, positive_int, vector_size
+from cellkit.registry import CellSpec, Paper, custom
 from cellkit_linear._complex import (
     columns,
     complex_dtype,

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit.cell import matmul, split, vector_size
-from cellkit.linear import LinearCell
-from cellkit.reference import activation, sigmoid
-from cellkit.spec import CellSpec, Paper, gate_blocks
+from cellkit.cells import LinearCell, matmul, split, vector_size
+from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry.reference import activation, sigmoid
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")

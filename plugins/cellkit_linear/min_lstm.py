@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import split
-from cellkit.reference import softplus
-from cellkit.spec import CellSpec, Paper, gate_blocks
+from cellkit.cells import split
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry.reference import softplus
 from cellkit_linear.min_gru import InputGatedCell, numpy_activation, positive
 
 

@@ -7,12 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import matmul, positive_int, split, vector_size
-from cellkit.linear import LinearCell
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, custom, gate_blocks
-from cellkit.structure import TensorSpec
+from cellkit.cells import LinearCell, TensorSpec, matmul, positive_int, split, vector_size
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, custom, gate_blocks
+from cellkit.registry.reference import activation
 
 _GATES = {"f": ("z", "f"), "fo": ("z", "f", "o"), "ifo": ("z", "f", "o", "i")}
 

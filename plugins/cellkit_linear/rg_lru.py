@@ -7,10 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cell import matmul, split, vector_size
-from cellkit.linear import LinearCell, as_dtype
-from cellkit.reference import activation, softplus
-from cellkit.spec import CellSpec, Paper, custom
+from cellkit.cells import LinearCell, as_dtype, matmul, split, vector_size
+from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry.reference import activation, softplus
 from cellkit_linear._complex import fixed, generator, number, number_range
 
 

@@ -7,12 +7,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import matmul, positive_int
-from cellkit.gaps import check_gaps, constant_gap, features_beside_gap
-from cellkit.linear import LinearCell, as_dtype
-from cellkit.spec import CellSpec, Paper, custom
-from cellkit.structure import TensorSpec
+from cellkit.cells import (
+    LinearCell,
+    TensorSpec,
+    as_dtype,
+    check_gaps,
+    constant_gap,
+    features_beside_gap,
+    matmul,
+    positive_int,
+)
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, custom
 from cellkit_linear._complex import (
     columns,
     complex_dtype,

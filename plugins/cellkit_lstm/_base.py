@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit._errors import problem
-from cellkit.cell import GatedCell
-from cellkit.initializers import ChronoInitializer
+from cellkit.cells import ChronoInitializer, GatedCell
+from cellkit.errors import problem
 
 
 class LSTMBase(GatedCell):

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cell import matmul, split
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, gate_blocks
+from cellkit.cells import matmul, split
+from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry.reference import activation
 from cellkit_lstm._base import LSTMBase, from_file
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import matmul, normalize, split
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit.cells import matmul, normalize, split
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit.registry.reference import activation
 from cellkit_lstm._base import LSTMBase, choice, from_file
 
 FORMS = ("paper", "tfa")

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from cellkit.cell import matmul, positive_int
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit.cells import matmul, positive_int
+from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit.registry.reference import activation
 from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
 from cellkit_lstm.peephole_lstm import configure as configure_lstm
 

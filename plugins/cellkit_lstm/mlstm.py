@@ -7,11 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import Cell, matmul, split, vector_size
-from cellkit.reference import activation, softplus
-from cellkit.spec import CellSpec, Paper, custom
-from cellkit.structure import TensorSpec
+from cellkit.cells import Cell, TensorSpec, matmul, split, vector_size
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry.reference import activation, softplus
 from cellkit_lstm._base import choice
 from cellkit_lstm.layer_norm_lstm import positive
 from cellkit_lstm.slstm import FORGET_GATES, heads

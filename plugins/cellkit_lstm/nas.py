@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cell import GatedCell, matmul, split
-from cellkit.reference import activation, relu
-from cellkit.spec import CellSpec, Paper, gate_blocks
+from cellkit.cells import GatedCell, matmul, split
+from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry.reference import activation, relu
 from cellkit_lstm._base import choice, from_file
 
 THIRD_GATES = ("multiply", "add")

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cell import matmul, positive_int, split
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, custom
+from cellkit.cells import matmul, positive_int, split
+from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry.reference import activation
 from cellkit_lstm._base import LSTMBase, from_file
 
 

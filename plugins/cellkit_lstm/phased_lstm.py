@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import probability
-from cellkit.spec import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit.cells import probability
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
 from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
 from cellkit_lstm.peephole_lstm import configure as configure_lstm
 from cellkit_lstm.peephole_lstm import reference as lstm

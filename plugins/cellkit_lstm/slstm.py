@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import GatedCell, matmul, positive_int, split
-from cellkit.reference import activation, softplus
-from cellkit.spec import CellSpec, Paper, custom, gate_blocks
-from cellkit.structure import TensorSpec
+from cellkit.cells import GatedCell, TensorSpec, matmul, positive_int, split
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, custom, gate_blocks
+from cellkit.registry.reference import activation, softplus
 from cellkit_lstm._base import choice, from_file
 
 FORGET_GATES = ("sigmoid", "exp")

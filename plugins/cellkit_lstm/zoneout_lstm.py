@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from cellkit._errors import problem
-from cellkit.cell import probability
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, gate_blocks
+from cellkit.cells import probability
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry.reference import activation
 from cellkit_lstm._base import LSTMBase, from_file
 
 

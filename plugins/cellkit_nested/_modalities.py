@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 
 @dataclasses.dataclass(frozen=True)

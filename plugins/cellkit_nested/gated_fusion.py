@@ -8,10 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cell import Cell, matmul, split
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, custom
-from cellkit.structure import TensorSpec
+from cellkit.cells import Cell, TensorSpec, matmul, split
+from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry.reference import activation
 from cellkit_nested._modalities import flatten, modalities
 
 

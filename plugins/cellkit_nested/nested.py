@@ -9,11 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import Cell, matmul, positive_int
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, custom
-from cellkit.structure import declared_state
+from cellkit.cells import Cell, declared_state, matmul, positive_int
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry.reference import activation
 from cellkit_nested._modalities import Modality, flatten, listed, modalities
 
 

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import GatedCell, matmul, normalize
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, rename
+from cellkit.cells import GatedCell, matmul, normalize
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, rename
+from cellkit.registry.reference import activation
 
 
 @keras.saving.register_keras_serializable(package="cellkit_norm")

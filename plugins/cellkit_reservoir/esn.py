@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit._errors import problem
-from cellkit.cell import Cell, matmul, vector_size
-from cellkit.reference import activation
-from cellkit.spec import CellSpec, Paper, rename
+from cellkit.cells import Cell, matmul, vector_size
+from cellkit.errors import problem
+from cellkit.registry import CellSpec, Paper, rename
+from cellkit.registry.reference import activation
 
 _TRIES = 100
 

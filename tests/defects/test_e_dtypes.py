@@ -32,7 +32,7 @@ from defects._tools import (
 from keras import layers, ops
 
 import cellkit
-from cellkit.spec import cell_weights
+from cellkit.registry import cell_weights
 
 ZERO = np.zeros((3, 4))
 COMPUTE = {

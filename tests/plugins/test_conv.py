@@ -19,7 +19,7 @@ from against_reference import (
 from three_parts import raised
 
 import cellkit
-from cellkit.spec import cell_weights, set_cell_weights
+from cellkit.registry import cell_weights, set_cell_weights
 from cellkit_conv import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from cellkit_conv._base import convolve
 

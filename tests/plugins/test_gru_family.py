@@ -19,8 +19,8 @@ from against_reference import (
 from three_parts import raised
 
 import cellkit
-from cellkit.reference import sigmoid
-from cellkit.spec import cell_weights, set_cell_weights
+from cellkit.registry import cell_weights, set_cell_weights
+from cellkit.registry.reference import sigmoid
 from cellkit_gru import GRUDCell, MGUCell, UGRNNCell
 
 FAMILY = ("mgu", "ugrnn", "gru_d")

@@ -20,7 +20,7 @@ from against_reference import (
 from three_parts import raised
 
 import cellkit
-from cellkit.spec import cell_weights, export_weights, import_weights, set_cell_weights
+from cellkit.registry import cell_weights, export_weights, import_weights, set_cell_weights
 from cellkit_linear import LRUCell, MinGRUCell, MinLSTMCell, QRNNCell, RGLRUCell, S5Cell, positive
 from cellkit_linear.s5 import exponential_less_one, hippo
 

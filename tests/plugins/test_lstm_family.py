@@ -18,8 +18,8 @@ from cell_numbers import (
 from three_parts import raised
 
 import cellkit
-from cellkit.initializers import ChronoInitializer
-from cellkit.spec import cell_weights, export_weights, import_weights, set_cell_weights
+from cellkit.cells.initializers import ChronoInitializer
+from cellkit.registry import cell_weights, export_weights, import_weights, set_cell_weights
 from cellkit_lstm import (
     CIFGLSTMCell,
     JANETCell,

@@ -9,7 +9,7 @@ import pytest
 from three_parts import raised
 
 import cellkit
-from cellkit.spec import cell_weights, export_weights, import_weights, set_cell_weights
+from cellkit.registry import cell_weights, export_weights, import_weights, set_cell_weights
 from cellkit_nested import GatedFusionCell, NestedCell
 
 B, T = 3, 5

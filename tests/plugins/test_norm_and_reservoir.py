@@ -16,7 +16,7 @@ from cell_numbers import (
 from three_parts import raised
 
 import cellkit
-from cellkit.spec import cell_weights, export_weights
+from cellkit.registry import cell_weights, export_weights
 from cellkit_norm import LayerNormSimpleRNNCell
 from cellkit_reservoir import ESNCell
 

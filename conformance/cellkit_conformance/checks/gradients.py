@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.spec import _variables_by_path, cell_weights
+from cellkit.spec import cell_weights, variables_by_path
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example, Space
@@ -228,7 +228,7 @@ def compare_with_differences(
         which: As of `gradients`.
     """
     weights = {k: np.asarray(v, np.float64) for k, v in cell_weights(subject.cell).items()}
-    names = {id(v): k for k, v in _variables_by_path(subject.cell).items()}
+    names = {id(v): k for k, v in variables_by_path(subject.cell).items()}
     trainable = {
         names[id(v)]: found.weights.get(v.path)
         for v in subject.cell.trainable_variables

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.spec import _variables_by_path, cell_weights, set_cell_weights
+from cellkit.spec import cell_weights, set_cell_weights, variables_by_path
 from cellkit_conformance.examples.strategies import PLAIN, Example, draw_values
 from cellkit_conformance.outcome import Failure, text_of, trace_of
 from cellkit_conformance.subject import backend, oracle, record
@@ -190,7 +190,7 @@ class Subject:
         """The cell's variables by path, found anew where it has others than before."""
         held = getattr(self.cell, "weights", ())
         if self._found is None or [id(v) for v in held] != self._found[0]:
-            self._found = [id(v) for v in held], _variables_by_path(self.cell)
+            self._found = [id(v) for v in held], variables_by_path(self.cell)
         return self._found[1]
 
     @functools.cached_property

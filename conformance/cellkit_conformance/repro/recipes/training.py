@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from cellkit.spec import _variables_by_path, cell_weights
+from cellkit.spec import cell_weights, variables_by_path
 from cellkit_conformance.repro.recipes.common import (
     count_of,
     differentiate,
@@ -67,7 +67,7 @@ def _slopes(w: Writer) -> None:
         ends.append(_projected(w, data))
     differentiate(w, call)
     if kind == "weight":
-        variable = id(_variables_by_path(w.subject.cell)[path])
+        variable = id(variables_by_path(w.subject.cell)[path])
         number = [id(v) for v in w.subject.cell.weights].index(variable)
         name = f"'weight ' + cell.weights[{number}].path"
     else:

@@ -1,0 +1,38 @@
+"""Cells: the base classes, what they are written with, and what runs a cell for a layer.
+
+All that a plugin needs is found here by public names.
+"""
+
+from cellkit.cells.cell import Cell, training_mode
+from cellkit.cells.gated import GatedCell
+from cellkit.cells.initializers import ChronoInitializer
+from cellkit.cells.linear import LinearCell, as_dtype
+from cellkit.cells.operations import matmul, normalize, precise, split
+from cellkit.cells.standard import StandardWeights, has_standard_activations
+from cellkit.cells.structure import TensorSpec, declared_output, declared_state
+from cellkit.cells.time_gaps import check_gaps, constant_gap, features_beside_gap
+from cellkit.cells.validate import positive_int, probability, vector_size
+
+__all__ = [
+    "Cell",
+    "ChronoInitializer",
+    "GatedCell",
+    "LinearCell",
+    "StandardWeights",
+    "TensorSpec",
+    "as_dtype",
+    "check_gaps",
+    "constant_gap",
+    "declared_output",
+    "declared_state",
+    "features_beside_gap",
+    "has_standard_activations",
+    "matmul",
+    "normalize",
+    "positive_int",
+    "precise",
+    "probability",
+    "split",
+    "training_mode",
+    "vector_size",
+]

@@ -1,0 +1,442 @@
+"""How a layer runs a cell that it did not write: structures, dtypes, building, tracing.
+
+Any Keras layer with `state_size` and `call` is a cell, and so is any plain object with these two.
+`CellRunner` gives them all one face: it knows the structure of the states, calls the step without
+the machinery of `Layer.__call__` where that changes nothing, and checks what comes back.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from cellkit import _keras_compat as compat
+from cellkit.cells.operations import value_of
+from cellkit.cells.recorder import Recorder
+from cellkit.cells.structure import (
+    Mismatch,
+    TensorSpec,
+    declared_state,
+    describe_shapes,
+    is_namedtuple,
+    match,
+)
+from cellkit.errors import problem
+
+
+def as_written(method: Any) -> Any:
+    """Keep TensorFlow's AutoGraph from rewriting a layer's method, and the cells below it.
+
+    It leaves Keras' own layers alone, so that no cell in `keras.layers.RNN` is rewritten either. To
+    rewrite what a call of a layer runs through takes seconds, once per process.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return method
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(method)
+
+
+class Holder:
+    """What an object computes once and keeps: never saved, never copied, never tracked."""
+
+    def __init__(self) -> None:
+        self._values: dict[Any, Any] = {}
+
+    def get(self, key: Any) -> Any:
+        """Return the value of `key`, or None."""
+        return self._values.get(key)
+
+    def set(self, key: Any, value: Any) -> None:
+        """Keep `value` under `key`."""
+        self._values[key] = value
+
+    def make(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return the value of `key`, made at the first use."""
+        if key not in self._values:
+            self._values[key] = make()
+        return self._values[key]
+
+    def __deepcopy__(self, memo: Any) -> Holder:
+        return Holder()
+
+    def __reduce__(self) -> Any:
+        return (Holder, ())
+
+
+def check_cell(cell: Any) -> None:
+    """Raise a three-part `ValueError` unless `cell` is a cell.
+
+    A cell has a method `call` and an attribute or property `state_size`.
+    """
+    if isinstance(cell, str):
+        raise problem(
+            "A name is not a cell.",
+            received=f"{cell!r}",
+            expected="a cell object",
+            fix=f"make one with `cellkit.create({cell!r}, units=32)`",
+        )
+    if inspect.isclass(cell):
+        raise problem(
+            "A class of cells was passed instead of a cell.",
+            received=f"the class {cell.__name__}",
+            expected="an instance",
+            fix=f"call the class, e.g. `{cell.__name__}(32)`",
+        )
+    # `dir` finds a property without evaluating it: a cell may know its sizes only once built.
+    missing = [name for name in ("call", "state_size") if name not in dir(cell)]
+    if missing or (not isinstance(cell, keras.layers.Layer) and cell.state_size is None):
+        raise problem(
+            "This object is not a recurrent cell.",
+            received=f"a {type(cell).__name__} without "
+            + (" and ".join(f"`{m}`" for m in missing) or "a `state_size` that is set"),
+            expected="an object with a method `call(inputs, states)` and an attribute `state_size`",
+            fix="derive the cell from `cellkit.Cell`, or add what is missing",
+        )
+
+
+class Layout:
+    """The structure of a cell's states, with a resolved `TensorSpec` at every leaf."""
+
+    def __init__(self, structure: Any) -> None:
+        self.structure = structure
+        self.specs: list[TensorSpec] = keras.tree.flatten(structure)
+        flat = type(structure) is list and all(isinstance(s, TensorSpec) for s in structure)
+        self.flat = flat
+
+    def pack(self, leaves: list[Any]) -> Any:
+        """Put leaves into the structure."""
+        if self.flat:
+            return list(leaves)
+        return keras.tree.pack_sequence_as(self.structure, leaves)
+
+    def match(self, given: Any, what: str = "states") -> list[Any]:
+        """Fit what was passed to the structure and return its leaves.
+
+        Raises:
+            ValueError: If the structure does not fit.
+        """
+        if self.flat and type(given) is list and len(given) == len(self.specs):
+            if all(keras.ops.is_tensor(x) for x in given):
+                return list(given)  # at every step of a stream: no walk through structures
+        try:
+            return keras.tree.flatten(match(self.structure, given))
+        except Mismatch:
+            raise problem(
+                f"The {what} do not have the structure of the cell's states.",
+                received=describe_shapes(given),
+                expected=describe_shapes(self.structure),
+                fix="pass one tensor per state, in the structure of `cell.state_size`; what "
+                "`layer.get_initial_state(batch_size)` and `return_state=True` return fits",
+            ) from None
+
+
+class CellRunner:
+    """One cell, as a layer (or a stack) with certain dtypes runs it.
+
+    Args:
+        cell: Any cell.
+        compute_dtype: Compute dtype of the layer.
+        variable_dtype: Variable dtype of the layer.
+
+    Attributes:
+        direct: Whether a step is `cell.call` itself, without the machinery of `Layer.__call__`.
+    """
+
+    def __init__(self, cell: Any, compute_dtype: str, variable_dtype: str) -> None:
+        self.cell = cell
+        self.compute_dtype = compute_dtype
+        self.direct = True
+        if isinstance(cell, keras.layers.Layer):
+            same = (cell.compute_dtype, cell.variable_dtype) == (compute_dtype, variable_dtype)
+            # `Layer.__call__` costs more than a small step. It is needed only where it does
+            # something: casts to other dtypes, or an activity regularizer.
+            self.direct = same and cell.activity_regularizer is None
+        self._function = cell.call if self.direct else cell
+        self._training = compat.takes(cell.call, "training")
+        self.takes_constants = compat.takes(cell.call, "constants")
+        self._layout: Layout | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The structure of the states. The cell must be built."""
+        if self._layout is None:
+            self._layout = Layout(self._structure())
+        return self._layout
+
+    def _dtype(self) -> str:
+        return str(getattr(self.cell, "compute_dtype", None) or self.compute_dtype)
+
+    def _structure(self) -> Any:
+        cell, dtype = self.cell, self._dtype()
+        if hasattr(cell, "state_spec"):
+            return declared_state(cell.state_spec())
+        if isinstance(cell, keras.layers.StackedRNNCells):
+            return [
+                _single(c, CellRunner(c, dtype, cell.variable_dtype).layout.structure)
+                for c in cell.cells
+            ]
+        if not hasattr(cell, "get_initial_state"):
+            return keras.tree.map_structure(
+                lambda s: TensorSpec(s.shape, s.dtype or dtype), declared_state(cell.state_size)
+            )
+        # The tensors a cell starts from say more than `state_size`: ConvLSTM cells declare -1, and
+        # a counter shows its dtype only here.
+        sample = cell.get_initial_state(batch_size=1)
+        starts = keras.tree.flatten(sample)
+        declared = declared_state(cell.state_size)
+        if len(keras.tree.flatten(declared)) != len(starts):
+            declared = declared_state_like(sample)
+        # What the cell declares in so many words comes first.
+        leaves = [
+            TensorSpec(tuple(x.shape[1:]), getattr(d, "dtype", None) or _state_dtype(x, dtype))
+            for x, d in zip(starts, keras.tree.flatten(declared), strict=True)
+        ]
+        return keras.tree.pack_sequence_as(declared, leaves)
+
+    def initial(self, batch: Any) -> list[Any]:
+        """Return the leaves of the cell's own initial states for `batch` rows."""
+        if not hasattr(self.cell, "get_initial_state"):
+            return [keras.ops.zeros((batch, *s.shape), dtype=s.dtype) for s in self.layout.specs]
+        leaves = self.layout.match(
+            self.cell.get_initial_state(batch_size=batch), "initial states of the cell"
+        )
+        return [
+            keras.ops.convert_to_tensor(x, dtype=spec.dtype)
+            for x, spec in zip(leaves, self.layout.specs, strict=True)
+        ]
+
+    def step(
+        self, inputs: Any, leaves: list[Any], training: bool, extra: dict[str, Any]
+    ) -> tuple[Any, list[Any]]:
+        """Run one time step.
+
+        Args:
+            inputs: The inputs of the step, in the cell's structure.
+            leaves: The leaves of the states.
+            training: Passed on if the cell takes it.
+            extra: Further keyword arguments of the cell's `call`.
+
+        Returns:
+            The output in the cell's structure, and the leaves of the new states, in the shapes and
+            dtypes of the old ones.
+        """
+        return self.run(self._function, inputs, leaves, training, extra)
+
+    def run(
+        self, function: Any, inputs: Any, leaves: list[Any], training: bool, extra: dict[str, Any]
+    ) -> tuple[Any, list[Any]]:
+        """Run one time step with `function` in the place of the cell's `call`; see `step`."""
+        if self._training:
+            extra = {**extra, "training": training}
+        output, new = function(inputs, self.layout.pack(leaves), **extra)
+        news = new if type(new) is list and self.layout.flat else keras.tree.flatten(new)
+        if len(news) != len(leaves):
+            raise self._bad_states(new, leaves)
+        return output, [self._fit(n, o, new, leaves) for n, o in zip(news, leaves, strict=True)]
+
+    def _fit(self, new: Any, old: Any, news: Any, olds: list[Any]) -> Any:
+        if getattr(new, "dtype", None) == old.dtype and new.shape == old.shape:
+            return new
+        if not hasattr(new, "shape") or not _fits(new.shape, old.shape):
+            raise self._bad_states(news, olds)
+        dtype = keras.backend.standardize_dtype(new.dtype)
+        want = keras.backend.standardize_dtype(old.dtype)
+        if dtype == want:
+            return new
+        if _kind(dtype) > _kind(want):
+            raise problem(
+                f"{type(self.cell).__name__} returned a state that its dtype cannot hold.",
+                received=f"a new state of dtype {dtype}",
+                expected=f"dtype {want}, as the state had before the step",
+                fix="cast the state in the cell, or declare its dtype with "
+                f"`cellkit.TensorSpec(shape, dtype={dtype!r})` in `state_size`",
+            )
+        return keras.ops.cast(new, want)
+
+    def _bad_states(self, new: Any, old: list[Any]) -> ValueError:
+        return problem(
+            f"{type(self.cell).__name__} returned states unlike those it was given.",
+            received=describe_shapes(new),
+            expected=describe_shapes(self.layout.pack(old)),
+            fix="return `(output, new_states)` with new states in the structure and shapes of "
+            "`state_size`",
+        )
+
+    def trace(self, input_specs: Any, extra: dict[str, Any] | None = None) -> Any:
+        """Learn the output of one step without running it.
+
+        Args:
+            input_specs: `keras.KerasTensor` of shape `(batch, ...)` in the cell's input structure.
+            extra: Further keyword arguments of the cell's `call`, with `KerasTensor` leaves.
+
+        Returns:
+            `keras.KerasTensor` in the structure of the output.
+        """
+        batch = keras.tree.flatten(input_specs)[0].shape[0]
+        states = [keras.KerasTensor((batch, *s.shape), dtype=s.dtype) for s in self.layout.specs]
+        # Through `__call__`, which sets up the cell's own dtype policy and builds its sublayers.
+        function = self.cell if isinstance(self.cell, keras.layers.Layer) else self._function
+        return trace(
+            lambda x, s, e: self.run(function, x, s, False, e)[0], input_specs, states, extra or {}
+        )
+
+
+def trace(function: Callable[..., Any], *args: Any, variables: Any = ()) -> Any:
+    """Return what `function` would return for symbolic arguments, as symbolic tensors.
+
+    Args:
+        function: What to trace.
+        *args: Its arguments, structures of `KerasTensor`.
+        variables: Variables to which an enclosing scope may have given values. Tracing opens a
+            scope of its own, which would hide them; in `fit` on JAX they have no other values.
+    """
+    values = [(v, value_of(v)) for v in variables]
+
+    def within(*args: Any) -> Any:
+        with Recorder(values):
+            return function(*args)
+
+    operation = _Traced(within if values else function)
+    try:
+        return operation.compute_output_spec(*args)
+    except Exception:
+        if operation.error is not None:
+            # Keras wraps what goes wrong inside; the error itself says it better.
+            raise operation.error from None
+        raise
+
+
+class _Traced(keras.Operation):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(name="cellkit_trace")
+        self.function = function
+        self.error: Exception | None = None
+
+    def call(self, *args: Any) -> Any:
+        try:
+            return self.function(*args)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None) -> None:
+    """Build a cell and everything in it.
+
+    Sublayers that `build` does not build are built by tracing one symbolic step, so that every
+    weight exists before the first call and a saved model finds them.
+
+    Args:
+        runner: The cell.
+        step_shape: Shape, or structure of shapes, of the inputs of one step.
+        dtypes: Dtypes of the inputs' leaves, where they are known.
+    """
+    cell = runner.cell
+    layer = isinstance(cell, keras.layers.Layer)
+    overridden = layer and type(cell).build is not keras.layers.Layer.build
+    if (overridden or (not layer and hasattr(cell, "build"))) and not getattr(cell, "built", False):
+        cell.build(step_shape)
+        if not layer:
+            cell.built = True
+    unbuilt = [
+        p
+        for p in compat.parts(cell)
+        if isinstance(p, keras.layers.Layer) and not p.built and p is not cell
+    ]
+    if unbuilt:
+        shapes = flatten_shapes(step_shape)
+        names = dtypes or [runner.compute_dtype] * len(shapes)
+        leaves = [keras.KerasTensor(s, dtype=d) for s, d in zip(shapes, names, strict=True)]
+        runner.trace(pack_like_shapes(step_shape, leaves))
+    if layer and not cell.built:
+        cell.built = True
+
+
+def is_shape(value: Any) -> bool:
+    """Tell whether `value` is a shape, not a structure of shapes."""
+    # A size need not be an int: JAX has sizes that are known when an exported function is called.
+    return isinstance(value, (list, tuple)) and not any(
+        isinstance(d, (list, tuple, dict)) or hasattr(d, "as_list") for d in value
+    )
+
+
+def static_shape(shape: Any) -> tuple[int | None, ...]:
+    """Return a shape with None for every size that is not known yet."""
+    return tuple(d if isinstance(d, int) else None for d in shape)
+
+
+def map_shapes(function: Callable[[tuple[int | None, ...]], Any], shapes: Any) -> Any:
+    """Apply `function` to every shape of a structure of shapes."""
+    if hasattr(shapes, "as_list"):  # tf.TensorShape
+        shapes = shapes.as_list()
+    if is_shape(shapes):
+        return function(tuple(shapes))
+    if isinstance(shapes, dict):
+        return type(shapes)((k, map_shapes(function, v)) for k, v in shapes.items())
+    children = [map_shapes(function, v) for v in shapes]
+    if is_namedtuple(shapes):
+        return type(shapes)(*children)
+    return tuple(children) if isinstance(shapes, tuple) else children
+
+
+class _ShapeLeaf:
+    """A shape as one leaf: `keras.tree` would descend into a tuple."""
+
+    def __init__(self, shape: tuple[int | None, ...]) -> None:
+        self.shape = shape
+
+
+def flatten_shapes(shapes: Any) -> list[tuple[int | None, ...]]:
+    """Return the shapes of a structure, in the order in which Keras flattens its tensors."""
+    return [leaf.shape for leaf in keras.tree.flatten(map_shapes(_ShapeLeaf, shapes))]
+
+
+def pack_like_shapes(shapes: Any, leaves: list[Any]) -> Any:
+    """Put `leaves` into the structure of `shapes`."""
+    return keras.tree.pack_sequence_as(map_shapes(_ShapeLeaf, shapes), leaves)
+
+
+def declared_state_like(sample: Any) -> Any:
+    """Return the structure of the initial states of a cell whose `state_size` says nothing."""
+    structure = keras.tree.map_structure(lambda x: TensorSpec(tuple(x.shape[1:])), sample)
+    if isinstance(structure, tuple) and not is_namedtuple(structure):
+        return list(structure)
+    return structure if keras.tree.is_nested(sample) else [structure]
+
+
+def _single(cell: Any, structure: Any) -> Any:
+    """Return the entry of one cell in the states of a stack."""
+    declared = cell.state_size
+    nested = isinstance(declared, (list, tuple, dict))
+    return structure if nested or len(keras.tree.flatten(structure)) != 1 else structure[0]
+
+
+def _state_dtype(x: Any, compute_dtype: str) -> str:
+    """Return the dtype of a state that starts as `x`.
+
+    Counters, flags and complex states keep their dtype. A state in Keras' default float is an
+    ordinary one and follows the cell's compute dtype.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    ordinary = keras.backend.is_float_dtype(dtype) and dtype == keras.config.floatx()
+    return compute_dtype if ordinary else dtype
+
+
+def _kind(dtype: str) -> int:
+    """Order dtypes by what they can hold: bool, int, float, complex."""
+    if dtype == "bool":
+        return 0
+    if "int" in dtype:
+        return 1
+    return 3 if "complex" in dtype else 2
+
+
+def _fits(new: Any, old: Any) -> bool:
+    new, old = tuple(new), tuple(old)
+    return len(new) == len(old) and all(
+        a is None or b is None or a == b for a, b in zip(new, old, strict=True)
+    )

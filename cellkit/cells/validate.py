@@ -1,0 +1,53 @@
+"""Checks of what the constructor of a cell is given, each with a three-part error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from cellkit.errors import problem
+
+
+def vector_size(cell: keras.layers.Layer, input_shape: Any) -> int:
+    """Return the feature size of a cell that takes one vector per step.
+
+    Raises:
+        ValueError: If the step's input is no `(batch, features)` with a known size.
+    """
+    shape = input_shape
+    flat = isinstance(shape, (list, tuple)) and all(d is None or isinstance(d, int) for d in shape)
+    if not flat or len(shape) != 2 or shape[-1] is None:
+        raise problem(
+            f"{type(cell).__name__} takes one vector per time step.",
+            received=f"inputs of one step with shape {shape}",
+            expected="(batch, features) per step, so (batch, time, features) for the layer, with "
+            "the number of features known",
+            fix="flatten what a step holds into one feature axis, or use a cell that takes "
+            "such inputs",
+        )
+    return int(shape[-1])
+
+
+def positive_int(owner: type, name: str, value: Any) -> int:
+    """Return `value` if it is a positive int, else raise a three-part `ValueError`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) <= 0:
+        raise problem(
+            f"`{name}` of {owner.__name__} is not a positive integer.",
+            received=f"{name}={value!r}",
+            expected="an int of 1 or more",
+            fix=f"pass e.g. {name}=32",
+        )
+    return int(value)
+
+
+def probability(owner: type, name: str, value: Any) -> float:
+    """Return `value` if it is a rate in `[0, 1)`, else raise a three-part `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise problem(
+            f"`{name}` of {owner.__name__} is not a rate.",
+            received=f"{name}={value!r}",
+            expected="a number of at least 0 and below 1",
+            fix=f"pass e.g. {name}=0.2 to drop one element in five",
+        )
+    return float(value)

@@ -1,0 +1,85 @@
+"""The backend of this process, as an object: all that differs between the three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import keras
+
+from cellkit.cells.scope import SequenceScope
+from cellkit.engines.shared.loop import Leaves, Loop
+
+
+class Backend(Protocol):
+    """What the engines and the layer ask of a backend.
+
+    Attributes:
+        name: Keras' name of the backend.
+    """
+
+    name: str
+
+    def run(
+        self, loop: Loop, inputs: Leaves, states: Leaves, mask: Any
+    ) -> tuple[Leaves, Any, Leaves]:
+        """Run a loop.
+
+        Args:
+            loop: The loop.
+            inputs: Leaves of shape `(batch, time, ...)`.
+            states: Leaves of shape `(batch, ...)`.
+            mask: Boolean tensor of shape `(batch, time)`, True where the step counts, or None. The
+                inputs of masked steps must be finite, but on JAX: a NaN reaches the gradients
+                through `0 * NaN` even though the step's result is discarded.
+
+        Returns:
+            The leaves of the last output, those of all outputs `(batch, time, ...)` in the order
+            processed (None unless `loop.collect`), and those of the final states.
+        """
+
+    def select(self, keep: Any, new: Any, old: Any) -> Any:
+        """Take `new` where `keep`, else `old`; `keep` has the leading axes of `new`."""
+
+    def compiled(
+        self, body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+    ) -> Any:
+        """Return ``body(*arguments)``, on JAX compiled once also for eager calls.
+
+        Args:
+            body: A function of tensors.
+            arguments: Its arguments, any structure of tensors and None.
+            layer: The layer that calls, with the compiled functions in its `_holder`.
+            key: What besides shapes and dtypes tells one compiled function from another.
+            scope: Masks that are drawn once per sequence.
+        """
+
+    def recurrence(self, a: Any, b: Any, h: Any) -> Any:
+        """Return the states of ``h' = a * h + b`` after every step.
+
+        Args:
+            a: Factors, `(batch, time, ...)`; each axis may have size 1.
+            b: Terms, `(batch, time, ...)`.
+            h: State before the first step, `(batch, ...)`.
+        """
+
+    def transformed(self) -> str | None:
+        """Return the transformation at work that can't see through an opaque engine, or None."""
+
+
+def _backend_of(name: str) -> Backend:
+    if name == "torch":
+        from cellkit.engines.torch.backend import TorchBackend
+
+        return TorchBackend()
+    if name == "jax":
+        from cellkit.engines.jax.backend import JaxBackend
+
+        return JaxBackend()
+    from cellkit.engines.tensorflow.backend import TensorFlowBackend
+
+    return TensorFlowBackend()
+
+
+backend = _backend_of(keras.backend.backend())
+"""The backend of this process: Keras has one."""

@@ -1,0 +1,35 @@
+"""JAX as the backend of the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cellkit.cells.scope import SequenceScope
+from cellkit.engines.jax import loop
+from cellkit.engines.jax.recurrence import recurrence
+from cellkit.engines.shared.loop import Leaves, Loop
+
+
+class JaxBackend:
+    """JAX; see `cellkit.engines.backend.Backend`."""
+
+    name = "jax"
+    select = staticmethod(loop.select)
+    recurrence = staticmethod(recurrence)
+
+    def run(
+        self, request: Loop, inputs: Leaves, states: Leaves, mask: Any
+    ) -> tuple[Leaves, Any, Leaves]:
+        """Run a loop."""
+        return loop.run(request, inputs, states, mask)
+
+    def compiled(
+        self, body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+    ) -> Any:
+        """Run `body`, compiled for eager calls; see `cellkit.engines.backend`."""
+        return loop.compiled(body, arguments, layer, key, scope)
+
+    def transformed(self) -> str | None:
+        """Return None: every engine can be transformed."""
+        return None

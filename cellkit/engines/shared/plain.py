@@ -1,0 +1,33 @@
+"""The plain loop over the cell's own step: it runs every cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from cellkit.engines.backend import backend
+
+if TYPE_CHECKING:
+    from cellkit.engines.request import Request
+    from cellkit.engines.shared.loop import Leaves
+
+
+def why_not(request: Request) -> str | None:
+    """Return None: this engine always applies."""
+    return None
+
+
+def run(request: Request) -> tuple[Leaves, Any, Leaves]:
+    """Run the loop; see `cellkit.engines`."""
+    structure, single = request.inputs, not keras.tree.is_nested(request.inputs)
+    runner, form = request.runner, request.form
+    training, constants = request.training, request.scope.constants
+
+    def step(inputs: Leaves, states: Leaves) -> tuple[Leaves, Leaves]:
+        x = inputs[0] if single else keras.tree.pack_sequence_as(structure, inputs)
+        output, states = runner.step(x, states, training, constants)
+        return form.flatten(output), states
+
+    leaves = keras.tree.flatten(request.inputs)
+    return backend.run(request.loop(step), leaves, request.states, request.mask)

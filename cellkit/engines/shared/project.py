@@ -1,0 +1,109 @@
+"""The loop over `step`, with the inputs of all time steps projected in one product before it."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from cellkit.cells.cell import Cell
+from cellkit.cells.runner import trace
+from cellkit.engines.backend import backend
+
+if TYPE_CHECKING:
+    from cellkit.engines.request import Request
+    from cellkit.engines.shared.loop import Leaves
+
+
+def why_not(request: Request) -> str | None:
+    """Return why this engine does not apply, or None; see `cellkit.engines`."""
+    cell, name = request.cell, type(request.cell).__name__
+    if not isinstance(cell, Cell):
+        return f"{name} is no `cellkit.Cell`, whose `project` stands apart from its `step`"
+    if type(cell).project is Cell.project and "project" not in vars(cell):
+        return f"{name} has no `project` of its own"
+    if getattr(cell.call, "__func__", None) is not Cell.call:
+        return f"{name} has a `call` of its own"
+    return not_row_wise(request)
+
+
+def run(request: Request) -> tuple[Leaves, Any, Leaves]:
+    """Run the loop; see `cellkit.engines`."""
+    projected = project(request)
+    leaves = keras.tree.flatten(projected)
+    cell, runner, form, training = request.cell, request.runner, request.form, request.training
+    single = not keras.tree.is_nested(projected)
+
+    def step(inputs: Leaves, states: Leaves) -> tuple[Leaves, Leaves]:
+        x = inputs[0] if single else keras.tree.pack_sequence_as(projected, inputs)
+        output, states = runner.run(cell.advance, x, states, training, {})
+        return form.flatten(output), states
+
+    return backend.run(request.loop(step), leaves, request.states, request.mask)
+
+
+def project(request: Request, time_major: bool = False, prepare: Any = None) -> Any:
+    """Return what the cell projects the inputs of all time steps to.
+
+    The masks that are constant over time are drawn here, and stay for the loop that follows.
+
+    Args:
+        request: The run.
+        time_major: Whether to return tensors `(time, batch, ...)`, not `(batch, time, ...)`.
+        prepare: Projects rows, as the cell's own `prepare` does, which does so by default.
+    """
+    prepare = prepare or functools.partial(request.cell.prepare, training=request.training)
+    first = keras.tree.flatten(request.inputs)[0]
+    batch, time = _sizes(first, 2)
+    lead = (time, batch) if time_major else (batch, time)
+
+    def as_rows(x: Any) -> Any:
+        rest = _sizes(x)[2:]
+        if time_major:
+            x = keras.ops.transpose(x, (1, 0, *range(2, len(x.shape))))
+        return keras.ops.reshape(x, (batch * time, *rest))
+
+    def for_rows(mask: Any) -> Any:
+        """Repeat a mask of the batch for all steps."""
+        rest = _sizes(mask)[1:]
+        mask = keras.ops.expand_dims(mask, 0 if time_major else 1)
+        return keras.ops.reshape(
+            keras.ops.broadcast_to(mask, (*lead, *rest)), (batch * time, *rest)
+        )
+
+    rows = keras.tree.map_structure(as_rows, request.inputs)
+    with request.scope.expanded(for_rows):
+        projected = prepare(rows)
+    request.scope.settle()
+    return keras.tree.map_structure(
+        lambda x: keras.ops.reshape(x, (*lead, *_sizes(x)[1:])), projected
+    )
+
+
+def _sizes(x: Any, count: int | None = None) -> tuple[Any, ...]:
+    """Return the sizes of (the first `count`) axes, tensors where they are not known."""
+    return tuple(
+        keras.ops.shape(x)[i] if d is None else d for i, d in enumerate(tuple(x.shape)[:count])
+    )
+
+
+def not_row_wise(request: Request) -> str | None:
+    """Return why the steps of many rows can't be projected at once, or None if they can."""
+    if request.layer._holder.make("row-wise", lambda: _row_wise(request)):
+        return None
+    name = type(request.cell).__name__
+    return f"what {name}.project returns does not have one row for each row of the inputs"
+
+
+def _row_wise(request: Request) -> bool:
+    """Tell by its shapes whether all that the cell projects has the rows of its inputs."""
+    specs = keras.tree.map_structure(
+        lambda x: keras.KerasTensor(
+            (None, *x.shape[2:]), dtype=keras.backend.standardize_dtype(x.dtype)
+        ),
+        request.inputs,
+    )
+    cell = request.cell
+    projected = trace(lambda x: cell.prepare(x), specs, variables=cell.variables)
+    return all(len(x.shape) and x.shape[0] is None for x in keras.tree.flatten(projected))

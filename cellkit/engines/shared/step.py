@@ -1,0 +1,254 @@
+"""One step of a cell as a function of tensors alone, for engines that differentiate it themselves.
+
+All cells of cellkit qualify whose step depends on nothing but its inputs, its states, weights, and
+masks that are drawn once per call. Its products with weights (`cellkit.matmul`) are known by name:
+an engine may compute them as it likes, and sum their gradients up in one product per weight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from cellkit.cells.cell import Cell
+from cellkit.cells.operations import columns_of, matmul_as
+from cellkit.cells.recorder import Recorder
+from cellkit.cells.runner import trace
+from cellkit.cells.scope import SequenceScope, sequence_scope
+from cellkit.engines.backend import backend
+from cellkit.engines.request import pack
+from cellkit.engines.shared.loop import ROWS
+from cellkit.engines.shared.project import not_row_wise
+
+if TYPE_CHECKING:
+    from cellkit.engines.request import Request
+    from cellkit.engines.shared.loop import Leaves
+
+Product = Callable[[int, Any], Any]
+
+
+def why_not(request: Request) -> str | None:
+    """Return why a step is no such function, or None if it is one."""
+    cell, name = request.cell, type(request.cell).__name__
+    if not isinstance(cell, Cell):
+        return f"{name} is no `cellkit.Cell`, whose `project` stands apart from its `step`"
+    for method in ("call", "prepare", "advance"):
+        if getattr(getattr(cell, method), "__func__", None) is not getattr(Cell, method):
+            return f"{name} has a `{method}` of its own"
+    if request.layer.unroll is True:
+        return "unroll=True asks for the plain loop"
+    return not_row_wise(request) or plan_of(request).reason
+
+
+def slower(request: Request) -> str | None:
+    """Return why the plain loop is faster than to differentiate the sequence, or None.
+
+    What is gained is the addition of each kernel's gradients, step by step. What is paid is that
+    all that the gradient of a step takes is kept, and stacked, for each of its rows.
+    """
+    kernels = [tuple(k.shape) for k in plan_of(request).values()]
+    rows = request.states[0].shape[0] or ROWS
+    gained = sum(math.prod(shape) for shape in kernels)
+    # Products and states, and the gradients of both.
+    paid = 2 * (sum(shape[-1] for shape in kernels) + sum(s.shape[-1] for s in request.states))
+    if gained < rows * paid:
+        return f"with {rows} rows a step keeps more numbers than its kernels have"
+    return None
+
+
+@dataclasses.dataclass
+class Plan:
+    """What one step does, learnt from tracing it.
+
+    Args:
+        reason: Why a step is no function of tensors alone, or None.
+        kernels: The weights of the products, in the order of the products: variables, and which of
+            their columns.
+        others: The variables that a step reads beside them.
+    """
+
+    reason: str | None
+    kernels: list[tuple[Any, slice]] = dataclasses.field(default_factory=list)
+    others: list[Any] = dataclasses.field(default_factory=list)
+
+    def values(self) -> Leaves:
+        """Return the kernels as they are now."""
+        return [columns_of(variable, columns) for variable, columns in self.kernels]
+
+
+def plan_of(request: Request) -> Plan:
+    """Return what a step of this request does."""
+    plan: Plan = remember(request, "plans", (), lambda: _explore(request))
+    return plan
+
+
+def remember(request: Request, name: str, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """Return what `make` finds out about a request's step, once while the cell stays as it is.
+
+    Args:
+        request: The run.
+        name: Under which the layer keeps it.
+        key: What it depends on beside the cell and the training flag.
+        make: Finds it out.
+    """
+    # Everything that a step could depend on and a user could change between two calls.
+    values = list(vars(request.cell).values())
+    full = (request.training, *key, *map(id, values))
+    kept = request.layer._holder.make(name, dict)
+    if full not in kept:
+        if len(kept) > 7:
+            kept.clear()
+        kept[full] = make(), values  # kept too, so that no other object gets one of their ids
+    return kept[full][0]
+
+
+def _explore(request: Request) -> Plan:
+    """Trace one step abstractly. Nothing runs, so nothing happens one time too often."""
+    cell, name, training = request.cell, type(request.cell).__name__, request.training
+    if request.scope.stock:
+        return Plan(f"{name} has cells of Keras inside, which keep masks to themselves")
+    kernels: list[tuple[Any, slice]] = []
+    recorder = Recorder()
+
+    def product(x: Any, kernel: Any, columns: slice) -> Any:
+        known = id(kernel) in recorder.read
+        result = x @ columns_of(kernel, columns)
+        if not known:
+            recorder.read.pop(id(kernel), None)
+        kernels.append((kernel, columns))
+        return result
+
+    def one(inputs: Any, states: Leaves) -> Any:
+        kernels.clear()
+        scope = SequenceScope(keras.ops.shape(states[0])[0])
+        with sequence_scope(scope, [], training):
+            with Recorder():
+                projected = cell.prepare(inputs, training)
+                # Draws the masks that are drawn once per call.
+                request.runner.run(cell.advance, projected, states, training, {})
+            with recorder, matmul_as(product):
+                output, news = request.runner.run(cell.advance, projected, states, training, {})
+        return keras.tree.flatten(projected), keras.tree.flatten(output), news
+
+    inputs = keras.tree.map_structure(
+        lambda x: keras.KerasTensor((x.shape[0], *x.shape[2:]), dtype=_dtype(x)), request.inputs
+    )
+    states = [keras.KerasTensor(tuple(s.shape), dtype=_dtype(s)) for s in request.states]
+    found = trace(one, inputs, states, variables=cell.variables)
+    if recorder.written:
+        return Plan(f"a step of {name} writes a variable, or draws random numbers")
+    if recorder.losses:
+        return Plan(f"a step of {name} adds a loss")
+    if not all(keras.backend.is_float_dtype(_dtype(x)) for x in keras.tree.flatten(found)):
+        return Plan(f"not all that a step of {name} takes and returns are real numbers")
+    others = list(recorder.read.values())
+    if not all(keras.backend.is_float_dtype(v.dtype) for v in others):
+        return Plan(f"a step of {name} reads a variable that is no real number")
+    return Plan(None, kernels, others)
+
+
+def _dtype(x: Any) -> str:
+    return str(keras.backend.standardize_dtype(x.dtype))
+
+
+class Step:
+    """The step as a function of arrays.
+
+    Args:
+        request: The run.
+        plan: What a step reads.
+        projected: The structure of its inputs.
+
+    Attributes:
+        writes: Whether the last run wrote a variable (without effect).
+        adds_losses: Whether it added a loss.
+    """
+
+    def __init__(self, request: Request, plan: Plan, projected: Any) -> None:
+        self.request, self.plan, self.projected = request, plan, projected
+        self.writes = self.adds_losses = False
+
+    def __call__(
+        self, inputs: Leaves, states: Leaves, others: Leaves, masks: Any, product: Product
+    ) -> tuple[Leaves, Leaves]:
+        """Return the output and the new states.
+
+        Args:
+            inputs: The projected inputs of the step.
+            states: The states.
+            others: Values of the variables beside the kernels.
+            masks: The masks of this call, by their keys.
+            product: Returns the product of a tensor with the kernel of this index.
+        """
+        with self.request.scope.substituted(masks):
+            return self.traced(inputs, states, others, product)
+
+    def advance(
+        self,
+        inputs: Leaves,
+        keep: Any,
+        states: Leaves,
+        last: Leaves,
+        others: Leaves,
+        masks: Any,
+        product: Product,
+    ) -> tuple[Leaves, Leaves, Leaves]:
+        """Return the new states, the last output, and what is emitted; see `cellkit.engines`.
+
+        Args:
+            inputs: The projected inputs of the step.
+            keep: Which rows the step counts for, `(batch,)`, or None for all.
+            states: The states.
+            last: The last output so far.
+            others: Values of the variables beside the kernels.
+            masks: The masks of this call, by their keys.
+            product: Returns the product of a tensor with the kernel of this index.
+        """
+        output, news = self(inputs, states, others, masks, product)
+        emitted = held = output
+        if keep is not None:
+            held = [backend.select(keep, o, y) for o, y in zip(output, last, strict=True)]
+            news = [backend.select(keep, n, s) for n, s in zip(news, states, strict=True)]
+            zero_masked = self.request.zero_masked
+            emitted = [backend.select(keep, o, 0) for o in output] if zero_masked else held
+        return news, held, emitted if self.request.collect else []
+
+    def traced(
+        self, inputs: Leaves, states: Leaves, others: Leaves, product: Product
+    ) -> tuple[Leaves, Leaves]:
+        """Return the output and the new states, and let the scope draw its masks."""
+        request, count = self.request, iter(range(len(self.plan.kernels)))
+        values = _Values(zip(self.plan.others, others, strict=True))
+        # A backward loop is traced when the call of the layer is over: all that the step takes
+        # from its surroundings is put up again.
+        with (
+            sequence_scope(request.scope, [], request.training),
+            values,
+            matmul_as(lambda x, *_: product(next(count), x)),
+        ):
+            output, states = request.runner.run(
+                request.cell.advance,
+                pack(self.projected, inputs),
+                states,
+                request.training,
+                {},
+            )
+            self.writes, self.adds_losses = bool(values.written), bool(values.losses)
+            return request.form.flatten(output), states
+
+
+class _Values(Recorder):
+    """Gives variables the values that they have for the layer, cast where Keras casts them."""
+
+    def __init__(self, values: Iterable[tuple[keras.Variable, Any]]) -> None:
+        super().__init__()
+        self._given = {id(variable): value for variable, value in values}
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        """Return the value of `variable` here or in an enclosing scope."""
+        value = self._given.get(id(variable))
+        return super().get_current_value(variable) if value is None else value

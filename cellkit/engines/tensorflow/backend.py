@@ -1,0 +1,35 @@
+"""TensorFlow as the backend of the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cellkit.cells.scope import SequenceScope
+from cellkit.engines.shared.loop import Leaves, Loop
+from cellkit.engines.tensorflow import loop
+from cellkit.engines.tensorflow.recurrence import recurrence
+
+
+class TensorFlowBackend:
+    """TensorFlow; see `cellkit.engines.backend.Backend`."""
+
+    name = "tensorflow"
+    select = staticmethod(loop.select)
+    recurrence = staticmethod(recurrence)
+
+    def run(
+        self, request: Loop, inputs: Leaves, states: Leaves, mask: Any
+    ) -> tuple[Leaves, Any, Leaves]:
+        """Run a loop."""
+        return loop.run(request, inputs, states, mask)
+
+    def compiled(
+        self, body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+    ) -> Any:
+        """Run `body` as it stands: nothing is compiled."""
+        return body(*arguments)
+
+    def transformed(self) -> str | None:
+        """Return None: every engine can be transformed."""
+        return None

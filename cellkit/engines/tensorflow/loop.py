@@ -1,0 +1,374 @@
+"""The loop on TensorFlow: a Python loop when eager, `tf.while_loop` in a graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from typing import Any
+
+import tensorflow as tf
+
+from cellkit import _keras_compat as compat
+from cellkit.cells.operations import columns_of, matmul_as
+from cellkit.cells.recorder import Recorder, current_values
+from cellkit.cells.scope import reopened
+from cellkit.engines.shared import unrolled as python
+from cellkit.engines.shared.loop import Leaves, Loop, as_states
+from cellkit.engines.tensorflow.products import cut, times
+
+
+def unstack(x: Any) -> list[Any]:
+    """Split `(batch, time, ...)` into its time steps."""
+    return tf.unstack(x, axis=1)
+
+
+def stack(steps: list[Any]) -> Any:
+    """Join time steps to `(batch, time, ...)`."""
+    return tf.stack(steps, axis=1)
+
+
+def select(keep: Any, new: Any, old: Any) -> Any:
+    """Take `new` where `keep`, else `old`; `keep` has the leading axes of `new`."""
+    for _ in range(new.shape.rank - keep.shape.rank):
+        keep = tf.expand_dims(keep, -1)
+    # Eagerly even a cast to the same dtype costs as much as an operation.
+    old = old if getattr(old, "dtype", None) == new.dtype else tf.cast(old, new.dtype)
+    return tf.where(keep, new, old)
+
+
+zeros_like = tf.zeros_like
+
+
+def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
+    """Run the loop; see `cellkit.engines.backend`."""
+    batch, length = inputs[0].shape[:2]
+    if batch == 0:
+        return _no_rows(loop, inputs, states)
+    chunked = loop.remat or loop.truncate is not None
+    if length and not chunked and (tf.executing_eagerly() or loop.unroll is True):
+        return python.run(sys.modules[__name__], loop, inputs, states, mask)
+    return _while(loop, inputs, states, mask)
+
+
+def _no_rows(loop: Loop, inputs: Leaves, states: Leaves) -> tuple[Leaves, Any, Leaves]:
+    """Return empty outputs, without a step: Keras' `ops.add` fails in one.
+
+    It looks at the shapes alone, and takes the second of two tensors without rows for a bias.
+    """
+    unknown = [
+        [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in leaves]
+        for leaves in (inputs, states)
+    ]
+    specs = _explore(loop, *unknown).specs
+    last = [tf.zeros([0, *s.shape[1:]], s.dtype) for s in specs]
+    if not loop.collect:
+        return last, None, states
+    length = tf.shape(inputs[0])[1]
+    outputs = [tf.zeros([0, length, *s.shape[1:]], s.dtype) for s in specs]
+    return last, outputs, states
+
+
+def _while(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
+    found = _explore(loop, inputs, states)
+    loop.scope.redraw()
+    batch, length = tf.shape(inputs[0])[0], tf.shape(inputs[0])[1]
+    values = [tf.convert_to_tensor(value) for value in current_values(found.written)]
+    zeros = [tf.zeros([batch, *s.shape[1:]], s.dtype) for s in found.specs]
+    for zero, spec in zip(zeros, found.specs, strict=True):
+        zero.set_shape([inputs[0].shape[0], *spec.shape[1:]])
+    steps = [_in_order(x, loop.reverse) for x in (*inputs, *([] if mask is None else [mask]))]
+    like = zeros if loop.collect else []
+    span: Any = functools.partial(_span, loop, found, mask is not None)
+    if loop.remat and inputs[0].shape[1] != 0:
+        span = _recomputed(loop, found, span, length, like)
+    if loop.truncate is not None and inputs[0].shape[1] != 0:
+        span = functools.partial(_chunks, _detached(span, len(states)), loop.truncate, like)
+    carry = [*states, *zeros, *values, tf.zeros((), "float32")]
+    carry, emitted = span(carry, steps)
+    states, last, values, loss = _parted(carry, len(states), len(zeros))
+    for variable, value in zip(found.written, values, strict=True):
+        variable.assign(value)
+    if found.losses:
+        loop.add_loss(loss)
+    outputs = None
+    if loop.collect:
+        outputs = [_swap(y) for y in emitted]
+        for y, zero in zip(outputs, zeros, strict=True):
+            y.set_shape([*inputs[0].shape[:2], *zero.shape[1:]])
+    return last, outputs, states
+
+
+def _parted(carry: Leaves, states: int, outputs: int) -> tuple[Leaves, Leaves, Leaves, Any]:
+    """Return states, the last output, values of variables, and losses."""
+    end = states + outputs
+    return carry[:states], carry[states:end], carry[end:-1], carry[-1]
+
+
+def _span(
+    loop: Loop, found: _Found, masked: bool, carry: Leaves, steps: Leaves
+) -> tuple[Leaves, Leaves]:
+    """Run a span of steps.
+
+    Args:
+        loop: What to run.
+        found: What is known of a step.
+        masked: Whether the last of `steps` is the mask.
+        carry: States, last output, values of variables, losses.
+        steps: Leaves of shape `(time, batch, ...)`, in the order of processing.
+
+    Returns:
+        The new carry, and the outputs `(time, batch, ...)`, of which there are none unless wanted.
+    """
+    length = tf.shape(steps[0])[0]
+    columns = [in_steps(x, length) for x in steps]
+    count = len(carry) - len(found.specs) - len(found.written) - 1
+    states, last, values, loss = _parted(carry, count, len(found.specs))
+    emitted = [
+        tf.TensorArray(y.dtype, size=length, element_shape=y.shape) for y in last if loop.collect
+    ]
+
+    fixed, product = _weights(found, states[0].shape[0] if states else None)
+    # Every tensor that is carried from step to step costs operations. An output that is a state
+    # is not carried beside it: it is that state, or zero as long as no step counted. (Of the steps
+    # before a chunk the mask says nothing.)
+    chunked = loop.remat or loop.truncate is not None
+    same = found.as_state if steps[0].shape[0] and not (masked and chunked) else []
+    held, losses = [] if same else last, [loss] if found.losses else []
+
+    def body(
+        t: Any, states: Leaves, last: Leaves, values: Leaves, losses: Leaves, emitted: Any
+    ) -> Any:
+        x = [c.read(t) for c in columns]
+        keep = x.pop() if masked else None
+        inside = [*zip(found.written, values, strict=True), *fixed]
+        with Recorder(inside) as recorder, matmul_as(product):
+            output, new_states = loop.step(x, states)
+        values = [recorder.get_current_value(v) for v in found.written]
+        for extra in recorder.losses:
+            losses = [losses[0] + tf.cast(extra, losses[0].dtype)]
+        if keep is not None:
+            new_states = [select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
+        if same:
+            out, output = [new_states[i] for i in same], []
+        elif keep is not None:
+            out = [select(keep, o, 0) for o in output]
+            output = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
+            out = out if loop.zero_masked else output
+        else:
+            out = output
+        emitted = [a.write(t, y) for a, y in zip(emitted, out, strict=bool(emitted))]
+        for new, old in zip([*new_states, *output], [*states, *last], strict=True):
+            new.set_shape(old.shape)  # a `where` on an unknown batch loses the static shape
+        return t + 1, new_states, output, values, losses, emitted
+
+    _, states, held, values, losses, emitted = tf.while_loop(
+        lambda t, *_: t < length,
+        body,
+        (tf.constant(0), list(states), list(held), list(values), losses, emitted),
+        maximum_iterations=length,
+    )
+    last, emitted = held, [a.stack() for a in emitted]
+    if same:
+        last = [states[i] for i in same]
+    if same and masked:
+        keep = steps[-1]
+        counted = tf.cumsum(tf.cast(keep, "int32"), axis=0) > 0
+        last = [select(counted[-1], y, 0) for y in last]
+        emitted = [select(keep if loop.zero_masked else counted, y, 0) for y in emitted]
+    loss = losses[0] if losses else loss
+    return [*states, *last, *values, loss], emitted
+
+
+def _weights(found: _Found, rows: int | None) -> tuple[list[tuple[Any, Any]], Any]:
+    """Read the variables that no step writes, once and not at every step.
+
+    Args:
+        found: What is known of a step.
+        rows: The rows of a step, None if unknown.
+
+    Returns:
+        Pairs of a variable and its value, and what computes products with them; see `matmul_as`.
+    """
+    written = {id(v) for v in found.written}
+    fixed = [v for v in found.read if id(v) not in written]
+    weights = [tf.convert_to_tensor(value) for value in current_values(fixed)]
+    by_id = {id(v): w for v, w in zip(fixed, weights, strict=True)}
+    parts = {
+        (key, start, stop): cut(columns_of(by_id[key], slice(start, stop)), rows)
+        for key, start, stop in found.kernels
+        if key in by_id
+    }
+
+    def product(x: Any, kernel: Any, columns: slice) -> Any:
+        blocks = parts.get((id(kernel), columns.start, columns.stop), ())
+        if len(blocks) < 2 or blocks[0].dtype != x.dtype:
+            return x @ columns_of(kernel, columns)
+        return times(x, blocks)
+
+    return list(zip(fixed, weights, strict=True)), product
+
+
+def _chunks(
+    chunk: Any, size: Any, like: Leaves, carry: Leaves, steps: Leaves
+) -> tuple[Leaves, Leaves]:
+    """Run ``chunk(number, carry, steps)`` over chunks of `size` steps; see `_span`.
+
+    Args:
+        chunk: Returns the new carry and the chunk's outputs.
+        size: Number of steps of all chunks but the last.
+        like: For each output a tensor of the shape and dtype that it has at one step.
+        carry: What the first chunk starts from.
+        steps: Leaves of shape `(time, batch, ...)`.
+    """
+    length = tf.shape(steps[0])[0]
+    count = (length + size - 1) // size
+    lengths = tf.minimum(size, length - size * tf.range(count))
+
+    def array(dtype: Any, shape: Any) -> Any:
+        return tf.TensorArray(dtype, count, element_shape=[None, *shape], infer_shape=False)
+
+    columns = [array(x.dtype, x.shape[1:]).split(x, lengths) for x in steps]
+
+    def body(i: Any, carry: Leaves, emitted: Any) -> Any:
+        parts = []
+        for c, x in zip(columns, steps, strict=True):
+            part = c.read(i)
+            part.set_shape([None, *x.shape[1:]])
+            parts.append(part)
+        new, outputs = chunk(i, carry, parts)
+        for after, before in zip(new, carry, strict=True):
+            after.set_shape(before.shape)
+        return i + 1, new, [a.write(i, y) for a, y in zip(emitted, outputs, strict=True)]
+
+    emitted = [array(y.dtype, y.shape) for y in like]
+    _, carry, emitted = tf.while_loop(
+        lambda i, *_: i < count,
+        body,
+        (tf.constant(0), list(carry), emitted),
+        # One after the other: what a chunk computes again is gone before the next one begins.
+        parallel_iterations=1,
+        maximum_iterations=count,
+    )
+    return carry, [a.concat() for a in emitted]
+
+
+def _detached(span: Any, states: int) -> Any:
+    """Return a chunk into which no gradient passes from the states before, but for the first."""
+
+    def chunk(i: Any, carry: Leaves, steps: Leaves) -> tuple[Leaves, Leaves]:
+        cut = [tf.where(i == 0, s, tf.stop_gradient(s)) for s in carry[:states]]
+        return span([*cut, *carry[states:]], steps)
+
+    return chunk
+
+
+def _is_smooth(x: Any) -> bool:
+    """Tell whether gradients go through a tensor: states may be complex."""
+    return bool(x.dtype.is_floating or x.dtype.is_complex)
+
+
+def _recomputed(loop: Loop, found: _Found, span: Any, length: Any, like: Leaves) -> Any:
+    """Return a span that keeps the carry between chunks, and computes them again when needed."""
+    size: Any = loop.remat
+    if loop.remat is True:
+        size = tf.maximum(1, tf.cast(tf.sqrt(tf.cast(length, "float32")), "int32"))
+    # In the dtype that the layer gives them: the second run comes when the layer's call is over.
+    weights = [tf.convert_to_tensor(v.value) for v in found.read]
+    drawn = [compat.cached_dropout_masks(cell) for cell in loop.scope.stock]
+
+    def chunk(_: Any, carry: Leaves, steps: Leaves) -> tuple[Leaves, Leaves]:
+        counts = len(carry), len(steps)
+
+        def compute(*tensors: Any) -> list[Any]:
+            carry, steps = list(tensors[: counts[0]]), list(tensors[counts[0] : sum(counts)])
+            values = zip(found.read, tensors[sum(counts) :], strict=True)
+            with reopened(loop.scope, drawn), Recorder(values):
+                carry, emitted = span(carry, steps)
+            return [*carry, *emitted]
+
+        @tf.custom_gradient
+        def run(*tensors: Any) -> Any:
+            results = compute(*tensors)
+
+            def gradient(*upstream: Any) -> list[Any]:
+                smooth = [x for x in tensors if _is_smooth(x)]
+                with tf.GradientTape() as tape:
+                    tape.watch(smooth)
+                    again = compute(*tensors)
+                pairs = [(y, g) for y, g in zip(again, upstream, strict=True) if _is_smooth(y)]
+                grads = iter(tape.gradient([y for y, _ in pairs], smooth, [g for _, g in pairs]))
+                return [next(grads) if _is_smooth(x) else None for x in tensors]
+
+            return results, gradient
+
+        results = run(*carry, *steps, *weights)
+        return list(results[: counts[0]]), list(results[counts[0] :])
+
+    return functools.partial(_chunks, chunk, size, like)
+
+
+def _swap(x: Any) -> Any:
+    """Exchange the batch and the time axis."""
+    return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
+
+
+def in_steps(x: Any, length: Any) -> Any:
+    """Return `(time, batch, ...)` as an array of its steps."""
+    return tf.TensorArray(x.dtype, size=length, element_shape=x.shape[1:]).unstack(x)
+
+
+def _in_order(x: Any, reverse: bool) -> Any:
+    """Return `(batch, time, ...)` as `(time, batch, ...)`, in the order of processing."""
+    steps = _swap(x)
+    return tf.reverse(steps, [0]) if reverse else steps
+
+
+@dataclasses.dataclass
+class _Found:
+    """What is known of a step.
+
+    Args:
+        read: Variables that it reads.
+        written: Variables that it writes.
+        kernels: Ids of those that it multiplies with, and which of their columns.
+        losses: Whether it adds losses.
+        as_state: For each output the state that it is, if all are; else empty.
+        specs: Shapes and dtypes of its outputs.
+    """
+
+    read: list[Any]
+    written: list[Any]
+    kernels: set[tuple[int, Any, Any]]
+    losses: bool
+    as_state: list[int]
+    specs: list[Any]
+
+
+def _explore(loop: Loop, inputs: Leaves, states: Leaves) -> _Found:
+    """Trace one step in a graph that is thrown away, and return what is known of it then."""
+    found: dict[str, Any] = {}
+
+    @tf.function(autograph=False)
+    def step(x: Leaves, s: Leaves) -> Leaves:
+        kernels: set[tuple[int, Any, Any]] = set()
+
+        def product(x: Any, kernel: Any, columns: slice) -> Any:
+            if len(kernel.shape) == 2:
+                kernels.add((id(kernel), columns.start, columns.stop))
+            return x @ columns_of(kernel, columns)
+
+        with Recorder() as recorder, matmul_as(product):
+            output, states = loop.step(x, s)
+        found["read"] = list(recorder.read.values())
+        found["written"] = list(recorder.written.values())
+        found["kernels"] = kernels
+        found["losses"] = bool(recorder.losses)
+        found["as_state"] = as_states(output, states)
+        return output
+
+    concrete = step.get_concrete_function(
+        [tf.TensorSpec([x.shape[0], *x.shape[2:]], x.dtype) for x in inputs],
+        [tf.TensorSpec(s.shape, s.dtype) for s in states],
+    )
+    return _Found(**found, specs=tf.nest.flatten(concrete.structured_outputs))

@@ -1,0 +1,35 @@
+"""PyTorch as the backend of the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cellkit.cells.scope import SequenceScope
+from cellkit.engines.shared.loop import Leaves, Loop
+from cellkit.engines.torch import loop
+from cellkit.engines.torch.recurrence import recurrence
+
+
+class TorchBackend:
+    """PyTorch; see `cellkit.engines.backend.Backend`."""
+
+    name = "torch"
+    select = staticmethod(loop.select)
+    recurrence = staticmethod(recurrence)
+
+    def run(
+        self, request: Loop, inputs: Leaves, states: Leaves, mask: Any
+    ) -> tuple[Leaves, Any, Leaves]:
+        """Run a loop."""
+        return loop.run(request, inputs, states, mask)
+
+    def compiled(
+        self, body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+    ) -> Any:
+        """Run `body` as it stands: nothing is compiled."""
+        return body(*arguments)
+
+    def transformed(self) -> str | None:
+        """Return the transformation of PyTorch at work, or None."""
+        return loop.transformed()

@@ -1,0 +1,322 @@
+"""Steps on PyTorch: the whole sequence as one function with a gradient of its own.
+
+A step is run once with a few rows, and every operation that PyTorch executes in it is recorded
+(`tape_torch`). If each of them treats rows one by one, the gradient of the whole sequence follows
+(`adjoint_torch`): what the step's gradients are multiplied with is computed for many steps at once,
+the loop backward does little more than to multiply with it and with the recurrent kernels, and the
+gradient of a weight is one product, or one sum, after the loop. Both loops run as code that is
+written for the step (`code_torch`).
+
+That this is right is not taken on trust: anything but known operations is refused, and before a
+program is used, its numbers and gradients are compared with what PyTorch itself makes of the cell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import keras
+import torch
+
+from cellkit.cells.operations import columns_of, value_of
+from cellkit.cells.recorder import Recorder
+from cellkit.cells.scope import SequenceScope, sequence_scope
+from cellkit.engines.request import pack
+from cellkit.engines.shared import step as steps
+from cellkit.engines.shared.project import project
+from cellkit.engines.torch.derive.program import Program, Sequence, apply
+from cellkit.engines.torch.derive.record import Refused, evaluate, record
+from cellkit.engines.torch.loop import select
+
+if TYPE_CHECKING:
+    from cellkit.engines.request import Request
+    from cellkit.engines.shared.loop import Leaves
+
+# By how much a program may differ from the cell's own step, by dtype.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2**-7, torch.bfloat16: 2**-4}
+
+_DTYPES = "has tensors of several dtypes, or of one that is no real number"
+
+
+def why_not(request: Request) -> str | None:
+    """Return why a step can't be recorded, or None; see `cellkit.engines`."""
+    reason = steps.why_not(request)
+    return reason or _known_step(request)[1]
+
+
+def run(request: Request) -> tuple[Leaves, Any, Leaves]:
+    """Run the sequence; see `cellkit.engines`."""
+    known, _ = _known_step(request)
+    program, tape = known.program, known.program.tape
+    projected = project(request, time_major=True, prepare=_projection(request))
+    inputs, keep = keras.tree.flatten(projected), None
+    if request.mask is not None:
+        keep = request.mask.t()
+    if request.reverse:
+        inputs, keep = [x.flip(0) for x in inputs], None if keep is None else keep.flip(0)
+    masks = _draw(request, known, projected, inputs) if known.masks else []
+    weights = dict(zip(tape.weights, map(value_of, known.variables), strict=True))
+    constants = [evaluate(c, weights) for c in tape.constants]
+    sequence = Sequence(program, masks, keep, request.collect or keep is not None)
+    results = apply(sequence, (*inputs, *constants, *request.states))
+    outputs, states = list(results[: program.outputs]), list(results[program.outputs :])
+    last, collected = [y[-1] for y in outputs], outputs
+    if keep is not None:
+        held = [hold(y, keep, request.collect) for y in outputs]
+        last = [y for y, _ in held]
+        collected = [y for _, y in held]
+        if request.zero_masked and request.collect:
+            collected = [select(keep, y, 0) for y in outputs]
+    return last, [y.transpose(0, 1) for y in collected] if request.collect else None, states
+
+
+def hold(outputs: Any, keep: Any, collect: bool) -> tuple[Any, Any]:
+    """Repeat the previous output at masked steps, zeros where there is none.
+
+    Args:
+        outputs: What the steps returned, `(time, batch, ...)`.
+        keep: `(time, batch)`.
+        collect: Whether all outputs are wanted.
+
+    Returns:
+        The last output, and all of them (None unless wanted).
+    """
+    steps = torch.arange(len(keep), device=keep.device)[:, None]
+    latest = torch.where(keep, steps, -1)
+    latest = latest.cummax(0).values if collect else latest.max(0, keepdim=True).values
+    index = latest.clamp(min=0)
+    index = index.reshape(*index.shape, *[1] * (outputs.ndim - 2))
+    index = index.expand(-1, -1, *outputs.shape[2:])
+    held = select(latest >= 0, outputs.gather(0, index), 0)
+    return held[-1], held if collect else None
+
+
+@dataclasses.dataclass
+class _Known:
+    """What is known of a step.
+
+    Args:
+        program: Its program.
+        variables: The variables that it reads.
+        masks: The keys of the masks that are drawn once per call.
+    """
+
+    program: Program
+    variables: list[Any]
+    masks: list[Any]
+
+
+def _known_step(request: Request) -> tuple[Any, str | None]:
+    """Return what is known of a request's step, or None and why it can't be recorded."""
+    like = request.states[0]
+
+    def learn() -> tuple[Any, str | None]:
+        try:
+            return _learn(request), None
+        except Refused as refused:
+            return None, f"a step of {type(request.cell).__name__} {refused}"
+
+    known: tuple[Any, str | None]
+    known = steps.remember(request, "recorded", (like.dtype, like.device), learn)
+    return known
+
+
+def _learn(request: Request) -> _Known:
+    """Record one step with a few rows of made-up numbers. Nothing is drawn or written for good."""
+    cell, plan = request.cell, steps.plan_of(request)
+    kernels = [variable for variable, _ in plan.kernels]
+    variables = list({id(v): v for v in (*kernels, *plan.others)}.values())
+    tensors = [*request.states, *(value_of(v) for v in variables)]
+    dtype = request.states[0].dtype
+    given = keras.tree.flatten(request.inputs)
+    if dtype not in _TOLERANCE or any(t.dtype != dtype for t in (*tensors, *given)):
+        raise Refused(_DTYPES)
+    draw = _Numbers(request.states[0], (*given, *tensors))
+    request = dataclasses.replace(request, scope=SequenceScope(draw.rows))
+    with torch.no_grad(), Recorder():
+        x = keras.tree.map_structure(lambda x: draw(x.shape[2:]), request.inputs)
+        projected = cell.prepare(x, False)
+        leaves = keras.tree.flatten(projected)
+        if any(t.dtype != dtype for t in leaves):
+            raise Refused(_DTYPES)
+        step = _Step(request, plan, projected, variables)
+        inputs = [draw(x.shape[1:]) for x in leaves]
+        states = [draw(s.shape[1:]) for s in request.states]
+        weights = [value_of(v).detach() for v in variables]
+        step(inputs, states, None, weights)  # draws the masks that are drawn once per call
+        masks = request.scope.drawn()
+        step.keys = list(masks)
+        step(inputs, states, [*masks.values()], weights)
+        if step.step.writes:
+            raise Refused("writes a variable, or draws random numbers")
+        if step.step.adds_losses:
+            raise Refused("adds a loss")
+        tape = record(step, inputs, states, [*masks.values()], weights)
+        known = _Known(Program(tape), variables, step.keys)
+        if not _agrees(known, step, draw, [*masks.values()]):
+            raise Refused("has another gradient than its operations")
+    return known
+
+
+def _projection(request: Request) -> Any:
+    """Return what projects the rows of the inputs, with operations joined where they can be."""
+    plain = functools.partial(request.cell.prepare, training=request.training)
+    given = keras.tree.flatten(request.inputs)
+    key = tuple((x.dtype, x.device, x.shape[2:]) for x in given)
+    known = steps.remember(request, "projection", key, lambda: _record_projection(request))
+    if known is None:
+        return plain
+    tape, variables, structure = known
+
+    def joined(rows: Any) -> Any:
+        leaves = [*keras.tree.flatten(rows), *map(value_of, variables)]
+        nodes = [*tape.inputs, *tape.weights]
+        if any(x.dtype != leaves[0].dtype for x in leaves):
+            return plain(rows)  # other weights than those that were recorded
+        values = dict(zip(nodes, leaves, strict=True))
+        return pack(structure, [evaluate(y, values) for y in tape.outputs])
+
+    return joined
+
+
+def _record_projection(request: Request) -> Any:
+    """Record `prepare` with a few rows, or return None where it can't be, or draws masks."""
+    cell, given = request.cell, keras.tree.flatten(request.inputs)
+    dtype = given[0].dtype
+    if dtype not in _TOLERANCE or any(x.dtype != dtype for x in given):
+        return None
+    variables = [v for v in cell.variables if value_of(v).dtype == dtype]
+    values = [value_of(v).detach() for v in variables]
+    draw = _Numbers(given[0], (*given, *values))
+    scope = SequenceScope(draw.rows)
+    structure: Any = None
+
+    def prepare(inputs: Any, _: Any, __: Any, weights: Any) -> Any:
+        nonlocal structure
+        mapping = list(zip(variables, weights, strict=True))
+        with sequence_scope(scope, [], request.training), Recorder(mapping) as recorder:
+            structure = cell.prepare(pack(request.inputs, inputs), request.training)
+        if recorder.written or recorder.losses or scope.drawn():
+            raise Refused("does more than to compute")
+        return keras.tree.flatten(structure), []
+
+    inputs = [draw(x.shape[2:]) for x in given]
+    try:
+        tape = record(prepare, inputs, [], [], values)
+    except Refused:
+        return None
+    with torch.no_grad():
+        want, _ = prepare(inputs, None, None, values)
+        known = dict(zip([*tape.inputs, *tape.weights], [*inputs, *values], strict=True))
+        have = [evaluate(y, known) for y in tape.outputs]
+    close = {"rtol": _TOLERANCE[dtype], "atol": _TOLERANCE[dtype]}
+    agrees = all(torch.allclose(a, b, **close) for a, b in zip(want, have, strict=True))
+    structure = keras.tree.map_structure(lambda _: None, structure)
+    return (tape, variables, structure) if agrees else None
+
+
+def _draw(request: Request, known: _Known, projected: Any, inputs: Leaves) -> list[Any]:
+    """Return the random masks of this call, which a step that is thrown away asks for."""
+    step = _Step(request, steps.plan_of(request), projected, known.variables)
+    with torch.no_grad():
+        weights = [value_of(v) for v in known.variables]
+        step([x[0] for x in inputs], request.states, None, weights)
+    request.scope.redraw()
+    # Those of an earlier chunk of the same call are there, and stay.
+    return [request.scope.mask(key, torch.ones) for key in known.masks]
+
+
+class _Numbers:
+    """Makes numbers up, without touching any random generator of the user's.
+
+    Args:
+        like: A tensor of the dtype and device to use.
+        tensors: What is computed with: no axis of theirs has as many entries as there are rows.
+    """
+
+    def __init__(self, like: Any, tensors: Iterable[Any]) -> None:
+        taken = {n for x in tensors for n in x.shape}
+        self.rows, self.like = next(n for n in itertools.count(7) if n not in taken), like
+        self.generator = torch.Generator(device="cpu").manual_seed(7)
+
+    def __call__(self, shape: Any, *lead: int) -> Any:
+        shape = (*lead, self.rows, *shape)
+        x = torch.randn(shape, generator=self.generator, dtype=self.like.dtype, device="cpu")
+        return x.to(self.like.device)
+
+
+class _Step:
+    """The cell's own step as a function of tensors.
+
+    Args:
+        request: The run.
+        plan: What a step reads.
+        projected: The structure of its inputs.
+        variables: The variables that it reads, each once.
+    """
+
+    def __init__(
+        self, request: Request, plan: steps.Plan, projected: Any, variables: list[Any]
+    ) -> None:
+        self.step = steps.Step(request, plan, projected)
+        at = {id(v): i for i, v in enumerate(variables)}
+        self.kernels = [(at[id(v)], columns) for v, columns in plan.kernels]
+        self.others = [at[id(v)] for v in plan.others]
+        self.keys: list[Any] = []
+
+    def __call__(self, inputs: Any, states: Any, masks: Any, weights: Any) -> Any:
+        """Return the leaves of the output, and the new states."""
+        others = [weights[i] for i in self.others]
+
+        def product(index: int, x: Any) -> Any:
+            at, columns = self.kernels[index]
+            return x @ columns_of(weights[at], columns)
+
+        if masks is None:  # the step draws them
+            return self.step.traced(inputs, list(states), others, product)
+        by_key = dict(zip(self.keys, masks, strict=True))
+        with self.step.request.scope.substituted(by_key):
+            return self.step.traced(inputs, list(states), others, product)
+
+
+def _agrees(known: _Known, step: _Step, draw: _Numbers, masks: list[Any]) -> bool:
+    """Tell whether a program gives the numbers and gradients of two steps of the cell."""
+    program, tape, length = known.program, known.program.tape, 2
+    xs = [draw(x.shape, length).requires_grad_() for x in tape.inputs]
+    states = [draw(s.shape).requires_grad_() for s in tape.states]
+    weights = [value_of(v).detach().clone().requires_grad_() for v in known.variables]
+    arguments = [*xs, *states, *weights]
+
+    def outcome(results: list[Any]) -> list[Any]:
+        total: Any = 0.0
+        for y in results:
+            weight = torch.linspace(0.5, 1.5, y.numel(), device=y.device, dtype=y.dtype)
+            total = total + (y * weight.reshape(y.shape)).sum()
+        if not torch.is_tensor(total) or not total.requires_grad:
+            return [*results, *[None] * len(arguments)]
+        return [*results, *torch.autograd.grad(total, arguments, allow_unused=True)]
+
+    with torch.enable_grad():
+        now, emitted = states, []
+        for t in range(length):
+            output, now = step([x[t] for x in xs], now, masks, weights)
+            emitted.append(output)
+        want = outcome([*(torch.stack(ys) for ys in zip(*emitted, strict=True)), *now])
+        values = dict(zip(tape.weights, weights, strict=True))
+        constants = [evaluate(c, values) for c in tape.constants]
+        sequence = Sequence(program, masks, None, True)
+        have = outcome(list(apply(sequence, (*xs, *constants, *states))))
+    tolerance = _TOLERANCE[states[0].dtype]
+    for a, b in zip(want, have, strict=True):
+        if a is None or b is None:
+            if any(x is not None and bool(x.any()) for x in (a, b)):
+                return False
+            continue
+        scale = max(1.0, float(a.detach().abs().nan_to_num().max()))
+        if not torch.allclose(a, b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
+            return False
+    return True

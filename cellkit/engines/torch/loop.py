@@ -1,0 +1,81 @@
+"""The loop on PyTorch: eager, step by step."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+
+from cellkit.engines.shared import unrolled as python
+from cellkit.engines.shared.loop import Leaves, Loop
+
+
+def unstack(x: Any) -> list[Any]:
+    """Split `(batch, time, ...)` into views of its time steps."""
+    return list(x.unbind(1))
+
+
+def stack(steps: list[Any]) -> Any:
+    """Join time steps to `(batch, time, ...)`."""
+    return torch.stack(steps, dim=1)
+
+
+def select(keep: Any, new: Any, old: Any) -> Any:
+    """Take `new` where `keep`, else `old`; `keep` has the leading axes of `new`."""
+    keep = keep.reshape(keep.shape + (1,) * (new.ndim - keep.ndim))
+    if not isinstance(old, torch.Tensor):
+        old = torch.tensor(old, dtype=new.dtype, device=new.device)
+    return torch.where(keep, new, old)
+
+
+zeros_like = torch.zeros_like
+
+
+def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
+    """Run the loop; see `cellkit.engines.backend`."""
+    arrays = sys.modules[__name__]
+    batch, length = inputs[0].shape[:2]
+    if length:
+        return python.run(arrays, loop, inputs, states, mask)
+    with torch.no_grad():
+        output = trace_empty(loop, inputs, states)
+    last = [torch.zeros((batch, *y.shape[1:]), dtype=y.dtype, device=y.device) for y in output]
+    outputs = [y[:, None][:, :0] for y in last] if loop.collect else None
+    return last, outputs, states
+
+
+def trace_empty(loop: Loop, inputs: Leaves, states: Leaves) -> Leaves:
+    """Learn the shapes of the output where there is no step to run, without side effects."""
+    import keras
+
+    def as_spec(x: Any, shape: Any) -> Any:
+        return keras.KerasTensor(tuple(shape), dtype=keras.backend.standardize_dtype(x.dtype))
+
+    class _Step(keras.Operation):
+        def call(self, x: Any, s: Any) -> Any:
+            return loop.step(x, s)[0]
+
+    specs = _Step().compute_output_spec(
+        [as_spec(x, (x.shape[0], *x.shape[2:])) for x in inputs],
+        [as_spec(s, s.shape) for s in states],
+    )
+    return [
+        torch.empty(s.shape, dtype=getattr(torch, s.dtype), device=inputs[0].device) for s in specs
+    ]
+
+
+def in_torch_func() -> bool:
+    """Whether a transform of `torch.func`, such as `vmap`, is at work."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def transformed() -> str | None:
+    """Return which transformation of PyTorch the call is in, where it is in one."""
+    if torch.compiler.is_compiling():
+        return "torch.compile traces the plain loop"
+    if in_torch_func():
+        return "a transform of torch.func is active"
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        return "torch.autocast is on"
+    return None

@@ -1,0 +1,1 @@
+"""The layers: `RNN`, `Bidirectional`, `StackedCells`, and what they are made of."""

@@ -1,0 +1,258 @@
+"""Checks and conversions of what a user passes to a recurrent layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit.cells.operations import known
+from cellkit.cells.runner import flatten_shapes, is_shape, map_shapes
+from cellkit.cells.structure import describe
+from cellkit.errors import problem
+
+
+def shape_text(shapes: Any, lead: tuple[str, ...] = ()) -> str:
+    """Write a shape, or a structure of shapes, for an error text.
+
+    Args:
+        shapes: The shapes.
+        lead: Names to write in place of the first axes.
+    """
+
+    def text(shape: tuple[int | None, ...]) -> _Text:
+        axes = [*lead, *map(str, shape[len(lead) :])]
+        return _Text("(" + ", ".join(axes) + ("," if len(axes) == 1 else "") + ")")
+
+    return describe(map_shapes(text, shapes), str)
+
+
+class _Text:
+    """A shape, written out: a leaf that `describe` does not descend into."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def check_inputs(layer: Any, sequences: Any, built_for: Any) -> None:
+    """Check structure, ranks and sizes of the inputs.
+
+    Args:
+        layer: The layer, for its name and options.
+        sequences: The inputs.
+        built_for: Structure of the shapes that the layer was built for, or None.
+
+    Raises:
+        ValueError: If something does not fit.
+    """
+    name = type(layer).__name__
+    leaves = keras.tree.flatten(sequences)
+    if not leaves or any(not hasattr(x, "shape") for x in leaves):
+        raise problem(
+            f"The inputs of {name} are no tensors.",
+            received=f"{type(sequences).__name__} with "
+            + (", ".join(type(x).__name__ for x in leaves) or "nothing in it"),
+            expected="tensors or arrays of shape (batch, time, ...), in any nested structure",
+            fix="pass at least one tensor, and no None",
+        )
+    shapes = keras.tree.map_structure(lambda x: tuple(x.shape), sequences)
+    text = shape_text(shapes)
+    flat = [tuple(x.shape) for x in leaves]
+    if any(len(s) < 2 for s in flat):
+        raise problem(
+            f"The inputs of {name} lack a batch or a time axis.",
+            received=f"inputs of shape {text}",
+            expected="(batch, time, ...) for every input",
+            fix="add the missing axis, e.g. `x[None]` for a batch of one",
+        )
+    for axis, what in ((0, "batch size"), (1, "number of time steps")):
+        sizes = [s[axis] for s in flat if s[axis] is not None]
+        if any(size != sizes[0] for size in sizes[1:]):
+            raise problem(
+                f"The inputs of {name} differ in their {what}.",
+                received=f"inputs of shape {text}",
+                expected=f"the same {what} for every input",
+                fix="cut or pad the inputs to one length, or select the same rows from each",
+            )
+    if built_for is not None:
+        _check_built(name, shapes, built_for, text)
+    if layer.unroll is True and flat[0][1] is None:
+        raise problem(
+            f"{name} cannot be unrolled over an unknown number of time steps.",
+            received=f"unroll=True and inputs of shape {text}",
+            expected="a fixed number of time steps",
+            fix="name it in `keras.Input(shape=(time, features))`, or leave out `unroll`",
+        )
+
+
+def _check_built(name: str, shapes: Any, built_for: Any, text: str) -> None:
+    same = _structure(shapes) == _structure(built_for)
+    if same:
+        now, then = flatten_shapes(shapes), flatten_shapes(built_for)
+        same = all(
+            len(a) == len(b)
+            and all(x is None or y is None or x == y for x, y in zip(a[2:], b[2:], strict=True))
+            for a, b in zip(now, then, strict=True)
+        )
+    if not same:
+        raise problem(
+            f"The inputs do not fit the ones that {name} was built for.",
+            received=f"inputs of shape {text}",
+            expected=f"inputs of shape {shape_text(built_for, ('batch', 'time'))}",
+            fix="pass inputs of the same structure, rank and feature sizes, or make a new layer",
+        )
+
+
+def _structure(shapes: Any) -> Any:
+    """Return what must agree between two structures of inputs: keys, counts and nesting."""
+    if isinstance(shapes, dict):
+        return {k: _structure(v) for k, v in shapes.items()}
+    if isinstance(shapes, (list, tuple)) and not is_shape(shapes):
+        return [_structure(v) for v in shapes]
+    return None
+
+
+def validate_mask(sequences: Any, mask: Any) -> None:
+    """Check the shapes of one mask, or of one mask per input.
+
+    Raises:
+        ValueError: If a mask is neither `(batch, time)` nor `(batch, time, 1)` of the inputs.
+    """
+    for m in _masks(sequences, mask):
+        _check_mask(sequences, m)
+
+
+def _masks(sequences: Any, mask: Any) -> list[Any]:
+    """Return the masks among `mask`, which may be one, a nested list of numbers or a structure."""
+    if mask is None:
+        return []
+    if _is_written_out(mask):
+        mask = np.asarray(mask)
+    masks = [m for m in keras.tree.flatten(mask) if m is not None]
+    inputs = len(keras.tree.flatten(sequences))
+    count = len(keras.tree.flatten(mask))
+    if keras.tree.is_nested(mask) and count not in (1, inputs):
+        raise problem(
+            "The number of masks does not fit the inputs.",
+            received=f"{count} masks for {inputs} inputs",
+            expected="one mask for all inputs, or one per input (None where there is none)",
+            fix="pass a single mask of shape (batch, time), or the masks in the inputs' structure",
+        )
+    return masks
+
+
+def _is_written_out(mask: Any) -> bool:
+    """Tell whether a mask is given as nested lists of numbers."""
+    if not isinstance(mask, (list, tuple)) or not mask:
+        return False
+    return all(isinstance(m, (bool, int, float)) or _is_written_out(m) for m in mask)
+
+
+def _check_mask(sequences: Any, mask: Any) -> None:
+    want = tuple(keras.tree.flatten(sequences)[0].shape[:2])
+    have = tuple(getattr(mask, "shape", np.shape(mask)))
+    ranked = len(have) == 2 or (len(have) == 3 and have[2] == 1)
+    sized = ranked and all(
+        a is None or b is None or a == b for a, b in zip(have, want, strict=False)
+    )
+    if not sized:
+        raise problem(
+            "The mask does not fit the inputs.",
+            received=f"a mask of shape {have}",
+            expected=f"{want} or {(*want, 1)}: one value per row and time step",
+            fix="make one mask value per time step, e.g. `keras.ops.any(mask, axis=-1)` for a mask "
+            "per feature, and cut or pad it to the inputs' length",
+        )
+
+
+def merge_masks(sequences: Any, mask: Any, implicit: list[Any], lengths: Any) -> Any:
+    """Make one boolean mask of all that was given; a step counts if every mask says so.
+
+    Args:
+        sequences: The inputs.
+        mask: What was passed as mask, or None.
+        implicit: Masks attached to the inputs by earlier layers; they count where none is passed.
+        lengths: Number of steps that count, `(batch,)`, or None.
+
+    Returns:
+        Boolean tensor of shape `(batch, time)`, or None.
+    """
+    masks = _masks(sequences, mask) or [m for m in implicit if m is not None]
+    first = keras.tree.flatten(sequences)[0]
+    merged = None
+    for m in masks:
+        _check_mask(sequences, m)
+        m = keras.ops.convert_to_tensor(m)
+        if keras.backend.standardize_dtype(m.dtype) != "bool":
+            m = keras.ops.not_equal(m, 0)
+        m = keras.ops.squeeze(m, -1) if len(m.shape) == 3 else m
+        merged = m if merged is None else keras.ops.logical_and(merged, m)
+    if lengths is not None:
+        m = mask_from_lengths(lengths, first)
+        merged = m if merged is None else keras.ops.logical_and(merged, m)
+    return merged
+
+
+def mask_from_lengths(lengths: Any, like: Any) -> Any:
+    """Return the mask `(batch, time)` that is true for the first `lengths` steps of each row.
+
+    Args:
+        lengths: Integers of shape `(batch,)`.
+        like: A tensor of shape `(batch, time, ...)`.
+
+    Raises:
+        ValueError: If `lengths` are not one integer per row, or out of range.
+    """
+    if isinstance(lengths, (list, tuple)):
+        lengths = np.asarray(lengths)
+    batch, time = like.shape[:2]
+    shape = tuple(getattr(lengths, "shape", np.shape(lengths)))
+    dtype = keras.backend.standardize_dtype(getattr(lengths, "dtype", "int32"))
+    wrong_shape = len(shape) != 1 or (None not in (batch, shape[0]) and shape[0] != batch)
+    beyond = ""
+    if isinstance(lengths, np.ndarray) and lengths.size and not wrong_shape:
+        low, high = lengths.min(), lengths.max()
+        if low < 0 or (time is not None and high > time):
+            beyond = f" between {low} and {high}"
+    if wrong_shape or "int" not in dtype or beyond:
+        raise problem(
+            "The lengths do not fit the inputs.",
+            received=f"lengths of shape {shape} and dtype {dtype}{beyond}",
+            expected=f"integers of shape ({batch},) between 0 and {time}: one per row",
+            fix="pass the number of valid steps of each row, e.g. `mask.sum(axis=1)`",
+        )
+    lengths = keras.ops.cast(keras.ops.convert_to_tensor(lengths), "int32")
+    steps = keras.ops.arange(keras.ops.shape(like)[1], dtype="int32")
+    return steps[None, :] < lengths[:, None]
+
+
+def check_values(cell: Any, sequences: Any, mask: Any) -> None:
+    """Show a cell with a method `check_values` the inputs of a call, where their values are known.
+
+    In a traced call they are not. What is masked becomes zero first: padding may be anything.
+
+    Args:
+        cell: Any cell.
+        sequences: Tensors of shape `(batch, time, ...)`, in the cell's structure.
+        mask: Boolean tensor of shape `(batch, time)`, or None.
+
+    Raises:
+        ValueError: If the cell finds values that it can't take.
+    """
+    look = getattr(cell, "check_values", None)
+    leaves = keras.tree.flatten((sequences, mask))
+    if look is None or not all(x is None or known(x) for x in leaves):
+        return
+    keep = None if mask is None else keras.ops.convert_to_numpy(mask)
+
+    def visible(x: Any) -> np.ndarray:
+        array = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
+        if keep is None:
+            return array
+        return np.where(keep.reshape(keep.shape + (1,) * (array.ndim - 2)), array, 0.0)
+
+    look(keras.tree.map_structure(visible, sequences))

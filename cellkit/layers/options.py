@@ -1,0 +1,75 @@
+"""The options of `RNN`, checked."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from cellkit.errors import problem
+
+_OPTIONS = (
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "unroll",
+    "zero_output_for_mask",
+    "engine",
+    "remat",
+    "truncate_gradient",
+)
+_LAYER_OPTIONS = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
+
+
+def check_options(cls: type, unroll: Any, kwargs: dict[str, Any]) -> None:
+    """Reject unknown keywords and a senseless `unroll`."""
+    known = ("cell", *_OPTIONS, *_LAYER_OPTIONS)
+    unknown = [k for k in kwargs if k not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        raise problem(
+            f"{cls.__name__} has no option `{unknown[0]}`.",
+            received=", ".join(f"{k}={kwargs[k]!r}" for k in unknown),
+            expected="one of " + ", ".join(known),
+            fix=f"did you mean `{near[0]}`?" if near else "remove it",
+        )
+    if not isinstance(unroll, int) or (not isinstance(unroll, bool) and unroll < 1):
+        raise problem(
+            "`unroll` is neither a flag nor a factor.",
+            received=f"unroll={unroll!r}",
+            expected="True, False, or a number of steps of 1 or more",
+            fix="pass unroll=True to unroll fully, or e.g. unroll=8",
+        )
+
+
+def check_remat(remat: Any) -> bool | int:
+    """Return `remat` if it is a flag or a number of steps, else raise a `ValueError`."""
+    if isinstance(remat, bool) or (isinstance(remat, int) and remat >= 1):
+        return remat
+    raise problem(
+        "`remat` is neither a flag nor a number of steps.",
+        received=f"remat={remat!r}",
+        expected="True, False, or the number of steps of a chunk, 1 or more",
+        fix="pass remat=True, which takes chunks of about sqrt(time) steps",
+    )
+
+
+def check_truncation(steps: Any) -> int | None:
+    """Return `steps` if it is None or a positive int, else raise a `ValueError`."""
+    if steps is None or (isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1):
+        return steps
+    raise problem(
+        "`truncate_gradient` is no number of steps.",
+        received=f"truncate_gradient={steps!r}",
+        expected="None, or an int of 1 or more",
+        fix="pass e.g. truncate_gradient=100",
+    )
+
+
+def engine_config(layer: Any) -> dict[str, Any]:
+    """Return those options of how a layer runs that are not at their defaults.
+
+    The defaults stay out of the configuration: it is then the one of `keras.layers.RNN`.
+    """
+    defaults = {"engine": "auto", "remat": False, "truncate_gradient": None}
+    return {k: getattr(layer, k) for k, v in defaults.items() if getattr(layer, k) != v}

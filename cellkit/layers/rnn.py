@@ -1,0 +1,637 @@
+"""`RNN`: the recurrent layer with one exact semantics on every backend."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+import numpy as np
+
+from cellkit import _keras_compat as compat
+from cellkit import engines
+from cellkit.cells.operations import to_tensor
+from cellkit.cells.runner import (
+    CellRunner,
+    Holder,
+    as_written,
+    build_cell,
+    check_cell,
+    flatten_shapes,
+    map_shapes,
+    pack_like_shapes,
+    static_shape,
+)
+from cellkit.cells.scope import SequenceScope, current_scope, sequence_scope
+from cellkit.cells.structure import declared_output, declared_state, describe_shapes, is_numbers
+from cellkit.errors import problem
+from cellkit.layers.arguments import (
+    check_inputs,
+    check_values,
+    merge_masks,
+    shape_text,
+    validate_mask,
+)
+from cellkit.layers.options import check_options, check_remat, check_truncation, engine_config
+from cellkit.layers.outputs import OutputForm
+from cellkit.layers.stacked import StackedCells
+from cellkit.layers.states import StateStore
+from cellkit.registry.registry import import_plugins
+
+__all__ = ["RNN"]
+
+
+@keras.saving.register_keras_serializable(package="cellkit")
+class RNN(keras.layers.RNN):
+    """Runs a cell over time.
+
+    A drop-in for `keras.layers.RNN` that gives the same numbers on TensorFlow, PyTorch and JAX,
+    for inputs, outputs and states of any nested structure. For each row of the batch:
+
+    ```
+    y = zeros like the output; s = the initial state
+    for t in order:                        # 0..T-1, or T-1..0 with go_backwards
+        out, new = cell(x[t], s)
+        s = new if mask[t] else s
+        y = out if mask[t] else y          # repeats the previous output, never a state
+        emit y                             # with zero_output_for_mask: zeros where masked
+    ```
+
+    A masked step contributes nothing: what stands in the padding, NaN included, reaches neither
+    outputs, nor states, nor gradients. What a cell does in a step (random draws, updates of
+    variables, `add_loss`) happens exactly once per time step.
+
+    Args:
+        cell: Any Keras cell, a list of cells (which become `cellkit.StackedCells`), or any object
+            with `call(inputs, states)` and `state_size`.
+        return_sequences: Whether to return the output of every step, or the last one.
+        return_state: Whether to return the final states as well.
+        go_backwards: Whether to process the sequence from its end. Outputs are returned in the
+            order processed.
+        stateful: Whether the final states of a batch are the initial states of the next. They are
+            tracked variables, saved with the model and carried on by `fit`, `predict` and the
+            like on every backend. The batch size must be fixed.
+        unroll: True for a plain Python loop, which needs a known number of steps; an int is the
+            number of steps per turn of a compiled loop.
+        zero_output_for_mask: Whether returned sequences are zero at masked steps.
+        engine: How the loop is computed: `"auto"` takes the fastest way that gives the same
+            numbers for this cell and these options; `"loop"`, `"projected"`, `"gated"`,
+            `"kernel"`, `"scan"` and `"stack"` name one. `engine_report()` says which one ran.
+        remat: Whether training keeps only the states between chunks of steps, and computes the
+            steps of each chunk once more in the backward pass: the same gradients, with memory
+            that grows with the square root of the time. True for chunks of about sqrt(time) steps,
+            an int for chunks of that many.
+        truncate_gradient: Number k of steps, for truncated backpropagation through time. The
+            steps, in the order processed, form blocks of k (the last one may be shorter), and no
+            gradient passes through the states from one block into the block before: what a step
+            contributes reaches back to the start of its block, so at most k steps. Outputs and
+            states stay the same. `None`: the gradient reaches back to the first step.
+        **kwargs: `name`, `dtype`, `trainable` and `activity_regularizer`, as for any Keras layer.
+
+    Call arguments:
+        sequences: Tensors or arrays of shape `(batch, time, ...)`, in any structure that the cell
+            takes.
+        initial_state: Initial states in the structure of `cell.state_size`: tensors or arrays of
+            shape `(batch, ...)`. Overrides stored states.
+        mask: Boolean or integer tensor of shape `(batch, time)` or `(batch, time, 1)`, true where
+            a step counts; for nested inputs one, or one per input, of which all must hold.
+        training: Whether the cell runs in training mode.
+        lengths: Integers of shape `(batch,)`, the number of steps of each row that count. May be
+            given together with a mask.
+        constants: Tensors that are handed to the cell at every step, as keyword `constants`.
+
+    Returns:
+        The output, or `(output, *states)` with `return_state`. States that are a dict or a
+        namedtuple are returned as one: `(output, states)`.
+
+    Raises:
+        ValueError: If an argument does not fit, with what was passed, what is expected and how to
+            fix it. The layer still works afterwards.
+
+    Example:
+    >>> import numpy as np
+    >>> layer = RNN(keras.layers.LSTMCell(4), return_sequences=True)
+    >>> tuple(layer(np.zeros((2, 5, 3)), lengths=[5, 3]).shape)
+    (2, 5, 4)
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool | int = False,
+        zero_output_for_mask: bool = False,
+        engine: str = "auto",
+        remat: bool | int = False,
+        truncate_gradient: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_options(type(self), unroll, kwargs)
+        if isinstance(cell, (list, tuple)):
+            cell = StackedCells(list(cell), dtype=kwargs.get("dtype"))
+        check_cell(cell)
+        # Not Keras' own constructor: it rejects states that are a dict and keeps the stored states
+        # out of the layer's variables.
+        keras.layers.Layer.__init__(self, **kwargs)
+        compat.take_over_conversion(self)
+        self._holder = Holder()
+        self.cell = cell
+        if not isinstance(cell, keras.layers.Layer):
+            self.plain_cell_parts = _tracked_parts(cell)
+        self.return_sequences = return_sequences
+        self.return_state = return_state
+        self.go_backwards = go_backwards
+        self.stateful = stateful
+        self.unroll = unroll
+        self.zero_output_for_mask = zero_output_for_mask
+        self.engine = engines.check_name(engine)
+        self.remat = check_remat(remat)
+        self.truncate_gradient = check_truncation(truncate_gradient)
+        self.supports_masking = True
+        self.input_spec = None
+        self.state_store = StateStore(name="stored_states") if stateful else None
+        size = cell.state_size
+        self.single_state = not isinstance(size, (list, tuple, dict))
+        self.state_size = [size] if self.single_state else size
+        if isinstance(size, (list, tuple)) and not hasattr(size, "_fields"):
+            self.state_size = list(size)
+
+    # Building -----------------------------------------------------------------------------------
+
+    @property
+    def runner(self) -> CellRunner:
+        """What runs the cell for this layer."""
+        return self._holder.make(
+            "runner", lambda: CellRunner(self.cell, self.compute_dtype, self.variable_dtype)
+        )
+
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        """Build the cell and, for a stateful layer, the stored states.
+
+        Args:
+            sequences_shape: Shape `(batch, time, ...)`, or a structure of such shapes.
+            initial_state_shape: Not used; Keras passes it when initial states are given.
+        """
+        sequences_shape = map_shapes(tuple, sequences_shape)
+        shapes = flatten_shapes(sequences_shape)
+        batch = shapes[0][0]
+        if self.stateful and batch is None:
+            raise problem(
+                "A stateful layer must know its batch size.",
+                received=f"inputs of shape {shape_text(sequences_shape)}",
+                expected="a fixed batch size: one stored state per row",
+                fix="use `keras.Input(batch_shape=(batch, time, ...))`, or call the layer on data "
+                "first",
+            )
+        # Kept for the checks of later calls and for saving.
+        self._holder.set("input_shapes", sequences_shape)
+        dtypes = self._holder.get("input_dtypes")
+        build_cell(self.runner, map_shapes(lambda s: (s[0], *s[2:]), sequences_shape), dtypes)
+        if not isinstance(self.cell, keras.layers.Layer):
+            self.plain_cell_parts = _tracked_parts(self.cell)
+        if self.state_store is not None and not self.state_store.built:
+            self.state_store.create(self.runner.initial(batch))
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Return the input shapes, from which a saved layer is built again."""
+        if not self.built:
+            return None
+        return {"sequences_shape": self._holder.get("input_shapes")}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Build from saved input shapes, of this layer or of `keras.layers.RNN`."""
+        shapes = config.get("sequences_shape", config.get("input_shape"))
+        if shapes is None:
+            shapes = config["shapes_dict"]["sequences_shape"]
+        self.build(map_shapes(tuple, shapes))
+
+    # Calling ------------------------------------------------------------------------------------
+
+    @as_written
+    def __call__(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool | None = None,
+        lengths: Any = None,
+        constants: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Check and convert the arguments, then run the layer; see the class for them."""
+        sequences = np.asarray(sequences) if is_numbers(sequences) else sequences
+        given = [sequences, initial_state, mask, lengths, constants]
+        given = keras.tree.flatten([x for x in given if x is not None])
+        symbolic = any(isinstance(x, keras.KerasTensor) for x in given)
+        implicit = [compat.keras_mask(x) for x in keras.tree.flatten(sequences)]
+        convert = keras.tree.map_structure
+        sequences = convert(lambda x: to_tensor(x, self.compute_dtype), sequences)
+        check_inputs(self, sequences, self._holder.get("input_shapes"))
+        if not self.built:
+            leaves = keras.tree.flatten(sequences)
+            dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
+            self._holder.set("input_dtypes", dtypes)
+            self.build(convert(lambda x: static_shape(x.shape), sequences))
+        batch = keras.tree.flatten(sequences)[0].shape[0]
+        self._check_stored_batch(batch)
+        if initial_state is not None:
+            initial_state = self._convert_states(initial_state, batch)
+        if constants is not None:
+            self._check_constants()
+            constants = convert(lambda x: to_tensor(x, self.compute_dtype), constants)
+        if symbolic:
+            # Implicit masks of symbolic tensors are found again when the model runs.
+            validate_mask(sequences, mask)
+        else:
+            mask = merge_masks(sequences, mask, implicit, lengths)
+            lengths = None
+            check_values(self.cell, sequences, mask)
+        optional = {
+            "initial_state": initial_state,
+            "mask": mask,
+            "training": training,
+            "lengths": lengths,
+            "constants": constants,
+        }
+        kwargs.update({k: v for k, v in optional.items() if v is not None})
+        return super().__call__(sequences, **kwargs)
+
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        lengths: Any = None,
+        constants: Any = None,
+        one_step: bool = False,
+    ) -> Any:
+        """Run the cell over time; see the class for the arguments."""
+        # `stateless_call` comes here directly, with whatever it was given.
+        sequences = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), sequences)
+        batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
+        extra = {} if constants is None else {"constants": constants}
+        # Found once: the walk through a cell's parts would stop `torch.compile` at every call.
+        stock = self._holder.make("stock", lambda: list(compat.dropout_caches(self.cell)))
+        with sequence_scope(SequenceScope(batch, extra, one_step), stock, bool(training)):
+            last, outputs, states = self.inner_loop(
+                sequences=sequences,
+                initial_state=self._initial_states(initial_state, batch),
+                mask=merge_masks(sequences, mask, [], lengths),
+                training=bool(training),
+            )
+        if self.state_store is not None:
+            self.state_store.assign(keras.tree.flatten(states))
+        if one_step:
+            return last, states
+        output = outputs if self.return_sequences else last
+        return self._with_states(output, states) if self.return_state else output
+
+    def _with_states(self, output: Any, states: Any) -> Any:
+        return (output, *states) if isinstance(states, list) else (output, states)
+
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> tuple[Any, Any, Any]:
+        """Run the loop over time.
+
+        Args:
+            sequences: Tensors of shape `(batch, time, ...)`.
+            initial_state: The states, in the cell's structure.
+            mask: Boolean tensor of shape `(batch, time)`, or None.
+            training: Whether the cell runs in training mode.
+
+        Returns:
+            The last output, all outputs (None unless they are returned), the final states.
+        """
+        batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
+        runner, scope = self.runner, current_scope() or SequenceScope(batch)
+        form = self._holder.make("output_form", self._output_form)
+        request = engines.Request(
+            layer=self,
+            runner=runner,
+            inputs=sequences,
+            states=keras.tree.flatten(initial_state),
+            mask=mask,
+            training=training,
+            scope=scope,
+            form=form,
+            collect=self.return_sequences and not scope.one_step,
+            zero_masked=self.zero_output_for_mask,
+            reverse=self.go_backwards,
+        )
+        last, outputs, states = engines.run(request)
+        packed = None if outputs is None else form.pack(outputs)
+        return form.pack(last), packed, runner.layout.pack(states)
+
+    def engine_report(self) -> engines.EngineReport:
+        """Return which engine ran in the last call, and why no other one did.
+
+        Example:
+        >>> import numpy as np
+        >>> layer = RNN(keras.layers.SimpleRNNCell(4))
+        >>> y = layer(np.zeros((2, 5, 3)))
+        >>> layer.engine_report().engine
+        'loop'
+        """
+        return engines.report(self)
+
+    @as_written
+    def step(self, inputs: Any, states: Any = None, training: bool = False) -> tuple[Any, Any]:
+        """Run one time step of a stream.
+
+        As many calls as a sequence has steps give what one call on the whole sequence gives.
+
+        Args:
+            inputs: The inputs of one step: leaves of shape `(batch, ...)`, without a time axis.
+            states: The states that the step before returned. `None`: the stored states of a
+                stateful layer, otherwise the initial states.
+            training: Whether the cell runs in training mode.
+
+        Returns:
+            The output of the step, and the new states in the cell's structure.
+
+        Raises:
+            ValueError: If the inputs or the states do not fit.
+
+        Example:
+        >>> import numpy as np
+        >>> layer, states = RNN(keras.layers.GRUCell(4)), None
+        >>> for x in np.zeros((3, 2, 5)):  # three steps of two rows
+        ...     y, states = layer.step(x, states)
+        >>> tuple(y.shape)
+        (2, 4)
+        """
+        inputs = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), inputs)
+        if any(len(getattr(x, "shape", ())) < 1 for x in keras.tree.flatten(inputs)):
+            raise problem(
+                "The inputs of one step lack a batch axis.",
+                received=describe_shapes(inputs),
+                expected="(batch, ...) for every input",
+                fix="add it, e.g. `x[None]` for a batch of one",
+            )
+        sequences = keras.tree.map_structure(lambda x: keras.ops.expand_dims(x, 1), inputs)
+        return self(sequences, initial_state=states, training=training, one_step=True)
+
+    # States -------------------------------------------------------------------------------------
+
+    @property
+    def states(self) -> Any:
+        """The stored states of a stateful layer: variables in the cell's structure, or None."""
+        store = self.state_store
+        return self.runner.layout.pack(store.values) if store is not None and store.built else None
+
+    def get_initial_state(self, batch_size: Any) -> Any:
+        """Return the initial states of the cell, `(batch_size, ...)`, in its structure.
+
+        Args:
+            batch_size: Int or scalar tensor.
+        """
+        return self.runner.layout.pack(self.runner.initial(batch_size))
+
+    def reset_state(self, states: Any = None) -> None:
+        """Set the stored states of a stateful layer.
+
+        Args:
+            states: New states: tensors or arrays in the cell's structure. `None`: the cell's own
+                initial states.
+
+        Raises:
+            ValueError: If the layer is not stateful, or the states do not fit.
+        """
+        store = self.state_store
+        if store is None:
+            if states is None:
+                return
+            raise problem(
+                "Only a stateful layer has states to set.",
+                received="reset_state(states=...) of a layer with stateful=False",
+                expected="stateful=True",
+                fix="make the layer with `stateful=True`, or pass `initial_state` to the call",
+            )
+        if not store.built:
+            if states is None:
+                return
+            raise problem(
+                "The layer has no stored states yet.",
+                received="reset_state(states=...) before the layer was built",
+                expected="a built layer: its batch size is known then",
+                fix="call the layer once or build it before setting its states",
+            )
+        batch = store.values[0].shape[0]
+        if states is None:
+            store.reset(self.runner.initial(batch))
+        else:
+            store.assign(keras.tree.flatten(self._convert_states(states, batch)))
+
+    def reset_states(self, states: Any = None) -> None:
+        """Do the same as `reset_state`, under its older name."""
+        self.reset_state(states)
+
+    def _initial_states(self, given: Any, batch: Any) -> Any:
+        layout = self.runner.layout
+        if given is not None:
+            leaves = [
+                to_tensor(x, self.compute_dtype, spec.dtype)
+                for x, spec in zip(layout.match(given, "initial states"), layout.specs, strict=True)
+            ]
+        else:
+            leaves = self.runner.initial(batch)
+            if self.state_store is not None:
+                leaves = self.state_store.read(leaves)
+        return layout.pack(leaves)
+
+    def _convert_states(self, given: Any, batch: int | None) -> Any:
+        """Fit states that a user passed to the cell's structure, dtypes and shapes."""
+        layout = self.runner.layout
+        leaves = [
+            to_tensor(x, self.compute_dtype, spec.dtype)
+            for x, spec in zip(layout.match(given, "initial states"), layout.specs, strict=True)
+        ]
+        for x, spec in zip(leaves, layout.specs, strict=True):
+            want = (batch, *spec.shape)
+            fits = len(x.shape) == len(want) and all(
+                a is None or b is None or a == b for a, b in zip(x.shape, want, strict=True)
+            )
+            if not fits:
+                raise problem(
+                    "An initial state does not have the shape of the cell's state.",
+                    received=f"initial states of shape {describe_shapes(layout.pack(leaves))}",
+                    expected=describe_shapes(layout.structure).replace(
+                        "batch", "batch" if batch is None else str(batch)
+                    ),
+                    fix="pass one row per row of the inputs; to start all rows from one state, "
+                    "repeat it with `keras.ops.repeat(state, batch, axis=0)`",
+                )
+        return layout.pack(leaves)
+
+    def _check_stored_batch(self, batch: int | None) -> None:
+        if self.state_store is None or batch is None:
+            return
+        stored = self.state_store.values[0].shape[0]
+        if batch != stored:
+            raise problem(
+                "A stateful layer was called with another batch size than it was built for.",
+                received=f"inputs with a batch size of {batch}",
+                expected=f"the batch size of the stored states, {stored}",
+                fix="feed batches of that size, or make a new layer for another one",
+            )
+
+    def _check_constants(self) -> None:
+        if not self.runner.takes_constants:
+            raise problem(
+                f"{type(self.cell).__name__} takes no constants.",
+                received="constants=...",
+                expected="a cell whose `call` has a parameter `constants`",
+                fix="add `constants=None` to the cell's `call`, or feed the values as inputs",
+            )
+
+    # What the loop needs to know ----------------------------------------------------------------
+
+    def _output_form(self) -> OutputForm:
+        dtypes = None
+        if hasattr(self.cell, "output_spec"):
+            dtypes = [s.dtype for s in keras.tree.flatten(self.cell.output_spec())]
+        return OutputForm(self.compute_dtype, dtypes)
+
+    def _cell_variables(self) -> list[Any]:
+        variables: dict[int, Any] = {}
+        for part in compat.parts(self.cell):
+            if isinstance(part, keras.layers.Layer):
+                variables.update({id(v): v for v in part.variables})
+        return list(variables.values())
+
+    def _settings(self) -> tuple[Any, ...]:
+        """Return what may be changed on the layer and its cell and is compiled into a loop."""
+        if keras.backend.backend() != "jax":
+            return ()
+        plain = (bool, int, float, str)
+        return (
+            self.go_backwards,
+            self.return_sequences,
+            self.zero_output_for_mask,
+            self.unroll,
+            self.remat,
+            self.truncate_gradient,
+            self.compute_dtype,
+            tuple(
+                (k, v if isinstance(v, plain) else id(v))
+                for part in compat.parts(self.cell)
+                for k, v in vars(part).items()
+                if not k.startswith("_") and (isinstance(v, plain) or inspect.isfunction(v))
+            ),
+        )
+
+    # Shapes and masks ---------------------------------------------------------------------------
+
+    def compute_output_spec(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        lengths: Any = None,
+        constants: Any = None,
+        one_step: bool = False,
+    ) -> Any:
+        """Return what a call returns, as symbolic tensors."""
+        first = keras.tree.flatten(sequences)[0]
+        batch, time = first.shape[:2]
+        one = keras.tree.map_structure(
+            lambda x: keras.KerasTensor((batch, *x.shape[2:]), dtype=x.dtype), sequences
+        )
+        extra = {} if constants is None else {"constants": constants}
+        form = self._output_form()
+        leaves = form.specs(self.runner.trace(one, extra))
+        if self.return_sequences and not one_step:
+            leaves = [keras.KerasTensor((batch, time, *y.shape[1:]), dtype=y.dtype) for y in leaves]
+        output = form.pack(leaves)
+        layout = self.runner.layout
+        states = layout.pack(
+            [keras.KerasTensor((batch, *s.shape), dtype=s.dtype) for s in layout.specs]
+        )
+        if one_step:
+            return output, states
+        return self._with_states(output, states) if self.return_state else output
+
+    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+        """Return the shapes of what a call returns.
+
+        Args:
+            sequences_shape: Shape `(batch, time, ...)`, or a structure of such shapes.
+            initial_state_shape: Not used; Keras passes it when initial states are given.
+        """
+        declared = getattr(self.cell, "output_size", None)
+        known = declared is not None and all(
+            None not in s.shape for s in keras.tree.flatten(declared_output(declared))
+        )
+        if self.built or not known:
+            shapes = flatten_shapes(sequences_shape)
+            leaves = [keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes]
+            spec = self(pack_like_shapes(sequences_shape, leaves))
+            return keras.tree.map_structure(lambda y: tuple(y.shape), spec)
+        batch, time = flatten_shapes(sequences_shape)[0][:2]
+        lead = (batch, time) if self.return_sequences else (batch,)
+        output = keras.tree.map_structure(lambda s: (*lead, *s.shape), declared_output(declared))
+        states = keras.tree.map_structure(
+            lambda s: (batch, *s.shape), declared_state(self.cell.state_size)
+        )
+        return self._with_states(output, states) if self.return_state else output
+
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
+        """Pass the mask on with returned sequences; states have none.
+
+        Later layers rely on it: without it the second of two recurrent layers would read the
+        padding.
+        """
+        out = merge_masks(sequences, mask, [], None) if self.return_sequences else None
+        leaves = self._holder.make("output_form", self._output_form).count
+        output = [out] * leaves
+        if self.return_state:
+            output = output + [None] * len(self.runner.layout.specs)
+        return output[0] if len(output) == 1 else output
+
+    # Configuration ------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments, the cell serialised."""
+        if not isinstance(self.cell, keras.layers.Layer):
+            raise problem(
+                "A layer with a plain object as cell cannot be saved.",
+                received=f"a cell of type {type(self.cell).__name__}, which is no Keras layer",
+                expected="a cell that can be serialised",
+                fix="derive the cell from `cellkit.Cell` or `keras.layers.Layer` and register it "
+                "with `keras.saving.register_keras_serializable`",
+            )
+        config = super().get_config()
+        config["cell"] = _without_build(config["cell"])
+        config.update(engine_config(self))
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Make a layer from what `get_config` returned."""
+        import_plugins(config)
+        return super().from_config(dict(config), custom_objects)
+
+
+def _without_build(config: Any) -> Any:
+    """Take the build configurations out of a serialised cell.
+
+    The layer builds its cell itself, by tracing where the cell has no `build`; Keras would call
+    that missing `build` when it loads the cell.
+    """
+    if isinstance(config, dict):
+        return {k: _without_build(v) for k, v in config.items() if k != "build_config"}
+    if isinstance(config, list):
+        return [_without_build(v) for v in config]
+    return config
+
+
+def _tracked_parts(cell: Any) -> list[Any]:
+    """Return the layers and variables inside a plain object, for the layer to track."""
+    parts = [p for p in compat.parts(cell) if isinstance(p, keras.layers.Layer)]
+    return parts + [v for v in vars(cell).values() if isinstance(v, keras.Variable)]

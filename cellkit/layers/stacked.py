@@ -1,0 +1,119 @@
+"""`StackedCells`: several cells that act as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from cellkit.cells.runner import (
+    CellRunner,
+    Holder,
+    build_cell,
+    check_cell,
+    flatten_shapes,
+    pack_like_shapes,
+)
+from cellkit.errors import problem
+from cellkit.registry.registry import import_plugins
+
+__all__ = ["StackedCells"]
+
+
+@keras.saving.register_keras_serializable(package="cellkit")
+class StackedCells(keras.layers.StackedRNNCells):
+    """A stack of cells: the output of one is the input of the next, within one time step.
+
+    A drop-in for `keras.layers.StackedRNNCells` that also takes stacks of one, cells without
+    `output_size`, plain objects, and cells with states of any structure. The states are a list
+    with one entry per cell: a bare tensor for a cell that declares a single size, otherwise the
+    cell's own structure.
+
+    Args:
+        cells: Non-empty list of cells.
+        **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
+
+    Raises:
+        ValueError: If `cells` is empty or holds something that is no cell.
+
+    Example:
+    >>> stack = StackedCells([keras.layers.GRUCell(4), keras.layers.LSTMCell(3)])
+    >>> stack.state_size
+    [4, [3, 3]]
+    """
+
+    def __init__(self, cells: list[Any], **kwargs: Any) -> None:
+        if not isinstance(cells, (list, tuple)) or not cells:
+            raise problem(
+                "A stack of cells needs at least one cell.",
+                received=f"cells={cells!r}",
+                expected="a non-empty list of cells",
+                fix="pass e.g. [keras.layers.LSTMCell(32), keras.layers.LSTMCell(32)]",
+            )
+        for cell in cells:
+            check_cell(cell)
+        super().__init__(list(cells), **kwargs)
+        self._holder = Holder()
+
+    @property
+    def output_size(self) -> Any:
+        """Output size of the last cell; None where that follows only from tracing it."""
+        return getattr(self.cells[-1], "output_size", None)
+
+    def runners(self) -> list[CellRunner]:
+        """Return what runs each cell."""
+        return self._holder.make(
+            "runners",
+            lambda: [CellRunner(c, self.compute_dtype, self.variable_dtype) for c in self.cells],
+        )
+
+    def get_initial_state(self, batch_size: Any = None) -> list[Any]:
+        """Return the initial states of every cell, in the structure of `state_size`."""
+        return [_entry(r, r.initial(batch_size)) for r in self.runners()]
+
+    def build(self, input_shape: Any) -> None:
+        """Build every cell, tracing each one to learn what the next one receives."""
+        shape, dtypes = input_shape, None
+        for i, runner in enumerate(self.runners()):
+            build_cell(runner, shape, dtypes)
+            if i + 1 == len(self.cells):
+                break
+            flat = flatten_shapes(shape)
+            names = dtypes or [self.compute_dtype] * len(flat)
+            leaves = [keras.KerasTensor(s, dtype=d) for s, d in zip(flat, names, strict=True)]
+            output = runner.trace(pack_like_shapes(shape, leaves))
+            shape = keras.tree.map_structure(lambda y: tuple(y.shape), output)
+            dtypes = [y.dtype for y in keras.tree.flatten(output)]
+
+    def call(self, inputs: Any, states: Any, training: bool = False, **kwargs: Any) -> Any:
+        """Advance every cell by one time step.
+
+        Args:
+            inputs: The inputs of the first cell.
+            states: A list with the states of each cell.
+            training: Passed on to the cells that take it.
+            **kwargs: `constants`, passed on to the cells that take them.
+
+        Returns:
+            The output of the last cell, and the new states of all.
+        """
+        new_states = []
+        for runner, state in zip(self.runners(), states, strict=True):
+            extra = kwargs if runner.takes_constants else {}
+            inputs, new = runner.step(inputs, runner.layout.match(state), training, extra)
+            new_states.append(_entry(runner, new))
+        return inputs, new_states
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Make a stack from what `get_config` returned."""
+        import_plugins(config)
+        return super().from_config(dict(config), custom_objects)
+
+
+def _entry(runner: CellRunner, leaves: list[Any]) -> Any:
+    """Return the states of one cell as they stand in the states of the stack."""
+    declared = runner.cell.state_size
+    if isinstance(declared, (list, tuple, dict)) or len(leaves) != 1:
+        return runner.layout.pack(leaves)
+    return leaves[0]
