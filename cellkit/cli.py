@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cellkit import __version__
+from cellkit._distribution import install_command
 from cellkit._streams import readers_may_leave
 from cellkit.errors import problem
 from cellkit.registry import registry
@@ -125,7 +126,7 @@ def _add_commands(words: list[str]) -> None:
             f"`cellkit {command}` belongs to the conformance suite, which is not complete here.",
             received=str(error),
             expected="cellkit with its extra `conformance`",
-            fix="run: pip install 'cellkit[conformance]'",
+            fix=f"run: {install_command('conformance')}",
         ) from error
     if not own.issuperset(_CONFORMANCE[:1]):
         for suite in suites:

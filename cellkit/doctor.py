@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cellkit import _distribution
+from cellkit._distribution import install_command
 from cellkit.registry import registry
 
 __all__ = ["BACKENDS", "Finding", "Report", "examine"]
@@ -125,7 +127,7 @@ def examine(timeout: float = 120.0, progress: Callable[[str], None] | None = Non
             Finding(
                 "backends",
                 "broken",
-                "none of them works; install one, for example: pip install 'cellkit[torch]'",
+                f"none of them works; install one, for example: {install_command('torch')}",
             )
         )
     usable = configured if configured in working else next(iter(working), None)
@@ -147,13 +149,46 @@ def _tell(progress: Callable[[str], None] | None, text: str) -> None:
 
 def _versions() -> list[Finding]:
     found = [Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")]
-    for name in ("cellkit", "keras", "numpy"):
+    found += _own_versions()
+    for name in ("keras", "numpy"):
         version = _version(name)
         if version is None:
             found.append(Finding(name, "broken", f"not installed: pip install {name}"))
         else:
             found.append(Finding(name, "ok", version))
     return found
+
+
+def _own_versions() -> list[Finding]:
+    """Return what there is to say of cellkit's own distribution, and of others of its name."""
+    there = {found.name: found for found in _distribution.installed()}
+    found, own, former = [], there.get(_distribution.NAME), there.get(_distribution.FORMER)
+    if own is not None:
+        found.append(Finding(own.name, "ok", own.version))
+    if former is not None and former.ours:
+        text = (
+            f"{former.version}, the former name of {_distribution.NAME}; run `pip uninstall "
+            f"{' '.join(there)}`, then install {_distribution.NAME} from the same place"
+        )
+        found.append(Finding(former.name, "note", text))
+    elif own is None:
+        found.append(Finding(_distribution.NAME, "broken", f"not installed: {install_command()}"))
+    if former is not None and not former.ours:
+        found.append(_stranger(former))
+    return found
+
+
+def _stranger(other: _distribution.Installed) -> Finding:
+    """Return what to do about another project's distribution of the name of our package."""
+    text = f"{other.version} is a distribution of another project, not this one"
+    if other.overlaps:
+        return Finding(
+            other.name,
+            "broken",
+            f"{text}, and its files lie among ours: pip uninstall {other.name}; "
+            f"pip install --force-reinstall --no-deps {_distribution.NAME}",
+        )
+    return Finding(other.name, "note", f"{text}; remove it with: pip uninstall {other.name}")
 
 
 def _version(*distributions: str) -> str | None:
@@ -211,11 +246,11 @@ def _backend(name: str, configured: str, timeout: float) -> list[Finding]:
                 Finding(
                     name,
                     "broken",
-                    f"not installed, but it is the configured backend: pip install "
-                    f"'cellkit[{name}]', or set KERAS_BACKEND to an installed one",
+                    f"not installed, but it is the configured backend: {install_command(name)}, or "
+                    "set KERAS_BACKEND to an installed one",
                 )
             ]
-        return [Finding(name, "absent", f"not installed (pip install 'cellkit[{name}]')")]
+        return [Finding(name, "absent", f"not installed ({install_command(name)})")]
     version = _version(*BACKENDS[name]) or "unknown version"
     result, trouble = _run(_PROBE, name, timeout)
     if trouble is not None:
@@ -241,7 +276,7 @@ def _plugins(backend: str | None, timeout: float) -> list[Finding]:
             Finding(
                 "cells",
                 "broken",
-                "no distribution declares any; install cellkit itself: pip install cellkit",
+                f"no distribution declares any; install cellkit itself: {install_command()}",
             )
         ]
     if backend is None:

@@ -12,7 +12,7 @@ from fake_distributions import CELL, install
 from three_parts import parts
 
 import cellkit
-from cellkit import cli, doctor
+from cellkit import _distribution, cli, doctor
 
 SPEC = '''
 from cellkit import CellSpec, Paper
@@ -310,7 +310,7 @@ def test_without_the_suite_its_commands_say_how_to_get_it(monkeypatch, capsys):
         assert cli.main([word, "lstm"]) == 64
         what, received, expected, fix = parts(capsys.readouterr().err.rstrip("\n"))
         assert f"`cellkit {word}`" in what and "cellkit_conformance.cli" in received
-        assert "conformance" in expected and "pip install 'cellkit[conformance]'" in fix
+        assert "conformance" in expected and "pip install 'keras-cellkit[conformance]'" in fix
     assert cli.main(["--help"]) == 0
     printed = capsys.readouterr()
     assert "doctor" in printed.out and "conformance suite are left out" in printed.err
@@ -383,7 +383,7 @@ def test_doctor_tells_absent_backends_from_needed_ones(quick, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     report = doctor.examine()
     assert not report.healthy and findings(report, "jax")[0].state == "broken"
-    assert "pip install 'cellkit[jax]'" in findings(report, "jax")[0].text
+    assert "pip install 'keras-cellkit[jax]'" in findings(report, "jax")[0].text
 
 
 def test_doctor_without_any_backend(quick, monkeypatch):
@@ -411,7 +411,68 @@ def test_doctor_reports_broken_and_colliding_plugins(quick, site):
     quick.plugins["shared"] = "declared more than once"
     report = doctor.examine()
     assert not report.healthy and findings(report, "shared")[0].state == "broken"
-    assert "lstm" in findings(report, "cellkit")[-1].text
+    own = [f for f in report.groups["Plugins"] if _distribution.is_own(f.subject)]
+    assert any(" lstm" in f.text for f in own)
+
+
+def entry_point(folder, distribution):
+    """Make a distribution of this project out of one that `install` has put into `folder`."""
+    (information,) = folder.glob(f"{distribution.replace('-', '_')}-*.dist-info")
+    with (information / "entry_points.txt").open("a") as file:
+        file.write("[console_scripts]\ncellkit = cellkit.cli:main\n")
+
+
+def own_findings():
+    return {f.subject: (f.state, f.text) for f in doctor._own_versions()}
+
+
+@pytest.fixture
+def no_others(monkeypatch, tmp_path):
+    """Hide the distributions that are installed, those of the environment's own cellkit."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    return tmp_path
+
+
+def test_doctor_says_which_distribution_is_ours(no_others):
+    install(no_others, "keras-cellkit", version="0.1.0")
+    entry_point(no_others, "keras-cellkit")
+    assert own_findings() == {"keras-cellkit": ("ok", "0.1.0")}
+
+
+def test_doctor_without_a_distribution(no_others):
+    state, text = own_findings()["keras-cellkit"]
+    assert state == "broken" and text == "not installed: pip install keras-cellkit"
+
+
+def test_doctor_tells_of_another_project_of_that_name(no_others):
+    install(no_others, "keras-cellkit", version="0.1.0")
+    entry_point(no_others, "keras-cellkit")
+    install(no_others, "cellkit", version="0.0.0")
+    state, text = own_findings()["cellkit"]
+    assert state == "note" and "0.0.0 is a distribution of another project" in text
+    assert text.endswith("pip uninstall cellkit")
+    (no_others / "cellkit-0.0.0.dist-info" / "RECORD").write_text("cellkit/__init__.py,,\n")
+    state, text = own_findings()["cellkit"]
+    assert state == "broken" and "its files lie among ours" in text
+    assert "pip install --force-reinstall --no-deps keras-cellkit" in text
+
+
+def test_doctor_without_ours_but_with_another_project_of_that_name(no_others):
+    install(no_others, "cellkit", version="0.0.0")
+    found = own_findings()
+    assert found["keras-cellkit"][0] == "broken" and found["cellkit"][0] == "note"
+
+
+def test_doctor_tells_of_an_installation_under_the_former_name(no_others):
+    install(no_others, "cellkit", version="0.1.0")
+    entry_point(no_others, "cellkit")
+    state, text = own_findings()["cellkit"]
+    assert state == "note" and "the former name of keras-cellkit" in text
+    install(no_others, "keras-cellkit", version="0.1.0")
+    entry_point(no_others, "keras-cellkit")
+    found = own_findings()
+    assert found["keras-cellkit"] == ("ok", "0.1.0")
+    assert "pip uninstall keras-cellkit cellkit" in found["cellkit"][1]
 
 
 def test_doctor_really_tries_a_backend_and_the_plugins(far_lab, backend):

@@ -7,6 +7,7 @@ import pkgutil
 
 import pytest
 
+from cellkit._distribution import is_own
 from cellkit.registry import registry
 
 OTHER_BACKENDS = {"jax", "tensorflow", "torch"} - {os.environ["KERAS_BACKEND"]}
@@ -15,7 +16,7 @@ OTHER_BACKENDS = {"jax", "tensorflow", "torch"} - {os.environ["KERAS_BACKEND"]}
 def packages() -> list[str]:
     """Return cellkit and the packages of the cells that come with it."""
     declared = (cell for found in registry.declarations().values() for cell in found)
-    plugins = {cell.target.split(":")[0] for cell in declared if cell.distribution == "cellkit"}
+    plugins = {cell.target.split(":")[0] for cell in declared if is_own(cell.distribution)}
     return ["cellkit", *sorted(plugins)]
 
 

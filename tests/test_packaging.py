@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cellkit
+from cellkit import _distribution
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -65,14 +66,42 @@ def test_entry_point_leads_to_a_class(name):
 
 
 def test_one_version():
-    assert cellkit.__version__ == importlib.metadata.version("cellkit")
+    (own, *_) = [found for found in _distribution.installed() if found.ours]
+    assert cellkit.__version__ == own.version
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## ([\d.]+)", changelog, re.MULTILINE)[1] == cellkit.__version__
+
+
+def test_name_of_the_distribution_is_the_one_that_hints_give():
+    assert PROJECT["name"] == _distribution.NAME
+    needs = [need for extra in PROJECT["optional-dependencies"].values() for need in extra]
+    own = [need for need in needs if "cellkit" in need]
+    assert own and all(need.startswith(f"{_distribution.NAME}[") for need in own)
+    named = set().union(*(re.search(r"\[(.*)\]", need)[1].split(",") for need in own))
+    assert named <= set(PROJECT["optional-dependencies"])
+
+
+def test_every_page_and_template_installs_the_distribution_by_its_name():
+    """`pip install cellkit` would bring another project's distribution, without an error."""
+    texts = [
+        path
+        for folder in ("docs", "cellkit", "conformance", "examples", "tools", "plugins")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in {".md", ".py", ".j2"}
+    ]
+    seen = 0
+    for path in [*texts, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(?<![\w-])cellkit\[[a-z]", text), path
+        for line in re.findall(r"pip install (?!-e|--)[^\n`;]*", text):
+            assert not re.search(r"(?<![\w-])cellkit(?![\w-])", line), (path, line)
+            seen += "keras-cellkit" in line
+    assert seen
 
 
 def test_constraints_pin_what_the_extras_name():
     wanted = [*PROJECT["dependencies"]]
     wanted += [need for extra in PROJECT["optional-dependencies"].values() for need in extra]
-    names = {re.match(r"[\w-]+", need)[0] for need in wanted} - {"cellkit"}
+    names = {re.match(r"[\w-]+", need)[0] for need in wanted} - {"keras-cellkit"}
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert names <= set(re.findall(r"^([\w-]+)==", pins, re.MULTILINE))

@@ -30,6 +30,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 import cellkit  # noqa: E402
+from cellkit._distribution import is_own  # noqa: E402
 from cellkit.registry import TRAITS, registry  # noqa: E402
 from cellkit_conformance.golden import manifest as golden  # noqa: E402
 from cellkit_conformance.golden.compare import compare_entry  # noqa: E402
@@ -63,7 +64,7 @@ written from its paper, as all the others do too.
 def own_cells() -> list[registry.RegisteredCell]:
     """Return the cells that this project brings, sorted by name."""
     mine = registry.declarations().items()
-    return [cellkit.get(n) for n, found in mine if any(d.distribution == "cellkit" for d in found)]
+    return [cellkit.get(n) for n, found in mine if any(is_own(d.distribution) for d in found)]
 
 
 def comparisons() -> dict[str, list[tuple[dict[str, Any], golden.Match]]]:

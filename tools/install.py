@@ -11,6 +11,7 @@ import sys
 import time
 
 OLDEST = (3, 11)
+FORMER = "cellkit"
 # TensorFlow without GPU support is a smaller distribution of its own; macOS has only the plain one.
 TENSORFLOW = "tensorflow" if sys.platform == "darwin" else "tensorflow-cpu"
 STEPS = [
@@ -36,6 +37,7 @@ def main(folder):
     python = os.path.join(folder, "bin", "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pip += ["--constraint", "constraints.txt"]
+    remove_former_name(python)
     for number, (what, packages) in enumerate(STEPS, start=1):
         print(f"  {number}/{len(STEPS)} {what} ...", end="", flush=True)
         start = time.time()
@@ -48,6 +50,13 @@ def main(folder):
             )
         print(f" {time.time() - start:.0f} s", flush=True)
     print(f"  ready after {time.time() - begin:.0f} s", flush=True)
+
+
+def remove_former_name(python):
+    """Uninstall an installation under the name that the distribution had first."""
+    show = [python, "-m", "pip", "--disable-pip-version-check", "show", "--quiet", FORMER]
+    if subprocess.run(show, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+        subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", FORMER], check=True)
 
 
 if __name__ == "__main__":

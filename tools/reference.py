@@ -26,13 +26,14 @@ The equations of every cell, its arguments, its shapes, and where it departs fro
 def page() -> str:
     """Return the page in Markdown: a heading per cell, and the directive for its class."""
     sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
+    from cellkit._distribution import is_own
     from cellkit.registry import registry
 
     parts = []
     for name, (declared, *others) in registry.declarations().items():
         if others:
             raise PluginError(f"The cell {name!r} is declared more than once.")
-        if declared.distribution == "cellkit":
+        if is_own(declared.distribution):
             path = declared.target.replace(":", ".")
             parts.append(f"## `{name}`\n\n::: {path}\n    options:\n      members: false\n")
     if not parts:

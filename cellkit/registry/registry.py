@@ -425,12 +425,14 @@ def _installed(search_path: tuple[tuple[str, int], ...]) -> tuple[Declaration, .
     owners = {id(e.dist): e.dist for e in entry_points if e.dist}
     known = {key: (owner.name, owner.version) for key, owner in owners.items()}
     unknown: tuple[str, str | None] = ("unknown", None)
-    # A dict and not a set: in the order found.
-    found = {
-        Declaration(e.name, e.value.replace(" ", ""), *known.get(id(e.dist), unknown)): None
-        for e in entry_points
-    }
-    return tuple(found)
+    found: dict[tuple[str, str], Declaration] = {}
+    for e in entry_points:
+        target = e.value.replace(" ", "")
+        # Two distributions that name the same class, such as a project installed under its former
+        # name too, don't collide: whichever is asked, the cell is the same.
+        declared = Declaration(e.name, target, *known.get(id(e.dist), unknown))
+        found.setdefault((e.name, target), declared)
+    return tuple(found.values())
 
 
 # --- from a declaration to a class -----------------------------------------------------------

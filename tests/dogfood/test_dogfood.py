@@ -46,8 +46,10 @@ def place(tmp_path_factory):
         words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", wheels]
         run(*words, cwd=source)
     python = folder / "env" / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index"]
-    run(*pip, "--no-deps", *wheels.glob("*.whl"), cwd=folder)
+    # The plugin alone is named: that it brings cellkit, under the name that it is installed by, is
+    # part of what is tested. There is no index, only the folder.
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    run(*pip, "--no-index", "--find-links", wheels, "cellkit-my-cell[test]", cwd=folder)
     (folder / "empty").mkdir()
     return folder / "empty", project, folder / "env" / "bin", site
 
@@ -79,6 +81,13 @@ def test_the_new_plugin_is_found_and_passes_at_once(place):
     assert {id: result["outcome"] for id, result in found.items()} == dict.fromkeys(
         ["STR-01", "STR-03", "NUM-01", "NUM-02", "MSK-02"], "pass"
     )
+
+
+def test_the_new_plugin_brings_cellkit_under_its_own_name(place):
+    _, _, _, site = place
+    assert [path.name for path in site.glob("*cellkit-*.dist-info")] == [
+        "keras_cellkit-0.1.0.dist-info"
+    ]
 
 
 def test_its_own_tests_pass(place):

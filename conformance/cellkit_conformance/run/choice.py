@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from cellkit import registry
+from cellkit._distribution import install_command
 from cellkit._errors import problem
 from cellkit._names import did_you_mean
 from cellkit_conformance.places import CPU, MODULES, choose, place
@@ -44,7 +45,7 @@ def choose_backends(names: list[str]) -> tuple[list[str], list[str]]:
             expected=f"all, or one or more of {', '.join(MODULES)}",
             fix=_or(did_you_mean(unknown[0], MODULES)) + "leave it out for all that are installed"
             if unknown
-            else "install one, for example: pip install 'cellkit[torch]'",
+            else f"install one, for example: {install_command('torch')}",
         )
     return list(dict.fromkeys(asked)), missing
 
