@@ -552,6 +552,29 @@ def test_plugins_that_a_saved_configuration_names_are_imported(site):
     assert registry.import_plugins(config) == []
 
 
+@pytest.mark.parametrize("place", ["cell", "argument", "list"])
+def test_a_file_makes_no_module_run_that_no_entry_point_declares(site, place):
+    folder = site / "honest_lab"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("from honest_lab.cells import Counter")
+    (folder / "cells.py").write_text(
+        "class Counter:\n    state_size = 1\n    def call(self, x, s): return x, s\n"
+    )
+    (folder / "trap.py").write_text("raise RuntimeError('the trap has run')")
+    install(site, "honest-lab", {"honest": "honest_lab:Counter"})
+    trap = {"module": "honest_lab.trap", "class_name": "Anything", "config": {}}
+    named = {"module": "honest_lab.cells", "class_name": "Counter", "config": {}}
+    config = {
+        "cell": trap,
+        "argument": {**named, "config": {"hyper": {"deep": [trap]}}},
+        "list": [named, trap],
+    }[place]
+    assert registry.import_plugins(config) == ["honest_lab"]
+    assert "honest_lab.trap" not in sys.modules
+    registry.import_plugins(config)
+    assert "honest_lab.trap" not in sys.modules
+
+
 # --- the front of the package ----------------------------------------------------------------
 
 

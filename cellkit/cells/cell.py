@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ import keras
 from cellkit import _keras_compat as compat
 from cellkit.cells import scope as _sequence
 from cellkit.cells.config import arguments, check_keywords, deserialize, serialize
+from cellkit.cells.initializers import Draws
 from cellkit.cells.operations import precise, to_tensor
 from cellkit.cells.standard import StandardWeights
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
@@ -129,6 +130,7 @@ class Cell(keras.layers.Layer):
         self.zoneout = probability(type(self), "zoneout", zoneout)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self._draws = Draws()
 
     # What a cell declares -----------------------------------------------------------------------
 
@@ -183,7 +185,7 @@ class Cell(keras.layers.Layer):
             i: self.add_weight(
                 shape=spec.shape,
                 dtype=spec.dtype,
-                initializer=_initializer(spec.initializer),
+                initializer=self.draw_apart(_initializer(spec.initializer), spec.shape),
                 name=f"initial_state_{i}",
             )
             for i, spec in enumerate(keras.tree.flatten(declared_state(self.state_size)))
@@ -211,12 +213,34 @@ class Cell(keras.layers.Layer):
             "constraint": getattr(self, f"{kind}_constraint"),
         }
         options.update(kwargs)
-        initializer = keras.initializers.get(options["initializer"])
-        if isinstance(initializer, keras.initializers.Initializer):
-            # An initializer without a seed draws the same numbers at every call: two kernels of
-            # one shape would start as the same matrix.
-            options["initializer"] = _in_float32(initializer.clone())
+        options["initializer"] = _in_float32(self.draw_apart(options["initializer"], shape))
         return self.add_weight(shape=shape, name=name, **options)
+
+    def draw_apart(self, initializer: Any, shape: tuple[int, ...]) -> Any:
+        """Return an initializer whose numbers differ from all others of this cell.
+
+        `add_kernel` and the like do so by themselves; a cell that joins a weight from blocks calls
+        this for each block.
+
+        Args:
+            initializer: Anything that `keras.initializers.get` takes.
+            shape: Shape of what it is to draw.
+        """
+        return self._draws.next(initializer, shape)
+
+    def draw_by_gate(
+        self, gates: Iterable[str], special: dict[str, Any], shape: tuple[int, ...], dtype: Any
+    ) -> Any:
+        """Return the biases of all gates, one block after the other.
+
+        Args:
+            gates: Names of the gates.
+            special: Initializers of single gates; the others take `bias_initializer`.
+            shape: Shape of one block.
+            dtype: Dtype of the bias.
+        """
+        chosen = [self.draw_apart(special.get(g, self.bias_initializer), shape) for g in gates]
+        return keras.ops.concatenate([draw(shape, dtype=dtype) for draw in chosen])
 
     # The step -----------------------------------------------------------------------------------
 

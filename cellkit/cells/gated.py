@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import keras
-
 from cellkit.cells.cell import Cell
 from cellkit.cells.operations import matmul, split
 from cellkit.cells.validate import vector_size
@@ -53,12 +51,9 @@ class GatedCell(Cell):
         return {}
 
     def _gate_biases(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        special = self.gate_bias_initializers()
-        chosen = [keras.initializers.get(special.get(g, self.bias_initializer)) for g in self.gates]
-        # Copies, for the reason given in `_add`: each gate draws numbers of its own.
-        fresh = [i.clone() if isinstance(i, keras.initializers.Initializer) else i for i in chosen]
-        parts = [initializer((self.units,), dtype=dtype) for initializer in fresh]
-        return keras.ops.concatenate(parts)
+        return self.draw_by_gate(
+            self.gates, self.gate_bias_initializers(), (self.units,), dtype=dtype
+        )
 
     def project(self, inputs: Any) -> Any:
         """Return ``inputs @ kernel + bias`` for all gates at once."""

@@ -1,7 +1,8 @@
-"""Initializers that recurrent cells need and Keras lacks."""
+"""Initializers that recurrent cells need and Keras lacks, and draws that never repeat."""
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -70,3 +71,47 @@ class ChronoInitializer(keras.initializers.Initializer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""
         return {"max_time": self.max_time, "negate": self.negate, "seed": self.seed}
+
+
+# Far from 1, so that weights of layers that are seeded 1, 2, 3, ... stay apart as well.
+_SEED_OFFSET = 0x2545F491
+
+
+class Draws:
+    """The draws of the initializers of one cell, no two of which give the same numbers.
+
+    An initializer draws the same numbers at every call for one shape: two kernels, or the biases
+    of two gates, would start equal and receive equal gradients.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[Any, ...], int] = {}
+
+    def next(self, initializer: Any, shape: Any) -> Any:
+        """Return an initializer like this one that draws other numbers than those before it.
+
+        Args:
+            initializer: Anything that `keras.initializers.get` takes. The first one of a seed
+                keeps its seed; a second one of the same shape gets another, derived from it.
+            shape: Shape of what it is to draw.
+        """
+        initializer = keras.initializers.get(initializer)
+        if not _is_described(initializer):
+            return initializer
+        config = initializer.get_config()
+        seed = config.get("seed")
+        if isinstance(seed, dict):
+            return initializer  # a generator, which never repeats itself: a copy of it would
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            return initializer.clone()
+        name = (type(initializer), tuple(shape), json.dumps(config, sort_keys=True, default=repr))
+        count = self._counts[name] = self._counts.get(name, -1) + 1
+        return type(initializer).from_config(
+            {**config, "seed": (seed + count * _SEED_OFFSET) % 2**31 if count else seed}
+        )
+
+
+def _is_described(initializer: Any) -> bool:
+    """Tell whether an initializer can be made again from its configuration."""
+    base = keras.initializers.Initializer
+    return isinstance(initializer, base) and type(initializer).get_config is not base.get_config

@@ -358,8 +358,8 @@ def import_plugins(config: Any) -> list[str]:
 
     Keras finds a saved class by the name it was registered under, which takes place when its
     module is imported. Called before a configuration is deserialised, this lets a ``.keras`` file
-    load in a process where the plugin is merely installed. Only modules of packages that declare
-    cells are imported, whatever a file says.
+    load in a process where the plugin is merely installed. Only modules that entry points declare
+    are imported, whatever a file says: a file may come from anyone, and an import runs code.
 
     Args:
         config: What `keras.saving.serialize_keras_object` returns, or any structure with such
@@ -376,12 +376,13 @@ def import_plugins(config: Any) -> list[str]:
     for module in _modules_named(config):
         package = module.partition(".")[0]
         if package in packages and module not in sys.modules:
-            # Which of the package's modules registers the class is its own affair: the one that
-            # is named, and those that declare cells.
-            wanted |= {module, *packages[package]}
-    for module in sorted(wanted):
+            # The file names the module that defines the class, mostly another one than the module
+            # that the entry point declares, which imports it.
+            wanted |= packages[package]
+    missing = sorted(module for module in wanted if module not in sys.modules)
+    for module in missing:
         importlib.import_module(module)
-    return sorted(wanted)
+    return missing
 
 
 def _modules_named(config: Any) -> Iterator[str]:

@@ -113,9 +113,9 @@ class ConvCell(Cell):
         return {}
 
     def _gate_biases(self, shape: Any, dtype: Any = None) -> Any:
-        special = self.gate_bias_initializers()
-        named = [keras.initializers.get(special.get(g, self.bias_initializer)) for g in self.gates]
-        return keras.ops.concatenate([make((self.filters,), dtype=dtype) for make in named])
+        return self.draw_by_gate(
+            self.gates, self.gate_bias_initializers(), (self.filters,), dtype=dtype
+        )
 
     def convolve(self, image: Any, kernel: Any, **options: Any) -> Any:
         """Convolve an image in the cell's data format, keeping its size unless told otherwise."""

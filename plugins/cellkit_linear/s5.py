@@ -138,8 +138,7 @@ class S5Cell(LinearCell):
             setattr(self, name, self.add_weight(shape=(size,), initializer=fixed(value), name=name))
 
         def real(shape: Any, dtype: Any) -> Any:
-            # A copy, since one initializer draws the same numbers each time.
-            draw = keras.initializers.get(self.kernel_initializer).clone()
+            draw = self.draw_apart(self.kernel_initializer, tuple(shape))
             return keras.ops.convert_to_numpy(draw(shape, dtype=dtype))
 
         def input_map(shape: Any, dtype: Any = None) -> Any:
