@@ -536,9 +536,9 @@ ERRORS = {
     ),
     "name": (
         lambda: cellkit.RNN("lstm"),
-        "A name is not a cell.",
-        "'lstm'",
-        "a cell object",
+        "The cell 'lstm' lacks an argument.",
+        "no arguments",
+        "units",
     ),
     "class": (
         lambda: cellkit.RNN(keras.layers.GRUCell),

@@ -142,7 +142,8 @@ class Cell(keras.layers.Layer):
                 f"{type(self).__name__} does not say what its states are.",
                 received="no `units`, and no `state_size` of its own",
                 expected="a property `state_size`",
-                fix="pass `units` to super().__init__(), or define `state_size` in the class",
+                fix=f"make it with a width, e.g. `{type(self).__name__}(units=32)`; a class of "
+                "cells without one defines `state_size`",
             )
         return self.units
 

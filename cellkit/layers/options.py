@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 
 from cellkit.errors import problem
+from cellkit.registry.registry import accepted_arguments, create, get
 
 _OPTIONS = (
     "return_sequences",
@@ -40,6 +41,47 @@ def check_options(cls: type, unroll: Any, kwargs: dict[str, Any]) -> None:
             expected="True, False, or a number of steps of 1 or more",
             fix="pass unroll=True to unroll fully, or e.g. unroll=8",
         )
+
+
+def cells_by_name(cell: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Make the cells that are given by their names, of the keywords that are not the layer's.
+
+    Args:
+        cell: A cell, the name of a registered one, or a list of cells and names.
+        kwargs: Keywords of the layer, and of the cells where there is a name.
+
+    Returns:
+        The cell, or the list of cells, and the keywords of the layer.
+
+    Raises:
+        ValueError: If there is no such cell, or if it does not take the keywords.
+    """
+    cells = cell if isinstance(cell, (list, tuple)) else [cell]
+    names = [name for name in cells if isinstance(name, str)]
+    if not names:
+        return cell, kwargs
+    of_layer = {key: value for key, value in kwargs.items() if key in _LAYER_OPTIONS}
+    of_cell = {key: value for key, value in kwargs.items() if key not in _LAYER_OPTIONS}
+    for name in names:
+        _check_for_options(name, of_cell)
+    if "dtype" in kwargs:  # one word for both: the user sees one object
+        of_cell["dtype"] = kwargs["dtype"]
+    made = [create(name, **of_cell) if isinstance(name, str) else name for name in cells]
+    return (made if isinstance(cell, (list, tuple)) else made[0]), of_layer
+
+
+def _check_for_options(name: str, kwargs: dict[str, Any]) -> None:
+    """Reject a keyword that is a misspelt option of the layer rather than one of the cell's."""
+    known = accepted_arguments(get(name).cls)
+    for key, value in kwargs.items():
+        near = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0.8)
+        if key not in known and near:
+            raise problem(
+                f"Neither the layer nor the cell {name!r} has an option `{key}`.",
+                received=f"{key}={value!r}",
+                expected="options of the layer (" + ", ".join(_OPTIONS) + ") or of the cell",
+                fix=f"did you mean `{near[0]}`?",
+            )
 
 
 def check_remat(remat: Any) -> bool | int:

@@ -32,7 +32,13 @@ from cellkit.layers.arguments import (
     shape_text,
     validate_mask,
 )
-from cellkit.layers.options import check_options, check_remat, check_truncation, engine_config
+from cellkit.layers.options import (
+    cells_by_name,
+    check_options,
+    check_remat,
+    check_truncation,
+    engine_config,
+)
 from cellkit.layers.outputs import OutputForm
 from cellkit.layers.stacked import StackedCells
 from cellkit.layers.states import StateStore
@@ -63,7 +69,8 @@ class RNN(keras.layers.RNN):
 
     Args:
         cell: Any Keras cell, a list of cells (which become `cellkit.StackedCells`), or any object
-            with `call(inputs, states)` and `state_size`.
+            with `call(inputs, states)` and `state_size`. The name of a registered cell makes that
+            cell, with the keywords that are not the layer's: `RNN("lstm", units=64)`.
         return_sequences: Whether to return the output of every step, or the last one.
         return_state: Whether to return the final states as well.
         go_backwards: Whether to process the sequence from its end. Outputs are returned in the
@@ -86,7 +93,8 @@ class RNN(keras.layers.RNN):
             gradient passes through the states from one block into the block before: what a step
             contributes reaches back to the start of its block, so at most k steps. Outputs and
             states stay the same. `None`: the gradient reaches back to the first step.
-        **kwargs: `name`, `dtype`, `trainable` and `activity_regularizer`, as for any Keras layer.
+        **kwargs: `name`, `dtype`, `trainable` and `activity_regularizer`, as for any Keras layer;
+            with the name of a cell also the arguments of that cell, which takes `dtype` as well.
 
     Call arguments:
         sequences: Tensors or arrays of shape `(batch, time, ...)`, in any structure that the cell
@@ -129,6 +137,7 @@ class RNN(keras.layers.RNN):
         truncate_gradient: int | None = None,
         **kwargs: Any,
     ) -> None:
+        cell, kwargs = cells_by_name(cell, kwargs)
         check_options(type(self), unroll, kwargs)
         if isinstance(cell, (list, tuple)):
             cell = StackedCells(list(cell), dtype=kwargs.get("dtype"))

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 from cellkit.errors import problem
-from cellkit.registry.names import did_you_mean
+from cellkit.registry.names import did_you_mean, nearest
 from cellkit.registry.spec import CellSpec, check_trait
 
 __all__ = [
@@ -601,14 +601,10 @@ def _checked_spec(name: str, cls: type, spec: CellSpec | None) -> CellSpec | Non
     return spec
 
 
-def _explain_arguments(
-    registered: RegisteredCell, kwargs: dict[str, Any], error: Exception
-) -> None:
-    """Raise in plain words when a constructor failed for the names of its arguments."""
-    if "\n  Received: " in str(error):  # says it all already
-        return
+def accepted_arguments(cls: type) -> dict[str, inspect.Parameter]:
+    """Return the named arguments that a class and its bases take in their constructors."""
     parameters: dict[str, inspect.Parameter] = {}
-    for base in reversed(registered.cls.__mro__):
+    for base in reversed(cls.__mro__):
         if "__init__" in vars(base):
             found = inspect.signature(vars(base)["__init__"]).parameters
             parameters |= {
@@ -616,31 +612,73 @@ def _explain_arguments(
                 for name, parameter in list(found.items())[1:]
                 if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             }
-    own = list(inspect.signature(registered.cls).parameters.values())
-    missing = [
+    return parameters
+
+
+def _explain_arguments(
+    registered: RegisteredCell, kwargs: dict[str, Any], error: Exception
+) -> None:
+    """Raise in plain words when a constructor failed for the names of its arguments."""
+    if "\n  Received: " in str(error):  # says it all already
+        return
+    parameters = accepted_arguments(registered.cls)
+    required = [
         p.name
-        for p in own
-        if p.default is p.empty
-        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and p.name not in kwargs
+        for p in inspect.signature(registered.cls).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
+    missing = [name for name in required if name not in kwargs]
     unknown = [name for name in kwargs if name not in parameters]
-    if missing:
-        raise problem(
-            f"The cell {registered.name!r} lacks an argument.",
-            received=", ".join(f"{name}={value!r}" for name, value in kwargs.items())
-            or "no arguments",
-            expected=", ".join(missing),
-            fix=f"write cellkit.create({registered.name!r}, {missing[0]}=...)",
-        ) from error
-    if unknown:
-        raise problem(
-            f"The cell {registered.name!r} has no argument {unknown[0]!r}.",
-            received=f"{unknown[0]}={kwargs[unknown[0]]!r}",
-            expected=f"arguments out of {', '.join(sorted(parameters))}",
-            fix=f"{did_you_mean(unknown[0], parameters)}remove {unknown[0]!r}, or see "
-            f"help({_target(registered.cls).replace(':', '.')})",
-        ) from error
+    if not missing and not unknown:
+        return
+    call = _completed(registered, kwargs, required, unknown)
+    # What a base class takes, a class may refuse: `units`, where it has `filters` instead.
+    unknown += [name for name in kwargs if name not in call and name not in unknown]
+    optional = ", ".join(sorted(set(parameters) - set(required) - set(unknown)))
+    received = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+    words = "".join(f", {n}={'...' if v is ... else repr(v)}" for n, v in call.items())
+    meant = did_you_mean(unknown[0], set(parameters) - set(unknown)) if unknown else ""
+    raise problem(
+        f"The cell {registered.name!r} has no argument {unknown[0]!r}."
+        if unknown
+        else f"The cell {registered.name!r} lacks an argument.",
+        received=received or "no arguments",
+        expected=(", ".join(required) or "no argument that has to be given")
+        + (f"; optional: {optional}" if unknown and optional else ""),
+        fix=f"{meant}write cellkit.create({registered.name!r}{words})",
+    ) from error
+
+
+def _completed(
+    registered: RegisteredCell, kwargs: dict[str, Any], required: list[str], unknown: list[str]
+) -> dict[str, Any]:
+    """Return arguments that the class takes, as near as possible to those that were given.
+
+    A value that nothing gives, neither a misspelt argument nor a case of the spec, is an ellipsis.
+    """
+    cases = registered.spec.cases if registered.spec else {}
+    case: Mapping[str, Any] = next(iter(cases.values()), {})
+    given = {name: value for name, value in kwargs.items() if name not in unknown}
+    for name in required:
+        if name not in given:
+            meant = [u for u in unknown if nearest(u, [name])]
+            given[name] = kwargs[meant[0]] if meant else case.get(name, ...)
+    own = inspect.signature(registered.cls).parameters
+    of_this_class = {name: value for name, value in given.items() if name in own}
+    if not _takes(registered.cls, given) and _takes(registered.cls, of_this_class):
+        return of_this_class
+    return given
+
+
+def _takes(cls: type, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a class can be made with these arguments, where all of them are known."""
+    if ... in kwargs.values():
+        return False
+    try:
+        cls(**kwargs)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _target(cls: type) -> str:
