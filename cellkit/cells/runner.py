@@ -60,6 +60,13 @@ class Holder:
             self._values[key] = make()
         return self._values[key]
 
+    def current(self, key: Any, edition: int, make: Callable[[], Any]) -> Any:
+        """Return the value of `key`, made anew for every edition; see `cellkit.cells.watch`."""
+        kept = self._values.get(key)
+        if kept is None or kept[0] != edition:
+            kept = self._values[key] = (edition, make())
+        return kept[1]
+
     def __deepcopy__(self, memo: Any) -> Holder:
         return Holder()
 

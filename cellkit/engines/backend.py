@@ -63,6 +63,9 @@ class Backend(Protocol):
             h: State before the first step, `(batch, ...)`.
         """
 
+    def traces_python(self) -> bool:
+        """Tell whether a compiler reads the Python code of the call, as `torch.compile` does."""
+
     def transformed(self) -> str | None:
         """Return the transformation at work that can't see through an opaque engine, or None."""
 

@@ -31,6 +31,8 @@ class Request:
         collect: Whether to return the output of every step.
         zero_masked: Whether collected outputs are zero at masked steps.
         reverse: Whether to go from the last step to the first.
+        edition: A number that is another one after every change of the layer and its cell. What is
+            found out about a step is kept under it.
         parts: Takes the reports of the cells of a stack that ran one after the other.
     """
 
@@ -45,6 +47,7 @@ class Request:
     collect: bool
     zero_masked: bool
     reverse: bool
+    edition: int = 0
     parts: list[EngineReport] = dataclasses.field(default_factory=list)
 
     @property

@@ -24,6 +24,8 @@ from cellkit.cells.runner import (
 )
 from cellkit.cells.scope import SequenceScope, current_scope, sequence_scope
 from cellkit.cells.structure import declared_output, declared_state, describe_shapes, is_numbers
+from cellkit.cells.watch import Watch
+from cellkit.engines.backend import backend
 from cellkit.errors import problem
 from cellkit.layers.arguments import (
     check_inputs,
@@ -331,6 +333,7 @@ class RNN(keras.layers.RNN):
             collect=self.return_sequences and not scope.one_step,
             zero_masked=self.zero_output_for_mask,
             reverse=self.go_backwards,
+            edition=self._edition(),
         )
         last, outputs, states = engines.run(request)
         packed = None if outputs is None else form.pack(outputs)
@@ -347,6 +350,28 @@ class RNN(keras.layers.RNN):
         'loop'
         """
         return engines.report(self)
+
+    def _edition(self) -> int:
+        """Return a number that is another one after every change of the layer and its cell."""
+        if backend.traces_python():
+            return 0  # what is kept is not looked at there: the compiler notices changes itself
+        watch: Watch = self._holder.make("watch", lambda: Watch(self, self.cell))
+        return watch.key()
+
+    def forget_compiled(self) -> None:
+        """Forget what was compiled or recorded of the cell: the next call makes it anew.
+
+        Changes of all that can be reached from the layer and its cell are noticed without it. It
+        is for those that are not: of attributes of a module or of a class of a library, or of what
+        an object that is not written in Python keeps to itself.
+
+        Example:
+        >>> layer = RNN(keras.layers.SimpleRNNCell(4))
+        >>> layer.forget_compiled()
+        """
+        watch: Watch | None = self._holder.get("watch")
+        if watch is not None:
+            watch.forget()
 
     @as_written
     def step(self, inputs: Any, states: Any = None, training: bool = False) -> tuple[Any, Any]:

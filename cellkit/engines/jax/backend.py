@@ -30,6 +30,10 @@ class JaxBackend:
         """Run `body`, compiled for eager calls; see `cellkit.engines.backend`."""
         return loop.compiled(body, arguments, layer, key, scope)
 
+    def traces_python(self) -> bool:
+        """Return False: this backend runs the code that it traces."""
+        return False
+
     def transformed(self) -> str | None:
         """Return None: every engine can be transformed."""
         return None

@@ -90,7 +90,7 @@ def _sizes(x: Any, count: int | None = None) -> tuple[Any, ...]:
 
 def not_row_wise(request: Request) -> str | None:
     """Return why the steps of many rows can't be projected at once, or None if they can."""
-    if request.layer._holder.make("row-wise", lambda: _row_wise(request)):
+    if request.layer._holder.current("row-wise", request.edition, lambda: _row_wise(request)):
         return None
     name = type(request.cell).__name__
     return f"what {name}.project returns does not have one row for each row of the inputs"

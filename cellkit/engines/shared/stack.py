@@ -38,7 +38,9 @@ def why_not(request: Request) -> str | None:
             return f"{name} has a `{method}` of its own"
     if request.scope.constants:
         return "constants are handed to the cells step by step"
-    reason: str | None = request.layer._holder.make("apart", lambda: _not_apart(cell))
+    reason: str | None = request.layer._holder.current(
+        "apart", request.edition, lambda: _not_apart(cell)
+    )
     return reason
 
 

@@ -87,7 +87,7 @@ def plan_of(request: Request) -> Plan:
 
 
 def remember(request: Request, name: str, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    """Return what `make` finds out about a request's step, once while the cell stays as it is.
+    """Return what `make` finds out about a request's step, once for each edition.
 
     Args:
         request: The run.
@@ -95,15 +95,13 @@ def remember(request: Request, name: str, key: tuple[Any, ...], make: Callable[[
         key: What it depends on beside the cell and the training flag.
         make: Finds it out.
     """
-    # Everything that a step could depend on and a user could change between two calls.
-    values = list(vars(request.cell).values())
-    full = (request.training, *key, *map(id, values))
-    kept = request.layer._holder.make(name, dict)
+    full = (request.training, *key)
+    kept = request.layer._holder.current(name, request.edition, dict)
     if full not in kept:
         if len(kept) > 7:
             kept.clear()
-        kept[full] = make(), values  # kept too, so that no other object gets one of their ids
-    return kept[full][0]
+        kept[full] = make()
+    return kept[full]
 
 
 def _explore(request: Request) -> Plan:

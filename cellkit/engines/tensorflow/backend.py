@@ -30,6 +30,10 @@ class TensorFlowBackend:
         """Run `body` as it stands: nothing is compiled."""
         return body(*arguments)
 
+    def traces_python(self) -> bool:
+        """Return False: this backend runs the code that it traces."""
+        return False
+
     def transformed(self) -> str | None:
         """Return None: every engine can be transformed."""
         return None

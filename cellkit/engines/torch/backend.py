@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.shared.loop import Leaves, Loop
 from cellkit.engines.torch import loop
@@ -29,6 +31,10 @@ class TorchBackend:
     ) -> Any:
         """Run `body` as it stands: nothing is compiled."""
         return body(*arguments)
+
+    def traces_python(self) -> bool:
+        """Tell whether `torch.compile` reads the code of the call."""
+        return bool(torch.compiler.is_compiling())
 
     def transformed(self) -> str | None:
         """Return the transformation of PyTorch at work, or None."""
