@@ -34,6 +34,7 @@ from cellkit.registry import (
 
 if TYPE_CHECKING:
     from cellkit.cells import Cell, GatedCell, LinearCell, TensorSpec
+    from cellkit.equations.cell import EquationCell, define
     from cellkit.layers.bidirectional import Bidirectional
     from cellkit.layers.rnn import RNN
     from cellkit.layers.stacked import StackedCells
@@ -45,6 +46,7 @@ __all__ = [
     "Bidirectional",
     "Cell",
     "CellSpec",
+    "EquationCell",
     "GatedCell",
     "LinearCell",
     "Paper",
@@ -55,6 +57,7 @@ __all__ = [
     "WeightMap",
     "__version__",
     "create",
+    "define",
     "export_weights",
     "get",
     "import_weights",

@@ -29,6 +29,8 @@ NAMES = {
     "GatedCell": "cellkit.cells.gated",
     "LinearCell": "cellkit.cells.linear",
     "TensorSpec": "cellkit.cells.structure",
+    "EquationCell": "cellkit.equations.cell",
+    "define": "cellkit.equations.cell",
 }
 """The public names of cellkit that need Keras, with their modules."""
 

@@ -124,6 +124,15 @@ class Analysis:
         """The nodes that a step is there for: the new states and the output."""
         return [*self.new.values(), self.output]
 
+    @property
+    def needed(self) -> set[int]:
+        """The nodes that a step computes; of a linear recurrence those of its coefficients."""
+        if self.linear is None:
+            return self.graph.below(self.roots)
+        parts = [*self.linear.a.values(), *self.linear.b.values()]
+        found = self.graph.below([i for i in parts if i is not None])
+        return found | self.graph.below([self.output], leaves=frozenset(self.new.values()))
+
     def size(self, node: int) -> Size:
         """Return the size of a node; that of a single number is one."""
         return self.graph.sizes[node] or Size.of(1)

@@ -1,0 +1,533 @@
+"""`EquationCell` and `define`: the Keras cell that a text of equations makes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import keras
+
+from cellkit.cells import Cell, LinearCell, TensorSpec, vector_size
+from cellkit.equations import arguments
+from cellkit.equations.analyse import Analysis, analyse, check_all
+from cellkit.equations.declare import Declaration, declare
+from cellkit.equations.layout import Layout, Weight, layout_of
+from cellkit.equations.program import Program
+from cellkit.equations.sizes import Size
+from cellkit.equations.spec import spec_of
+from cellkit.errors import problem
+from cellkit.registry.names import listed
+
+__all__ = ["EquationCell", "LinearEquationCell", "define"]
+
+
+class _Kept:
+    """What a cell computes once and keeps: never saved, never copied."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def make(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return the value of `key`, made at the first use."""
+        if key not in self._values:
+            self._values[key] = make()
+        return self._values[key]
+
+    def __deepcopy__(self, memo: Any) -> _Kept:
+        return _Kept()
+
+    def __reduce__(self) -> Any:
+        return (_Kept, ())
+
+
+class _Equations(type(Cell)):  # type: ignore[misc]
+    """Makes classes of cells: reads their equations, and derives the linear ones for the scan."""
+
+    def __new__(
+        mcs,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        **declared: Any,
+    ) -> Any:
+        """Make a class; see `EquationCell` for what may be declared."""
+        text = namespace.get("equations")
+        if text is None:
+            if declared:
+                raise problem(
+                    f"{name} declares something of equations that it does not have.",
+                    received=", ".join(f"{k}={v!r}" for k, v in declared.items()),
+                    expected="an attribute `equations` that holds a text",
+                    fix="write `equations = ...` in the class",
+                )
+            return super().__new__(mcs, name, bases, namespace)
+        initializers = declared.pop("initializers", {})
+        made = _declared(name, text, declared)
+        analyses = check_all(made)
+        arguments.check(made, Cell)
+        linear = all(analysis.linear is not None for analysis in analyses)
+        if linear:
+            bases = tuple(LinearEquationCell if b is EquationCell else b for b in bases)
+        namespace["declaration"] = made
+        namespace["initializers"] = _checked_initializers(initializers, analyses)
+        if "__init__" not in namespace:
+            namespace["__init__"] = arguments.constructor(made)
+        own_spec = "spec" in namespace
+        cls = super().__new__(mcs, name, bases, namespace)
+        if not own_spec:
+            cls.spec = spec_of(cls, analyses)
+        return cls
+
+    def __init__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **declared: Any
+    ) -> None:
+        super().__init__(name, bases, namespace)
+
+
+def _declared(name: str, text: Any, declared: dict[str, Any]) -> Declaration:
+    known = ("inputs", "states", "output", "sizes", "numbers", "trainable")
+    unknown = [key for key in declared if key not in known]
+    if unknown:
+        raise problem(
+            f"{name} declares something unknown of its equations.",
+            received=", ".join(f"{key}={declared[key]!r}" for key in unknown),
+            expected="one of " + ", ".join((*known, "initializers")),
+            fix="remove it",
+        )
+    return declare(name, text, **declared)
+
+
+def _checked_initializers(initializers: Any, analyses: list[Analysis]) -> dict[str, Any]:
+    known = dict.fromkeys(p for analysis in analyses for p in analysis.parameters)
+    fits = isinstance(initializers, Mapping) and all(name in known for name in initializers)
+    if not fits:
+        raise problem(
+            "The initializers of equations are not those of their weights.",
+            received=f"initializers={initializers!r}",
+            expected=f"a dict from letters, out of {listed(known)}, to initializers",
+            fix="write for example initializers={'b_f': 'ones'}",
+        )
+    return dict(initializers)
+
+
+class EquationCell(Cell, metaclass=_Equations):
+    """Base class of cells that are written as equations.
+
+    A subclass has an attribute `equations`, a text in the language of `cellkit.define`, and
+    declares beside its base class what the text can't say::
+
+        class LSTMPCell(cellkit.EquationCell, sizes={"P": "projection_units"}):
+            equations = \"\"\"
+            i, f, o = s(W @ x + U @ h + b)
+            g = tanh(W_g @ x + U_g @ h + b_g)
+            c' = f * c + i * g
+            h' = P @ (o * tanh(c'))
+            \"\"\"
+
+    The class gets its constructor from the text (its options, its numbers with a default, its
+    named sizes), its weights, its step, and a `cellkit.CellSpec` with the reference, which
+    ``dataclasses.replace`` completes. A linear recurrence makes it a `cellkit.LinearCell`.
+
+    Args:
+        units: Positive int, the number of units.
+        **kwargs: The options, numbers and sizes of the text, and options of `cellkit.Cell`.
+    """
+
+    equations: ClassVar[str]
+    declaration: ClassVar[Declaration]
+    initializers: ClassVar[dict[str, Any]]
+    paper: ClassVar[Any] = None
+    spec: ClassVar[Any]
+    definition: ClassVar[dict[str, Any] | None] = None
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        if not hasattr(type(self), "declaration"):
+            raise problem(
+                f"{type(self).__name__} has no equations.",
+                received="a class without an attribute `equations`",
+                expected="a subclass with a text in the language of `cellkit.define`",
+                fix="derive a class and write `equations = ...` in it, or call `cellkit.define`",
+            )
+        own, rest = arguments.own(type(self), kwargs)
+        arguments.check_activations(type(self), self._analyses(own), rest)
+        super().__init__(units, **rest)
+        self.equation_input_sizes: dict[str, int] = {}
+        self.equation_weights: dict[str, Any] = {}
+        self._kept = _Kept()
+        for name, value in own.items():
+            setattr(self, name, value)
+        if self.recurrent_dropout and not self.analysis.drops:
+            raise problem(
+                f"{type(self).__name__} has no recurrent product to drop states from.",
+                received=f"recurrent_dropout={self.recurrent_dropout}",
+                expected="recurrent_dropout=0.0",
+                fix="use `dropout`, which drops inputs",
+            )
+
+    @classmethod
+    def _analyses(cls, own: Mapping[str, Any]) -> Analysis:
+        """Return the analysis of the text for these constructor arguments."""
+        made = cls.declaration
+        options = {name: own[name] for name in made.options}
+        counts = {name: own[name] for name in made.numbers if name in own}
+        return analyse(made, options, counts)
+
+    @property
+    def analysis(self) -> Analysis:
+        """What the text says, for the options of this cell."""
+        own = {name: getattr(self, name) for name in arguments.names(self.declaration)}
+        result: Analysis = self._kept.make("analysis", lambda: self._analyses(own))
+        return result
+
+    @property
+    def layout(self) -> Layout:
+        """How the letters of the text lie in the weights."""
+        result: Layout = self._kept.make("layout", lambda: layout_of(self.analysis))
+        return result
+
+    @property
+    def program(self) -> Program:
+        """The step, ready to run. The cell must be built."""
+        result: Program = self._kept.make(
+            "program", lambda: Program(self, self.analysis, self.layout, self._size_values())
+        )
+        return result
+
+    # Sizes ---------------------------------------------------------------------------------------
+
+    def _size_values(self) -> dict[str, int]:
+        """Return the numbers behind the named sizes, as far as they are known."""
+        sizes = {name: getattr(self, name) or self.units for name in self.declaration.size_names}
+        return {"units": self.units, **sizes, **self.equation_input_sizes}
+
+    def _number(self, size: Size, what: str) -> int:
+        values = self._size_values()
+        missing = [name for name in size.names if name not in values]
+        if missing:
+            raise problem(
+                f"{type(self).__name__} does not know the size of `{what}` yet.",
+                received="a cell that is not built",
+                expected=f"a built cell: the size is {size}",
+                fix="build the cell or its layer first, or call it once",
+            )
+        number = size.at(values)
+        if number.denominator != 1 or number < 1:
+            raise problem(
+                f"A size of {type(self).__name__} is no positive integer.",
+                received=f"`{what}` of {size} = {number}",
+                expected=f"sizes for which {size} is 1 or more, and whole",
+                fix="choose other units: "
+                + ", ".join(f"{name}={values[name]}" for name in size.names),
+            )
+        return int(number)
+
+    @property
+    def state_size(self) -> Any:
+        """The sizes of the states; of one state its size alone."""
+        analysis = self.analysis
+        sizes = [self._number(analysis.size(i), name) for name, i in analysis.old.items()]
+        return sizes[0] if len(sizes) == 1 else sizes
+
+    @property
+    def output_size(self) -> Any:
+        """The size of the output."""
+        analysis = self.analysis
+        return self._number(analysis.size(analysis.output), analysis.output_name)
+
+    # Weights -------------------------------------------------------------------------------------
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights of the text."""
+        shapes = dict(zip(self.declaration.input_names, self._shapes(input_shape), strict=True))
+        analysis = self.analysis
+        for name, shape in shapes.items():
+            width, size = vector_size(self, shape), analysis.size(analysis.inputs[name])
+            if len(size.terms) == 1 and size.names[0] not in self._size_values():
+                self.equation_input_sizes[size.names[0]] = width
+            if width != self._number(size, name):
+                raise problem(
+                    f"An input of {type(self).__name__} has the wrong size.",
+                    received=f"`{name}` with {width} features",
+                    expected=f"{self._number(size, name)} features: {size}",
+                    fix="change the inputs, or the number of units",
+                )
+        super().build(input_shape)
+        for weight in self.layout.weights:
+            variable = self._create(weight)
+            if variable is not None:
+                self.equation_weights[weight.name] = variable
+        for name in ("kernel", "recurrent_kernel", "bias"):
+            setattr(self, name, self.equation_weights.get(name))
+
+    def _shapes(self, given: Any) -> list[Any]:
+        """Return the shapes of the inputs in the order of their names."""
+        found: list[Any] = []
+
+        def walk(structure: Any, given: Any) -> bool:
+            if isinstance(structure, str):
+                found.append(given)
+                return True
+            if isinstance(structure, Mapping):
+                fits = isinstance(given, Mapping) and set(given) == set(structure)
+                return fits and all(walk(inner, given[key]) for key, inner in structure.items())
+            fits = isinstance(given, (list, tuple)) and len(given) == len(structure)
+            return fits and all(map(walk, structure, given))
+
+        if not walk(self.declaration.inputs, given):
+            raise problem(
+                f"{type(self).__name__} takes other inputs.",
+                received=f"inputs of one step with shapes {given}",
+                expected=f"the structure {self.declaration.inputs!r}, one vector for each name",
+                fix="pass one tensor for each input of the equations, in this structure",
+            )
+        return found
+
+    def _flat(self, inputs: Any) -> list[Any]:
+        found: list[Any] = []
+
+        def walk(structure: Any, given: Any) -> None:
+            if isinstance(structure, str):
+                found.append(given)
+            elif isinstance(structure, Mapping):
+                for key, inner in structure.items():
+                    walk(inner, given[key])
+            else:
+                for inner, part in zip(structure, given, strict=True):
+                    walk(inner, part)
+
+        walk(self.declaration.inputs, inputs)
+        return found
+
+    def _create(self, weight: Weight) -> Any:
+        """Create one weight, or return None for biases that the cell does without."""
+        widths = [self._number(size, weight.name) for size in weight.widths]
+        options: dict[str, Any] = {}
+        initializer = self._initializer(weight, widths)
+        if initializer is not None:
+            options["initializer"] = initializer
+        if weight.rows is not None:
+            shape = (self._number(weight.rows, weight.name), sum(widths))
+            add = self.add_recurrent_kernel if weight.recurrent else self.add_kernel
+            return add(shape, weight.name, **options)
+        if weight.role == "bias":
+            return self.add_bias((sum(widths),), weight.name, **options)
+        if weight.role == "vector":
+            add = self.add_recurrent_kernel if weight.recurrent else self.add_kernel
+            return add((sum(widths),), weight.name, **options)
+        return self.add_weight(shape=(), name=weight.name, **options)
+
+    def _initializer(self, weight: Weight, widths: list[int]) -> Any:
+        """Return what a weight starts from, or None for the option of its role."""
+        own = [self.initializers.get(name) for name in weight.parameters]
+        usual: Any = {
+            "bias": self.bias_initializer,
+            "kernel": self.kernel_initializer,
+            "recurrent_kernel": self.recurrent_initializer,
+            "scalar": "zeros",
+            # An orthogonal matrix is none of the vectors that could be drawn.
+            "vector": "ones" if weight.name.startswith("gamma") else "random_uniform",
+        }[weight.role]
+        if weight.name in self.declaration.trainable:
+            usual = keras.initializers.Constant(getattr(self, weight.name))
+        if not any(initializer is not None for initializer in own):
+            return usual if weight.role in ("scalar", "vector") else None
+        chosen = [keras.initializers.get(usual if i is None else i) for i in own]
+        if len(chosen) == 1:
+            return chosen[0]
+
+        def initializer(shape: Any, dtype: Any = None) -> Any:
+            parts = [
+                _fresh(i)((*shape[:-1], width), dtype=dtype)
+                for i, width in zip(chosen, widths, strict=True)
+            ]
+            return keras.ops.concatenate(parts, axis=-1)
+
+        return initializer
+
+    # The step ------------------------------------------------------------------------------------
+
+    def drop_inputs(self, inputs: Any) -> Any:
+        """Drop elements of the inputs that are vectors: time gaps come through whole."""
+        names = self.declaration.input_names
+        if len(names) == 1:
+            return super().drop_inputs(inputs)
+        sizes = {name: self.analysis.size(self.analysis.inputs[name]) for name in names}
+        flat = iter(self._flat(inputs))
+
+        def dropped(structure: Any) -> Any:
+            if isinstance(structure, str):
+                x = next(flat)
+                whole = sizes[structure].number == 1
+                return x if whole else self._drop_input(x, structure)
+            if isinstance(structure, Mapping):
+                return {key: dropped(inner) for key, inner in structure.items()}
+            return [dropped(inner) for inner in structure]
+
+        return dropped(self.declaration.inputs)
+
+    def _drop_input(self, x: Any, name: str) -> Any:
+        if not (self.dropout and self.in_training):
+            return x
+        return self._drop(x, self.dropout, ("inputs", name))
+
+    def project(self, inputs: Any) -> Any:
+        """Compute what depends on the inputs alone."""
+        return self.program.project(self._flat(inputs))
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one time step."""
+        return self.program.step(projected, states)
+
+    # Configuration -------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Return every constructor argument; of a cell made by `define` the text as well."""
+        config = super().get_config()
+        if self.definition is not None:
+            config["equations"] = dict(self.definition)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> EquationCell:
+        """Make a cell from what `get_config` returned."""
+        config = {name: value for name, value in config.items() if name != "equations"}
+        cell: EquationCell = super().from_config(config)
+        return cell
+
+
+class LinearEquationCell(EquationCell, LinearCell):
+    """Base class that a linear recurrence gets: its cell can be scanned."""
+
+    @property
+    def state_size(self) -> Any:
+        """The states, not rounded to 16 bits."""
+        sizes = EquationCell.state_size.fget(self)  # type: ignore[attr-defined]
+        specs = [TensorSpec(s, dtype=self.accumulator_dtype) for s in _several(sizes)]
+        return specs[0] if len(specs) == 1 else specs
+
+    def coefficients(self, projected: Any) -> tuple[Any, Any]:
+        """Return what each state is multiplied with, and what is added to it."""
+        return self.program.coefficients(projected)
+
+    def read(self, states: Any, projected: Any) -> Any:
+        """Return the output of a step."""
+        return self.as_output(self.program.read(projected, keras.tree.flatten(states)))
+
+    # The scan stands for this step and for no other.
+    step = LinearCell.step
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _fresh(initializer: Any) -> Any:
+    """Return a copy of an initializer, so that two weights don't draw the same numbers."""
+    known = isinstance(initializer, keras.initializers.Initializer)
+    return initializer.clone() if known else initializer
+
+
+def define(
+    name: str,
+    equations: str,
+    *,
+    package: str = "cellkit_equations",
+    inputs: Any = "x",
+    states: tuple[str, ...] | None = None,
+    output: str | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    trainable: tuple[str, ...] = (),
+    initializers: Mapping[str, Any] | None = None,
+    paper: Any = None,
+    **numbers: float,
+) -> type[EquationCell]:
+    """Make the class of a cell from its equations.
+
+    Args:
+        name: Of the class, such as ``"LiGRUCell"``.
+        equations: The text, one definition a line; the documentation's page on equations has the
+            language.
+        package: Under which Keras registers the class.
+        inputs: The names of the inputs, in the structure in which a layer takes them:
+            ``("x", "dt")``. The first one is ``features`` wide.
+        states: The names of the states in their order. Default: that of the text, `h` before
+            others.
+        output: The name of what is given out. Default: `y` if it is defined, else the first state.
+        sizes: Sizes by the name of a matrix (of what it makes), a vector or a state: numbers, or
+            names, which become arguments of the constructor.
+        trainable: The numbers that are trained.
+        initializers: Initializers by the letters of the weights, where the option of their role
+            will not do: ``{"b_f": "ones"}``.
+        paper: The `cellkit.Paper` that the equations are from.
+        **numbers: Numbers of the text with their defaults, ``leaky=1.0``: they become arguments of
+            the constructor, as those with a line ``leaky = 1.0`` of their own do.
+
+    Returns:
+        A class of cells.
+
+    Raises:
+        ValueError: The text makes no sense; in three parts, with the line and a caret under the
+            place.
+
+    Example:
+    >>> import cellkit
+    >>> LiGRUCell = cellkit.define(
+    ...     "LiGRUCell",
+    ...     '''
+    ...     z  = s(W_z @ x + U_z @ h + b_z)          update gate
+    ...     n  = relu(W_n @ x + U_n @ h + b_n)       candidate
+    ...     h' = z * h + (1 - z) * n
+    ...     ''',
+    ...     package="my_lab",
+    ... )
+    >>> layer = cellkit.RNN(LiGRUCell(64, dropout=0.1), return_sequences=True)
+    >>> layer.compute_output_shape((None, 10, 3))
+    (None, 10, 64)
+    """
+    for what, value in (("name", name), ("package", package)):
+        if not isinstance(value, str) or not value.isidentifier():
+            raise problem(
+                f"The {what} of a cell is not a name.",
+                received=f"{what}={value!r}",
+                expected="a text of letters, digits and underscores",
+                fix=f"write for example {what}="
+                + repr("LiGRUCell" if what == "name" else "my_lab"),
+            )
+    declared: dict[str, Any] = {
+        "inputs": inputs,
+        "states": states,
+        "output": output,
+        "sizes": dict(sizes or {}),
+        "numbers": numbers,
+        "trainable": tuple(trainable),
+    }
+    namespace = {
+        "__module__": sys._getframe(1).f_globals.get("__name__", __name__),
+        "__doc__": f"{name}, made from its equations.\n\n```\n{_dedented(equations)}\n```\n",
+        "__qualname__": name,
+        "equations": equations,
+        "paper": paper,
+    }
+    cls: Any = _Equations(
+        name, (EquationCell,), namespace, initializers=initializers or {}, **declared
+    )
+    cls.definition = {
+        "name": name,
+        "package": package,
+        "equations": equations,
+        **{key: value for key, value in declared.items() if key != "numbers" and value},
+        "numbers": dict(numbers),
+    }
+    if initializers:
+        cls.definition["initializers"] = {
+            key: keras.saving.serialize_keras_object(value) for key, value in initializers.items()
+        }
+    registered: type[EquationCell] = keras.saving.register_keras_serializable(package=package)(cls)
+    return registered
+
+
+def _dedented(text: Any) -> str:
+    from cellkit.equations.parse import parse
+
+    return parse(text).source.strip("\n")
