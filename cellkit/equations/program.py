@@ -267,11 +267,11 @@ class Program:
         if node.op == "indicator":
             return float(args[0])
         if node.op in ("and", "or", "not"):
-            return {"and": all, "or": any, "not": lambda flags: not flags[0]}[node.op](args)
+            return any(args) if node.op == "or" else all(args) != (node.op == "not")
         with np.errstate(all="ignore"):  # a division by zero is infinite, as it is on tensors
             power: Callable[..., Any] = operator.pow
             function = power if node.op == "power" else _ARITHMETIC[node.op]
-            result: Any = function(*(np.float64(a) for a in args))  # type: ignore[no-untyped-call]
+            result: Any = function(*(np.float64(a) for a in args))
             return float(result) if isinstance(result, np.float64) else bool(result)
 
     def _power(self, args: list[Register]) -> Register:
