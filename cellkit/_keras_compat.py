@@ -58,6 +58,19 @@ def dropout_caches(cell: Any) -> Iterator[Any]:
             yield part
 
 
+def dropout_mixin() -> type:
+    """Return the class from which Keras' own cells have the methods that cache masks.
+
+    It has no public name.
+    """
+    return next(c for c in keras.layers.LSTMCell.__mro__ if "get_dropout_mask" in vars(c))
+
+
+def draw_dropout_mask(cell: Any, ones: Any, rate: float) -> Any:
+    """Return a mask, or a list of them, as the stock cell `cell` draws it, without keeping it."""
+    return cell._create_dropout_mask(ones, rate)
+
+
 def cached_dropout_masks(cell: Any) -> tuple[Any, Any]:
     """Return the two masks a stock cell has cached (each None, a tensor or a list of tensors)."""
     return getattr(cell, "_dropout_mask", None), getattr(cell, "_recurrent_dropout_mask", None)

@@ -8,6 +8,7 @@ the machinery of `Layer.__call__` where that changes nothing, and checks what co
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ import keras
 from cellkit import _keras_compat as compat
 from cellkit.cells.operations import value_of
 from cellkit.cells.recorder import Recorder
+from cellkit.cells.scope import SequenceScope, sequence_scope
+from cellkit.cells.stock_masks import lend_masks
 from cellkit.cells.structure import (
     Mismatch,
     TensorSpec,
@@ -41,10 +44,15 @@ def as_written(method: Any) -> Any:
 
 
 class Holder:
-    """What an object computes once and keeps: never saved, never copied, never tracked."""
+    """What an object computes once and keeps: never saved, never copied, never tracked.
+
+    Attributes:
+        lock: Held by the thread that builds the object.
+    """
 
     def __init__(self) -> None:
         self._values: dict[Any, Any] = {}
+        self.lock = threading.RLock()
 
     def get(self, key: Any) -> Any:
         """Return the value of `key`, or None."""
@@ -57,7 +65,8 @@ class Holder:
     def make(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return the value of `key`, made at the first use."""
         if key not in self._values:
-            self._values[key] = make()
+            # Threads that make it at once all get the one that came first.
+            self._values.setdefault(key, make())
         return self._values[key]
 
     def current(self, key: Any, edition: int, make: Callable[[], Any]) -> Any:
@@ -287,9 +296,15 @@ class CellRunner:
         states = [keras.KerasTensor((batch, *s.shape), dtype=s.dtype) for s in self.layout.specs]
         # Through `__call__`, which sets up the cell's own dtype policy and builds its sublayers.
         function = self.cell if isinstance(self.cell, keras.layers.Layer) else self._function
-        return trace(
-            lambda x, s, e: self.run(function, x, s, False, e)[0], input_specs, states, extra or {}
-        )
+        stock = lend_masks(self.cell)
+
+        def one(x: Any, s: list[Any], e: dict[str, Any]) -> Any:
+            # What the trace draws must not stay on a cell.
+            rows = keras.ops.shape(keras.tree.flatten(x)[0])[0]
+            with sequence_scope(SequenceScope(rows), stock):
+                return self.run(function, x, s, False, e)[0]
+
+        return trace(one, input_specs, states, extra or {})
 
 
 def trace(function: Callable[..., Any], *args: Any, variables: Any = ()) -> Any:

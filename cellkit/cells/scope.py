@@ -41,6 +41,7 @@ class SequenceScope:
         self.batch = batch
         self.constants = constants or {}
         self.one_step = one_step
+        self.training = False
         self.stock: list[Any] = []
         self._masks: dict[Any, Any] = {}
         self._recipes: dict[Any, Callable[[Any], Any]] = {}
@@ -52,7 +53,12 @@ class SequenceScope:
             self._recipes[key] = recipe
             self._masks[key] = recipe(self.batch)
         mask = self._masks[key]
-        return mask if self._expand is None else self._expand(mask)
+        return mask if self._expand is None else keras.tree.map_structure(self._expand, mask)
+
+    def drop(self, key: Any) -> None:
+        """Forget the mask `key`: the next one to ask for it gets another."""
+        self._masks.pop(key, None)
+        self._recipes.pop(key, None)
 
     @contextlib.contextmanager
     def expanded(self, expand: Callable[[Any], Any]) -> Iterator[None]:
@@ -112,23 +118,19 @@ def sequence_scope(
 ) -> Iterator[SequenceScope]:
     """Open `scope` for one call of a layer; what is drawn in it is gone afterwards.
 
-    Keras' own cells, `stock`, cache their masks on themselves; those are cleared before and
-    after. One of them draws its masks also at inference and then ignores them: it is kept from
-    drawing.
+    Args:
+        scope: The scope.
+        stock: Cells that keep masks on themselves, as `lend_masks` returns them: they are cleared
+            before and after.
+        training: Whether the call is one of training.
     """
-    scope.stock = stock
+    scope.stock, scope.training = stock, training
     _reset_stock(scope.stock)
-    silent = [] if training else [c for c in scope.stock if type(c) is keras.layers.SimpleRNNCell]
-    for c in silent:
-        vars(c).update(get_dropout_mask=_no_mask, get_recurrent_dropout_mask=_no_mask)
     outer, _current.scope = _current.scope, scope
     try:
         yield scope
     finally:
         _current.scope = outer
-        for c in silent:
-            vars(c).pop("get_dropout_mask")
-            vars(c).pop("get_recurrent_dropout_mask")
         _reset_stock(scope.stock)
 
 
@@ -153,10 +155,6 @@ def reopened(scope: SequenceScope, drawn: list[Any]) -> Iterator[None]:
 def current_scope() -> SequenceScope | None:
     """Return the scope of the running call, or None when a cell is called by itself."""
     return _current.scope
-
-
-def _no_mask(step_input: Any) -> None:
-    """Stand in for a draw whose result would be ignored."""
 
 
 def _reset_stock(cells: list[Any]) -> None:

@@ -9,7 +9,14 @@ import keras
 
 from cellkit import _keras_compat as compat
 from cellkit.cells.operations import to_tensor
-from cellkit.cells.runner import Holder, as_written, flatten_shapes, map_shapes, pack_like_shapes
+from cellkit.cells.runner import (
+    Holder,
+    as_written,
+    flatten_shapes,
+    map_shapes,
+    pack_like_shapes,
+    static_shape,
+)
 from cellkit.cells.structure import describe_shapes
 from cellkit.errors import problem
 from cellkit.layers.arguments import check_inputs, merge_masks, validate_mask
@@ -197,9 +204,12 @@ class Bidirectional(keras.layers.Bidirectional):
         if isinstance(self.forward_layer, RNN):
             check_inputs(self.forward_layer, sequences, self._holder.get("input_shapes"))
         if not self.built:
-            leaves = keras.tree.flatten(sequences)
-            dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
-            self._holder.set("input_dtypes", dtypes)
+            with self._holder.lock:  # one thread builds, the others wait for it
+                if not self.built:
+                    leaves = keras.tree.flatten(sequences)
+                    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
+                    self._holder.set("input_dtypes", dtypes)
+                    self.build(keras.tree.map_structure(lambda x: static_shape(x.shape), sequences))
         if constants is not None:
             self._check_constants()
         if symbolic:

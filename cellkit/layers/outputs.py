@@ -20,24 +20,25 @@ class OutputForm:
     ) -> None:
         self._compute_dtype = compute_dtype
         self._declared = declared
-        self._template: Any = None
-        self._single = False
+        # The structure, and whether it is a single tensor: set at once, for other threads.
+        self._learned: tuple[Any, bool] | None = None
 
     @property
     def count(self) -> int:
         """Number of leaves."""
-        return len(keras.tree.flatten(self._template))
+        return len(keras.tree.flatten(self._learned[0])) if self._learned else 1
 
     def _learn(self, output: Any) -> list[Any]:
-        self._template = keras.tree.map_structure(lambda _: 0, output)
-        self._single = not keras.tree.is_nested(output)
+        template = keras.tree.map_structure(lambda _: 0, output)
+        self._learned = (template, not keras.tree.is_nested(output))
         return keras.tree.flatten(output)
 
     def flatten(self, output: Any) -> list[Any]:
         """Return the leaves of an output, cast."""
-        if self._template is None:
+        if self._learned is None:
             self._learn(output)
-        leaves = [output] if self._single else keras.tree.flatten(output)
+        single = self._learned is not None and self._learned[1]
+        leaves = [output] if single else keras.tree.flatten(output)
         return [self._cast(i, y) for i, y in enumerate(leaves)]
 
     def specs(self, output: Any) -> list[keras.KerasTensor]:
@@ -60,4 +61,6 @@ class OutputForm:
 
     def pack(self, leaves: list[Any]) -> Any:
         """Put leaves into the structure of the output."""
-        return leaves[0] if self._single else keras.tree.pack_sequence_as(self._template, leaves)
+        if self._learned is None or self._learned[1]:
+            return leaves[0]
+        return keras.tree.pack_sequence_as(self._learned[0], leaves)

@@ -23,6 +23,7 @@ from cellkit.cells.runner import (
     static_shape,
 )
 from cellkit.cells.scope import SequenceScope, current_scope, sequence_scope
+from cellkit.cells.stock_masks import lend_masks
 from cellkit.cells.structure import declared_output, declared_state, describe_shapes, is_numbers
 from cellkit.cells.watch import Watch
 from cellkit.engines.backend import backend
@@ -201,6 +202,7 @@ class RNN(keras.layers.RNN):
         self._holder.set("input_shapes", sequences_shape)
         dtypes = self._holder.get("input_dtypes")
         build_cell(self.runner, map_shapes(lambda s: (s[0], *s[2:]), sequences_shape), dtypes)
+        lend_masks(self.cell)  # before the first look at what may change
         if not isinstance(self.cell, keras.layers.Layer):
             self.plain_cell_parts = _tracked_parts(self.cell)
         if self.state_store is not None and not self.state_store.built:
@@ -242,10 +244,12 @@ class RNN(keras.layers.RNN):
         sequences = convert(lambda x: to_tensor(x, self.compute_dtype), sequences)
         check_inputs(self, sequences, self._holder.get("input_shapes"))
         if not self.built:
-            leaves = keras.tree.flatten(sequences)
-            dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
-            self._holder.set("input_dtypes", dtypes)
-            self.build(convert(lambda x: static_shape(x.shape), sequences))
+            with self._holder.lock:  # one thread builds, the others wait for it
+                if not self.built:
+                    leaves = keras.tree.flatten(sequences)
+                    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
+                    self._holder.set("input_dtypes", dtypes)
+                    self.build(convert(lambda x: static_shape(x.shape), sequences))
         batch = keras.tree.flatten(sequences)[0].shape[0]
         self._check_stored_batch(batch)
         if initial_state is not None:
@@ -285,8 +289,8 @@ class RNN(keras.layers.RNN):
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), sequences)
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         extra = {} if constants is None else {"constants": constants}
-        # Found once: the walk through a cell's parts would stop `torch.compile` at every call.
-        stock = self._holder.make("stock", lambda: list(compat.dropout_caches(self.cell)))
+        # Kept: the walk through a cell's parts would stop `torch.compile` at every call.
+        stock = self._holder.current("stock", self._edition(), lambda: lend_masks(self.cell))
         with sequence_scope(SequenceScope(batch, extra, one_step), stock, bool(training)):
             last, outputs, states = self.inner_loop(
                 sequences=sequences,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import sys
+import threading
 from typing import Any
 
 import jax
@@ -81,6 +82,7 @@ class _Compiled:
     def __init__(self, variables: list[keras.Variable]) -> None:
         self.variables = variables
         self.functions: dict[Any, _Function] = {}
+        self.lock = threading.Lock()
 
     def traced(self, values: Any) -> bool:
         """Tell whether the call runs on the tracers of a JAX transformation."""
@@ -97,12 +99,17 @@ class _Compiled:
             with Recorder() as scope:
                 values = [compat.raw_value(v, scope) for v in function.variables]
             result, updates, losses = function(body, values, arguments)
-            if not function.unknown:
+            unknown = list(function.unknown.values())
+            if not unknown:
                 assigned = [(function.variables[int(i)], value) for i, value in updates.items()]
                 return result, assigned, losses
-            # The body used variables that were not among its arguments: give it those as well.
-            self.variables = [*function.variables, *function.unknown.values()]
-            self.functions.clear()
+            # The body used variables that were not among its arguments: give it those as well,
+            # beside those that another thread may have found.
+            with self.lock:
+                known = {id(v) for v in self.variables}
+                self.variables = [*self.variables, *(v for v in unknown if id(v) not in known)]
+                if self.functions.get(key) is function:
+                    self.functions = {}
 
 
 # The body of the running call, for the trace that the call may set off. It cannot be an argument

@@ -19,6 +19,7 @@ import keras
 from cellkit import _keras_compat as compat
 from cellkit import engines
 from cellkit.cells.runner import Holder
+from cellkit.cells.stock_masks import lend_masks
 from cellkit.engines.request import in_order
 from cellkit.layers.outputs import OutputForm
 from cellkit.layers.stacked import StackedCells
@@ -99,7 +100,7 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
             parts=[],
         )
         name, reasons = engines.choose(part)
-        with scope.narrowed(list(compat.dropout_caches(runner.cell))):
+        with scope.narrowed(lend_masks(runner.cell)):
             last, outputs, states = engines.run_with(name, part)
         # A cell further up must not draw anew what this one has drawn.
         scope.settle()

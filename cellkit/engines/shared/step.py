@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from cellkit import _keras_compat as compat
 from cellkit.cells.cell import Cell
 from cellkit.cells.operations import columns_of, matmul_as
 from cellkit.cells.recorder import Recorder
@@ -97,17 +98,18 @@ def remember(request: Request, name: str, key: tuple[Any, ...], make: Callable[[
     """
     full = (request.training, *key)
     kept = request.layer._holder.current(name, request.edition, dict)
-    if full not in kept:
+    found = kept.get(full)
+    if found is None:
         if len(kept) > 7:
             kept.clear()
-        kept[full] = make()
-    return kept[full]
+        found = kept[full] = (make(),)
+    return found[0]
 
 
 def _explore(request: Request) -> Plan:
     """Trace one step abstractly. Nothing runs, so nothing happens one time too often."""
     cell, name, training = request.cell, type(request.cell).__name__, request.training
-    if request.scope.stock:
+    if next(compat.dropout_caches(cell), None) is not None:
         return Plan(f"{name} has cells of Keras inside, which keep masks to themselves")
     kernels: list[tuple[Any, slice]] = []
     recorder = Recorder()
