@@ -1,5 +1,7 @@
 """Every engine computes what the plain loop computes: outputs, states, gradients, randomness."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -152,7 +154,7 @@ CELLS = {
         ("lstm", {"units": 4, "use_bias": False}),
         ("gru", {"units": 4, "use_bias": False}),
     ],
-    "gated": [
+    "fused": [
         ("lstm", {"units": 4}),
         ("ugrnn", {"units": 4, "activation": "relu", "use_bias": False}),
         ("simple_rnn", {"units": 4}),
@@ -180,10 +182,10 @@ def test_an_engine_computes_what_the_loop_computes(engine, cell, mask, backwards
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
 def test_any_combination_of_the_gates_is_differentiated(mask):
-    if "gated" not in engines.ENGINES:
-        pytest.skip(f"no gated engine on {BACKEND}")
+    if "fused" not in engines.ENGINES:
+        pytest.skip(f"no fused engine on {BACKEND}")
     layer = layer_of(TwoOutputs(4, dtype=DTYPE), return_sequences=True)
-    assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer), mask=mask)
+    assert_equal(layer, "fused", data((BATCH, TIME, FEATURES)), initial(layer), mask=mask)
 
 
 @pytest.mark.parametrize(("engine", "cell"), PAIRS, ids=IDS)
@@ -197,7 +199,7 @@ def test_an_engine_returns_the_last_output_alone(engine, cell):
 
 @pytest.mark.parametrize(
     ("engine", "cell", "zoneout"),
-    [("projected", "gru", 0.2), ("projected", "lstm", 0.0), ("gated", "lstm", 0.0)],
+    [("projected", "gru", 0.2), ("projected", "lstm", 0.0), ("fused", "lstm", 0.0)],
 )
 def test_an_engine_drops_what_the_loop_drops(engine, cell, zoneout):
     if engine not in engines.ENGINES:
@@ -211,8 +213,8 @@ def test_an_engine_drops_what_the_loop_drops(engine, cell, zoneout):
 @pytest.mark.parametrize(
     ("engine", "cells", "policy"),
     [
-        ("gated", ["lstm"], "mixed_float16"),
-        ("gated", ["ugrnn"], "mixed_bfloat16"),
+        ("fused", ["lstm"], "mixed_float16"),
+        ("fused", ["ugrnn"], "mixed_bfloat16"),
         ("projected", ["gru"], "mixed_float16"),
         ("scan", ["min_gru"], "mixed_float16"),
         ("stack", ["min_gru", "lstm"], "mixed_float16"),
@@ -352,7 +354,7 @@ def test_the_kernel_runs_standard_cells_alone(cell):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="Torch differentiates gradients of eager calls")
-@pytest.mark.parametrize("engine", ["gated", "kernel"])
+@pytest.mark.parametrize("engine", ["fused", "kernel"])
 def test_the_gradient_of_a_gradient_goes_through_an_engine(engine):
     import torch
 
@@ -403,10 +405,10 @@ def chunked(layer, name, value, x, states, **call):
     ("engine", "cell", "options"),
     [
         ("loop", "gru", {"dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2, "seed": 3}),
-        ("gated", "lstm", {"dropout": 0.3, "recurrent_dropout": 0.3, "seed": 3}),
+        ("fused", "lstm", {"dropout": 0.3, "recurrent_dropout": 0.3, "seed": 3}),
         ("kernel", "lstm", {}),
     ],
-    ids=["loop", "gated", "kernel"],
+    ids=["loop", "fused", "kernel"],
 )
 @pytest.mark.parametrize("remat", [True, 4])
 def test_remat_changes_no_number(engine, cell, options, remat):
@@ -516,7 +518,7 @@ def test_a_report_before_and_after_the_first_call():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the loops of the other backends keep no steps")
 @pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("engine", ["loop", "projected", "gated", "kernel"])
+@pytest.mark.parametrize("engine", ["loop", "projected", "fused", "kernel"])
 def test_long_inference_keeps_no_more_than_a_chunk(engine, backwards, monkeypatch):
     import torch
 
@@ -524,9 +526,13 @@ def test_long_inference_keeps_no_more_than_a_chunk(engine, backwards, monkeypatc
 
     layer = layer_of(("lstm", {"units": 4}), engine=engine, go_backwards=backwards)
     x, lengths = data((BATCH, TIME, FEATURES)), []
-    module = engines.ENGINES[engine]
-    run = module.run
-    monkeypatch.setattr(module, "run", lambda r: lengths.append(r.inputs.shape[1]) or run(r))
+    known = engines.ENGINES[engine]
+
+    def run(request):
+        lengths.append(request.inputs.shape[1])
+        return known.run(request)
+
+    monkeypatch.setitem(engines.ENGINES, engine, dataclasses.replace(known, run=run))
     with torch.no_grad():
         whole = layer(x, mask=MASK)
         monkeypatch.setattr(chunks_torch, "_STREAMED", 4)
@@ -534,3 +540,21 @@ def test_long_inference_keeps_no_more_than_a_chunk(engine, backwards, monkeypatc
     assert lengths == [6, 4, 2]
     for got, want in zip(chunked, whole, strict=True):
         np.testing.assert_allclose(npy(got), npy(want), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("option", ["auto", *engines.NAMES, *engines.ALIASES])
+def test_every_name_of_an_engine_is_known_by_its_name_of_today(option):
+    layer = layer_of(("ugrnn", {"units": 4}), engine=option)
+    assert layer.engine == engines.ALIASES.get(option, option)
+    assert layer.get_config().get("engine", "auto") == layer.engine
+
+
+def test_a_former_name_may_be_set_on_a_layer():
+    layer = layer_of(("ugrnn", {"units": 4}))
+    layer.engine = "gated"
+    assert layer.engine_report().asked == "fused"
+    if BACKEND == "tensorflow":
+        assert "the call is eager" in raised(layer, data((BATCH, TIME, FEATURES)))[1]
+    else:
+        layer(data((BATCH, TIME, FEATURES)))
+        assert layer.engine_report().engine == "fused"

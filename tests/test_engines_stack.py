@@ -130,7 +130,7 @@ def test_stacks_in_stacks_and_stored_states():
     np.testing.assert_allclose(y, npy(whole(x)[0]), atol=1e-5)
     report = parts.engine_report()
     # Eager TensorFlow runs loops; on JAX the inner stack is one loop, as there is no gradient.
-    inner_engines = {"torch": ["kernel", "gated"], "tensorflow": ["loop", "loop"], "jax": []}
+    inner_engines = {"torch": ["kernel", "fused"], "tensorflow": ["loop", "loop"], "jax": []}
     assert [p.engine for p in report.parts[0].parts] == inner_engines[BACKEND]
     assert report.parts[1].engine == "scan"
     assert "\n  cell 1: engine='auto': 'scan' ran" in str(report)

@@ -1,4 +1,4 @@
-"""The gated engine of PyTorch: any step that treats rows one by one, recorded once."""
+"""The fused engine of PyTorch: any step that treats rows one by one, recorded once."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ import cellkit
 from cellkit.cells import matmul, normalize
 
 if keras.backend.backend() != "torch":
-    pytest.skip("other backends' gated engines are others", allow_module_level=True)
+    pytest.skip("other backends' fused engines are others", allow_module_level=True)
 
 import torch  # noqa: E402 - where it is the backend, it is there
 
@@ -118,7 +118,7 @@ def test_steps_of_many_kinds(cell, arguments, mask):
     ):
         layer = layer_of(made, **options)
         states = layer.runner.layout.pack(initial(layer))
-        assert_equal(layer, "gated", x, states, mask=mask, training=training)
+        assert_equal(layer, "fused", x, states, mask=mask, training=training)
 
 
 class Drawing(cellkit.get("ugrnn").cls):
@@ -203,7 +203,7 @@ def test_other_steps_are_left_to_the_loop(cell, reason):
     report = layer.engine_report()
     assert report.engine in ("projected", "kernel", "loop")
     if report.engine != "kernel":
-        assert reason in report.reasons["gated"]
+        assert reason in report.reasons["fused"]
 
 
 def test_learning_a_step_touches_no_random_generator():
@@ -220,7 +220,7 @@ def test_an_option_that_changes_between_two_calls_is_seen():
     x = data((BATCH, TIME, FEATURES))
     layer(x)
     layer.cell.activation = keras.activations.relu
-    assert_equal(layer, "gated", x)
+    assert_equal(layer, "fused", x)
 
 
 def test_long_sequences_are_differentiated_in_blocks(monkeypatch):
@@ -229,15 +229,15 @@ def test_long_sequences_are_differentiated_in_blocks(monkeypatch):
     monkeypatch.setattr(program_torch, "_BLOCK", 200)
     for name in ("peephole_lstm", "layer_norm_lstm"):
         layer = layer_of((name, {"units": 4}), return_sequences=True)
-        assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer), mask=MASK)
+        assert_equal(layer, "fused", data((BATCH, TIME, FEATURES)), initial(layer), mask=MASK)
         layer.return_sequences = False
-        assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer))
+        assert_equal(layer, "fused", data((BATCH, TIME, FEATURES)), initial(layer))
 
 
 def test_the_gradient_has_a_gradient_with_masks():
     layer = layer_of(("peephole_lstm", {"units": 4}))
     found = []
-    for layer.engine in ("loop", "gated"):
+    for layer.engine in ("loop", "fused"):
         x = torch.tensor(data((BATCH, TIME, FEATURES)), requires_grad=True)
         y = layer(x, mask=MASK)[0]
         (first,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
@@ -248,15 +248,15 @@ def test_the_gradient_has_a_gradient_with_masks():
 
 
 def test_a_step_is_learnt_once(monkeypatch):
-    from cellkit.engines.torch import fused as gated_torch
+    from cellkit.engines.torch import fused as fused_torch
 
-    learnt, learn = [], gated_torch._learn
+    learnt, learn = [], fused_torch._learn
 
     def counted(request):
         learnt.append(request.training)
         return learn(request)
 
-    monkeypatch.setattr(gated_torch, "_learn", counted)
+    monkeypatch.setattr(fused_torch, "_learn", counted)
     layer = layer_of(("cifg_lstm", {"units": 4}))
     for training in (False, True, False, True):
         layer(data((BATCH, TIME, FEATURES)), training=training)
@@ -272,7 +272,7 @@ def test_half_precision_rounds_no_more_than_in_the_loop(name, policy, bits):
     layer = layer_of(cell, return_sequences=True, dtype=policy)
     x = data((BATCH, TIME, FEATURES), dtype="float32")
     # Each of six steps, forward and back, rounds some numbers to one part in 2 ** bits.
-    assert_equal(layer, "gated", x, mask=MASK, tolerance=16 * 2.0**-bits)
+    assert_equal(layer, "fused", x, mask=MASK, tolerance=16 * 2.0**-bits)
 
 
 def test_a_step_that_computes_in_two_dtypes_is_left_to_the_loop():
@@ -282,7 +282,7 @@ def test_a_step_that_computes_in_two_dtypes_is_left_to_the_loop():
     layer(data((BATCH, TIME, FEATURES), dtype="float32"), training=True)
     report = layer.engine_report()
     assert report.engine in ("projected", "loop")
-    assert "dtype" in report.reasons["gated"]
+    assert "dtype" in report.reasons["fused"]
 
 
 class Normed(cellkit.Cell):
@@ -329,16 +329,16 @@ def test_norms_with_weights_and_sums_of_products(mask, monkeypatch):
     for block in (program_torch._BLOCK, 1):
         monkeypatch.setattr(program_torch, "_BLOCK", block)
         layer = layer_of(Normed(4, dtype=DTYPE), return_sequences=True)
-        assert_equal(layer, "gated", x, initial(layer), mask=mask, training=True)
+        assert_equal(layer, "fused", x, initial(layer), mask=mask, training=True)
 
 
 def test_what_is_projected_follows_the_weights():
-    layer = layer_of(Normed(4, dtype=DTYPE), engine="gated")
+    layer = layer_of(Normed(4, dtype=DTYPE), engine="fused")
     x = data((BATCH, TIME, FEATURES))
     for seed in (1, 2):
         for weight in layer.trainable_variables:
             weight.assign(data(weight.shape, seed=seed))
-        assert_equal(layer, "gated", x, initial(layer), training=True)
+        assert_equal(layer, "fused", x, initial(layer), training=True)
 
 
 def test_calls_keep_apart_what_they_hold():

@@ -54,7 +54,7 @@ def test_a_product_in_blocks_is_the_product(monkeypatch):
     np.testing.assert_allclose(products.times(tf.constant(x), blocks), x @ kernel, atol=1e-15)
 
 
-@pytest.mark.parametrize("engine", ["loop", "gated"])
+@pytest.mark.parametrize("engine", ["loop", "fused"])
 @pytest.mark.parametrize(
     "cell",
     [

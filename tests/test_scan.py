@@ -9,7 +9,6 @@ from three_parts import raised
 import cellkit
 from cellkit.cells import matmul, split
 from cellkit.engines.backend import backend as engines_backend
-from cellkit.engines.shared import scan
 from cellkit.registry import cell_weights, set_cell_weights
 from cellkit_conformance.subject import backend
 
@@ -152,7 +151,7 @@ def test_the_scan_equals_the_loop(cls, masked, options):
 
 @pytest.mark.parametrize("cls", CELLS)
 def test_gradients_equal_those_of_the_loop(cls, monkeypatch):
-    monkeypatch.setattr(scan, "BLOCK", 10)
+    monkeypatch.setattr(engines_backend, "block", 10)
     for time in LENGTHS[-2:]:
         x, states = draw(pair(cls, time)[0], time)
 
@@ -186,7 +185,7 @@ def test_gradients_equal_those_of_the_loop(cls, monkeypatch):
 @pytest.mark.parametrize("masked", [False, True])
 def test_blocks_give_what_the_whole_gives(monkeypatch, masked):
     """Where only the last output is wanted, memory does not grow with the length."""
-    monkeypatch.setattr(scan, "BLOCK", 4)
+    monkeypatch.setattr(engines_backend, "block", 4)
     for cls in CELLS:
         for time, sequences in ((8, False), (11, False), (11, True)):
             loop, fast = pair(cls, time, return_sequences=sequences)
@@ -243,7 +242,7 @@ def test_unknown_lengths_down_to_none(sequences):
 def test_blocks_of_an_unknown_batch(monkeypatch):
     import tensorflow as tf
 
-    monkeypatch.setattr(scan, "BLOCK", 4)
+    monkeypatch.setattr(engines_backend, "block", 4)
     loop, fast = pair(WindowCell, 11, return_sequences=True)
     spec = [tf.TensorSpec([None, 11, FEATURES], DTYPE), tf.TensorSpec([None, 11], "bool")]
     x, _ = draw(loop, 11)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.shared.loop import Leaves, Loop
+
+if TYPE_CHECKING:
+    from cellkit.engines.request import Options
 
 
 class Backend(Protocol):
@@ -16,9 +19,18 @@ class Backend(Protocol):
 
     Attributes:
         name: Keras' name of the backend.
+        block: Steps that are scanned at a time, where blocks pay, and at inference without
+            sequences.
+        blocks_pay: Whether a scan over blocks is faster. PyTorch and TensorFlow write every
+            intermediate result to memory: those of a block stay in the caches. XLA fuses the
+            operations of a whole sequence, and was slower with blocks.
+        loop_guards_padding: Whether the loop takes inputs of masked steps that are not finite.
     """
 
     name: str
+    block: int
+    blocks_pay: bool
+    loop_guards_padding: bool
 
     def run(
         self, loop: Loop, inputs: Leaves, states: Leaves, mask: Any
@@ -42,14 +54,19 @@ class Backend(Protocol):
         """Take `new` where `keep`, else `old`; `keep` has the leading axes of `new`."""
 
     def compiled(
-        self, body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+        self,
+        body: Callable[..., Any],
+        arguments: Any,
+        options: Options,
+        key: Any,
+        scope: SequenceScope,
     ) -> Any:
         """Return ``body(*arguments)``, on JAX compiled once also for eager calls.
 
         Args:
             body: A function of tensors.
             arguments: Its arguments, any structure of tensors and None.
-            layer: The layer that calls, with the compiled functions in its `_holder`.
+            options: The options of the layer, with the compiled functions in its cache.
             key: What besides shapes and dtypes tells one compiled function from another.
             scope: Masks that are drawn once per sequence.
         """

@@ -9,24 +9,55 @@ from typing import Any
 
 import keras
 
-from cellkit.cells.runner import CellRunner
+from cellkit.cells.runner import CellRunner, Holder
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.shared.loop import Leaves, Loop
 from cellkit.layers.outputs import OutputForm
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """All that an engine may know of the layer that calls it: the same for each of its calls.
+
+    Args:
+        engine: The engine that is asked for, or "auto".
+        unroll: True for a plain Python loop, or the number of steps per turn of a compiled loop.
+        remat: Whether training keeps only the states between chunks; an int is their length.
+        truncate: Number of steps after which states carry no gradient further back, or None.
+        cache: What engines learn of the cell and keep.
+        add_loss: Takes the sum of the losses that the steps added.
+        variables: Returns the variables of the cell.
+        settings: Returns what may be changed on the layer and is compiled into a loop.
+    """
+
+    engine: str
+    unroll: bool | int
+    remat: bool | int
+    truncate: int | None
+    cache: Holder
+    add_loss: Callable[[Any], None]
+    variables: Callable[[], list[keras.Variable]]
+    settings: Callable[[], tuple[Any, ...]]
+
+    @property
+    def chunked(self) -> bool:
+        """Whether gradients are computed, or cut off, chunk by chunk."""
+        return bool(self.remat) or self.truncate is not None
+
+
+@dataclasses.dataclass(frozen=True)
 class Request:
     """One run of a cell over time.
 
     Args:
-        layer: The layer.
+        options: What the layer asks for.
         runner: What runs the cell for the layer.
         inputs: Tensors of shape `(batch, time, ...)`, in the cell's structure.
         states: The leaves of the initial states, each `(batch, ...)`.
         mask: Boolean tensor of shape `(batch, time)`, True where a step counts, or None.
         training: Whether the cell runs in training mode.
-        scope: Random masks and constants of this call.
+        constants: What the cell is handed at every step, as keyword arguments.
+        scope: The random masks of this call.
         form: The structure of the output, and the dtypes in which it is returned.
         collect: Whether to return the output of every step.
         zero_masked: Whether collected outputs are zero at masked steps.
@@ -36,12 +67,13 @@ class Request:
         parts: Takes the reports of the cells of a stack that ran one after the other.
     """
 
-    layer: Any
+    options: Options
     runner: CellRunner
     inputs: Any
     states: Leaves
     mask: Any
     training: bool
+    constants: dict[str, Any]
     scope: SequenceScope
     form: OutputForm
     collect: bool
@@ -62,11 +94,11 @@ class Request:
             reverse=self.reverse,
             collect=self.collect,
             zero_masked=self.zero_masked,
-            unroll=self.layer.unroll,
+            unroll=self.options.unroll,
             scope=self.scope,
-            add_loss=self.layer.add_loss,
-            remat=self.layer.remat,
-            truncate=self.layer.truncate_gradient,
+            add_loss=self.options.add_loss,
+            remat=self.options.remat,
+            truncate=self.options.truncate,
         )
 
 

@@ -85,7 +85,7 @@ class RNN(keras.layers.RNN):
             number of steps per turn of a compiled loop.
         zero_output_for_mask: Whether returned sequences are zero at masked steps.
         engine: How the loop is computed: `"auto"` takes the fastest way that gives the same
-            numbers for this cell and these options; `"loop"`, `"projected"`, `"gated"`,
+            numbers for this cell and these options; `"loop"`, `"projected"`, `"fused"`,
             `"kernel"`, `"scan"` and `"stack"` name one. `engine_report()` says which one ran.
         remat: Whether training keeps only the states between chunks of steps, and computes the
             steps of each chunk once more in the backward pass: the same gradients, with memory
@@ -326,12 +326,13 @@ class RNN(keras.layers.RNN):
         runner, scope = self.runner, current_scope() or SequenceScope(batch)
         form = self._holder.make("output_form", self._output_form)
         request = engines.Request(
-            layer=self,
+            options=self._engine_options(),
             runner=runner,
             inputs=sequences,
             states=keras.tree.flatten(initial_state),
             mask=mask,
             training=training,
+            constants=scope.constants,
             scope=scope,
             form=form,
             collect=self.return_sequences and not scope.one_step,
@@ -353,7 +354,7 @@ class RNN(keras.layers.RNN):
         >>> layer.engine_report().engine
         'loop'
         """
-        return engines.report(self)
+        return engines.report(self.engine, self._holder)
 
     def _edition(self) -> int:
         """Return a number that is another one after every change of the layer and its cell."""
@@ -528,6 +529,18 @@ class RNN(keras.layers.RNN):
             )
 
     # What the loop needs to know ----------------------------------------------------------------
+
+    def _engine_options(self) -> engines.Options:
+        return engines.Options(
+            engine=engines.check_name(self.engine),
+            unroll=self.unroll,
+            remat=self.remat,
+            truncate=self.truncate_gradient,
+            cache=self._holder,
+            add_loss=self.add_loss,
+            variables=self._cell_variables,
+            settings=self._settings,
+        )
 
     def _output_form(self) -> OutputForm:
         dtypes = None

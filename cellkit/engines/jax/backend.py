@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.jax import loop
 from cellkit.engines.jax.recurrence import recurrence
 from cellkit.engines.shared.loop import Leaves, Loop
 
+if TYPE_CHECKING:
+    from cellkit.engines.request import Options
+
 
 class JaxBackend:
     """JAX; see `cellkit.engines.backend.Backend`."""
 
     name = "jax"
+    block = 256
+    blocks_pay = False
+    loop_guards_padding = True
     select = staticmethod(loop.select)
     recurrence = staticmethod(recurrence)
 
@@ -25,10 +31,15 @@ class JaxBackend:
         return loop.run(request, inputs, states, mask)
 
     def compiled(
-        self, body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+        self,
+        body: Callable[..., Any],
+        arguments: Any,
+        options: Options,
+        key: Any,
+        scope: SequenceScope,
     ) -> Any:
         """Run `body`, compiled for eager calls; see `cellkit.engines.backend`."""
-        return loop.compiled(body, arguments, layer, key, scope)
+        return loop.compiled(body, arguments, options, key, scope)
 
     def traces_python(self) -> bool:
         """Return False: this backend runs the code that it traces."""

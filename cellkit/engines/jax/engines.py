@@ -1,17 +1,33 @@
 """The engines of JAX."""
 
+import dataclasses
 from typing import Any
 
+from cellkit.engines.engine import Engine, Need
 from cellkit.engines.jax import fused
-from cellkit.engines.shared import plain, project, scan, stack
+from cellkit.engines.shared import needs, plain, project, scan, stack
 
-ENGINES: dict[str, Any] = {
-    "stack": stack,
-    "scan": scan,
-    "gated": fused,
-    "projected": project,
-    "loop": plain,
+
+def _on_jax(engine: Engine, *worth: Need) -> Engine:
+    """Return an engine for which remat and truncate_gradient are those of the loop."""
+    return dataclasses.replace(engine, needs=(needs.WHOLE, *engine.needs), worth=worth)
+
+
+_GRADIENT = (needs.TRAINING_OR_SEQUENCES, needs.IN_TRAINING)
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        _on_jax(stack.ENGINE, *_GRADIENT),
+        _on_jax(scan.ENGINE),
+        _on_jax(fused.ENGINE, *_GRADIENT),
+        # Compilers move the projection of the inputs as they like; measured, most cells were slower
+        # with it done by hand.
+        dataclasses.replace(project.ENGINE, worth=(needs.NOT_COMPILED,)),
+        plain.ENGINE,
+    )
 }
+"""By their names, in the order in which "auto" tries them."""
 
 # The loops compute chunks themselves.
 CHUNKS: Any = None

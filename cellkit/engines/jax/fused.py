@@ -24,23 +24,17 @@ import jax.numpy as jnp
 import keras
 
 from cellkit.cells.operations import value_of
+from cellkit.engines.engine import Engine
+from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
 from cellkit.engines.shared.project import project
-from cellkit.engines.shared.step import slower
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
     from cellkit.engines.shared.loop import Leaves
 
-__all__ = ["run", "slower", "why_not"]
-
 AHEAD = 8192
 """Numbers that a step must read of stacked arrays to have them fetched one step ahead."""
-
-
-def why_not(request: Request) -> str | None:
-    """Return why this engine does not apply, or None; see `cellkit.engines`."""
-    return steps.why_not(request)
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
@@ -132,7 +126,7 @@ def _sequence(
         names: The keys of the masks.
         sums: Which products are added to which inputs.
     """
-    reverse, unroll = request.reverse, max(1, int(request.layer.unroll))
+    reverse, unroll = request.reverse, max(1, int(request.options.unroll))
 
     def advance(
         others: Leaves, masks: Leaves, x: Any, states: Leaves, last: Leaves, product: Any
@@ -296,3 +290,13 @@ def _scan(
         ahead, start, jnp.arange(length), reverse=reverse, unroll=unroll
     )
     return carry, ys, places
+
+
+ENGINE = Engine(
+    name="fused",
+    summary=steps.SUMMARY,
+    cells=steps.CELLS,
+    run=run,
+    needs=(needs.SAME_DTYPE, needs.SOMETHING, *steps.NEEDS),
+    pays=(steps.FEW_ROWS,),
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ from cellkit.cells.recorder import Recorder
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.shared import unrolled as python
 from cellkit.engines.shared.loop import Leaves, Loop, as_states, chunk_length
+
+if TYPE_CHECKING:
+    from cellkit.engines.request import Options
 
 
 def unstack(x: Any) -> list[Any]:
@@ -53,9 +56,9 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
     return result
 
 
-def compiled(body: Any, arguments: Any, layer: Any, key: Any, scope: SequenceScope) -> Any:
+def compiled(body: Any, arguments: Any, options: Options, key: Any, scope: SequenceScope) -> Any:
     """Run `body`; see `cellkit.engines.backend`."""
-    cache = layer._holder.make("jax", lambda: _Compiled(layer._cell_variables()))
+    cache = options.cache.make("jax", lambda: _Compiled(options.variables()))
     if cache.traced(arguments):
         return body(*arguments)
 
@@ -68,7 +71,7 @@ def compiled(body: Any, arguments: Any, layer: Any, key: Any, scope: SequenceSco
     for variable, value in updates:
         variable.assign(value)
     if losses:
-        layer.add_loss(sum(losses))
+        options.add_loss(sum(losses))
     return result
 
 

@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from cellkit.engines.backend import backend
+from cellkit.engines.engine import Engine
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
     from cellkit.engines.shared.loop import Leaves
 
 
-def why_not(request: Request) -> str | None:
-    """Return None: this engine always applies."""
-    return None
-
-
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the loop; see `cellkit.engines`."""
     structure, single = request.inputs, not keras.tree.is_nested(request.inputs)
     runner, form = request.runner, request.form
-    training, constants = request.training, request.scope.constants
+    training, constants = request.training, request.constants
 
     def step(inputs: Leaves, states: Leaves) -> tuple[Leaves, Leaves]:
         x = inputs[0] if single else keras.tree.pack_sequence_as(structure, inputs)
@@ -31,3 +27,12 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
 
     leaves = keras.tree.flatten(request.inputs)
     return backend.run(request.loop(step), leaves, request.states, request.mask)
+
+
+ENGINE = Engine(
+    name="loop",
+    summary="The plain loop.",
+    cells="Every cell",
+    run=run,
+    guards_padding=backend.loop_guards_padding,
+)

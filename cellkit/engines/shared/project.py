@@ -10,22 +10,19 @@ import keras
 from cellkit.cells.cell import Cell
 from cellkit.cells.runner import trace
 from cellkit.engines.backend import backend
+from cellkit.engines.engine import Engine, Need
+from cellkit.engines.shared import needs
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
     from cellkit.engines.shared.loop import Leaves
 
 
-def why_not(request: Request) -> str | None:
-    """Return why this engine does not apply, or None; see `cellkit.engines`."""
-    cell, name = request.cell, type(request.cell).__name__
-    if not isinstance(cell, Cell):
-        return f"{name} is no `cellkit.Cell`, whose `project` stands apart from its `step`"
+def _no_project(request: Request) -> str | None:
+    cell = request.cell
     if type(cell).project is Cell.project and "project" not in vars(cell):
-        return f"{name} has no `project` of its own"
-    if getattr(cell.call, "__func__", None) is not Cell.call:
-        return f"{name} has a `call` of its own"
-    return not_row_wise(request)
+        return f"{type(cell).__name__} has no `project` of its own"
+    return None
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
@@ -90,7 +87,7 @@ def _sizes(x: Any, count: int | None = None) -> tuple[Any, ...]:
 
 def not_row_wise(request: Request) -> str | None:
     """Return why the steps of many rows can't be projected at once, or None if they can."""
-    if request.layer._holder.current("row-wise", request.edition, lambda: _row_wise(request)):
+    if request.options.cache.current("row-wise", request.edition, lambda: _row_wise(request)):
         return None
     name = type(request.cell).__name__
     return f"what {name}.project returns does not have one row for each row of the inputs"
@@ -107,3 +104,21 @@ def _row_wise(request: Request) -> bool:
     cell = request.cell
     projected = trace(lambda x: cell.prepare(x), specs, variables=cell.variables)
     return all(len(x.shape) and x.shape[0] is None for x in keras.tree.flatten(projected))
+
+
+ROW_WISE = Need("a `project` that treats its rows one by one", not_row_wise)
+
+ENGINE = Engine(
+    name="projected",
+    summary="`project` for all time steps in one product, then the loop over `step`.",
+    cells="`cellkit.Cell` with a `project`",
+    run=run,
+    needs=(
+        needs.SAME_DTYPE,
+        needs.SOMETHING,
+        needs.A_CELL,
+        Need("a `project` of its own", _no_project),
+        needs.untouched({"call": Cell}),
+        ROW_WISE,
+    ),
+)

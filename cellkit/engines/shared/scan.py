@@ -16,35 +16,34 @@ from cellkit import _keras_compat as compat
 from cellkit.cells.cell import Cell, training_mode
 from cellkit.cells.linear import LinearCell, as_dtype
 from cellkit.engines.backend import backend
+from cellkit.engines.engine import Engine, Need
 from cellkit.engines.request import in_order, pack
+from cellkit.engines.shared import needs
 from cellkit.engines.shared import project as projected
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
     from cellkit.engines.shared.loop import Leaves
 
-BLOCK = 128 if keras.backend.backend() == "tensorflow" else 256
-"""Steps that are scanned at a time, where blocks pay, and at inference without sequences."""
 
-# PyTorch and TensorFlow write every intermediate result to memory: those of a block stay in the
-# caches. XLA fuses the operations of a whole sequence, and was slower with blocks.
-_BLOCKS_PAY = keras.backend.backend() != "jax"
-
-_OWN = {"step": LinearCell, "call": Cell, "advance": Cell, "prepare": Cell}
+def _not_linear(request: Request) -> str | None:
+    if isinstance(request.cell, LinearCell):
+        return None
+    return f"{type(request.cell).__name__} is no `cellkit.linear.LinearCell`"
 
 
-def why_not(request: Request) -> str | None:
-    """Return why this engine does not apply, or None; see `cellkit.engines`."""
-    cell, name = request.cell, type(request.cell).__name__
-    for method, owner in _OWN.items():
-        if getattr(getattr(cell, method), "__func__", None) is not getattr(owner, method):
-            return f"{name} has a `{method}` of its own"
-    if cell.zoneout:
-        return "zoneout mixes new states with old ones at every step"
-    if request.layer.unroll:
-        return "`unroll` asks for a loop"
+def _zoneout(request: Request) -> str | None:
+    return "zoneout mixes new states with old ones at every step" if request.cell.zoneout else None
+
+
+def _updates(request: Request) -> str | None:
+    cell = request.cell
     if any(p is not cell and p.non_trainable_variables for p in _layers(cell)):
-        return f"layers inside {name} have variables that a step may update"
+        return f"layers inside {type(cell).__name__} have variables that a step may update"
+    return None
+
+
+def _counts(request: Request) -> str | None:
     dtypes = [keras.backend.standardize_dtype(s.dtype) for s in request.states]
     if any(not keras.backend.is_float_dtype(d) and "complex" not in d for d in dtypes):
         return "a state is neither floating nor complex"
@@ -65,7 +64,7 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     # An exported function of JAX need not know the number of steps, nor then that of blocks.
     countable = open_ended or isinstance(first.shape[1], int)
     streams = countable and not (request.collect or request.training)
-    if not drops and (streams or (_BLOCKS_PAY and not open_ended)):
+    if not drops and (streams or (backend.blocks_pay and not open_ended)):
         last, outputs, states = _in_blocks(request, inputs, mask)
     else:
         last, outputs, states = _scan(request, inputs, request.states, mask, None)
@@ -86,9 +85,9 @@ def _in_blocks(request: Request, inputs: Any, mask: Any) -> tuple[Leaves, Any, L
     Without sequences, at inference, the memory then does not grow with the number of steps.
     """
     leaves = [*keras.tree.flatten(inputs), *([] if mask is None else [mask])]
-    batch, time = _sizes(leaves[0])
-    count = (time - 1) // BLOCK
-    rest = time - count * BLOCK
+    size, (batch, time) = backend.block, _sizes(leaves[0])
+    count = (time - 1) // size
+    rest = time - count * size
     structure, number = inputs, len(request.states)
 
     def block(leaves: Leaves, states: Leaves, last: Leaves | None) -> tuple[Leaves, Leaves]:
@@ -100,7 +99,7 @@ def _in_blocks(request: Request, inputs: Any, mask: Any) -> tuple[Leaves, Any, L
     outputs, states = block([x[:, :rest] for x in leaves], request.states, None)
     if isinstance(count, int) and count == 0:
         return states[number:], outputs if request.collect else None, states[:number]
-    blocks = [keras.ops.reshape(x[:, rest:], (batch, count, BLOCK, *x.shape[2:])) for x in leaves]
+    blocks = [keras.ops.reshape(x[:, rest:], (batch, count, size, *x.shape[2:])) for x in leaves]
     loop = dataclasses.replace(
         request.loop(lambda x, s: block(x, s[:number], s[number:])), reverse=False, unroll=False
     )
@@ -109,7 +108,7 @@ def _in_blocks(request: Request, inputs: Any, mask: Any) -> tuple[Leaves, Any, L
         return states[number:], None, states[:number]
     joined = [
         keras.ops.concatenate(
-            [y, keras.ops.reshape(z, (batch, count * BLOCK, *z.shape[3:]))], axis=1
+            [y, keras.ops.reshape(z, (batch, count * size, *z.shape[3:]))], axis=1
         )
         for y, z in zip(outputs, more, strict=True)
     ]
@@ -129,7 +128,7 @@ def _scan(
         last: Leaves of the output before the first step; None for zeros.
 
     Returns:
-        As `cellkit.engines.run`.
+        As `Engine.run`.
     """
     cell, form = request.cell, request.form
     own, seen = cell.split_states(request.runner.layout.pack(states))
@@ -275,3 +274,21 @@ def _sizes(x: Any) -> tuple[Any, Any]:
 
 def _layers(cell: Any) -> list[Any]:
     return [p for p in compat.parts(cell) if isinstance(p, keras.layers.Layer)]
+
+
+ENGINE = Engine(
+    name="scan",
+    summary="A parallel scan over time.",
+    cells="Cells with a linear recurrence (`cellkit.linear.LinearCell`)",
+    run=run,
+    needs=(
+        Need("a `cellkit.linear.LinearCell`", _not_linear),
+        needs.SAME_DTYPE,
+        needs.SOMETHING,
+        needs.untouched({"step": LinearCell, "call": Cell, "advance": Cell, "prepare": Cell}),
+        Need("no `zoneout`", _zoneout, rules_out=("zoneout",)),
+        needs.NOT_UNROLLED,
+        Need("no layer inside the cell with variables that are updated", _updates),
+        Need("states that are floating or complex", _counts),
+    ),
+)

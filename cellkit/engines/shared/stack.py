@@ -11,7 +11,6 @@ a random generator say, is another one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -20,7 +19,9 @@ from cellkit import _keras_compat as compat
 from cellkit import engines
 from cellkit.cells.runner import Holder
 from cellkit.cells.stock_masks import lend_masks
+from cellkit.engines.engine import Engine, Need
 from cellkit.engines.request import in_order
+from cellkit.engines.shared import needs
 from cellkit.layers.outputs import OutputForm
 from cellkit.layers.stacked import StackedCells
 
@@ -29,18 +30,19 @@ if TYPE_CHECKING:
     from cellkit.engines.shared.loop import Leaves
 
 
-def why_not(request: Request) -> str | None:
-    """Return why this engine does not apply, or None; see `cellkit.engines`."""
-    cell, name = request.cell, type(request.cell).__name__
-    if not isinstance(cell, StackedCells):
-        return f"{name} is no `cellkit.StackedCells`"
-    for method in ("call", "runners"):
-        if getattr(getattr(cell, method), "__func__", None) is not getattr(StackedCells, method):
-            return f"{name} has a `{method}` of its own"
-    if request.scope.constants:
-        return "constants are handed to the cells step by step"
-    reason: str | None = request.layer._holder.current(
-        "apart", request.edition, lambda: _not_apart(cell)
+def _no_stack(request: Request) -> str | None:
+    if isinstance(request.cell, StackedCells):
+        return None
+    return f"{type(request.cell).__name__} is no `cellkit.StackedCells`"
+
+
+def _constants(request: Request) -> str | None:
+    return "constants are handed to the cells step by step" if request.constants else None
+
+
+def _together(request: Request) -> str | None:
+    reason: str | None = request.options.cache.current(
+        "apart", request.edition, lambda: _not_apart(request.cell)
     )
     return reason
 
@@ -60,22 +62,9 @@ def _not_apart(stack: StackedCells) -> str | None:
     return None
 
 
-@dataclasses.dataclass
-class _Part:
-    """What an engine must know of the layer, for one cell of the stack."""
-
-    unroll: bool | int
-    add_loss: Callable[[Any], None]
-    _holder: Holder
-    engine: str = "auto"
-    # Of the stack as a whole.
-    remat: bool = False
-    truncate_gradient: None = None
-
-
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the cells one after the other; see `cellkit.engines`."""
-    layer, scope, runners = request.layer, request.scope, request.cell.runners()
+    options, scope, runners = request.options, request.scope, request.cell.runners()
     # What a cell returns comes in the order processed, so the cells above go forwards.
     inputs, mask = in_order(request)
     rest, finals = list(request.states), []
@@ -84,11 +73,14 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         top = index + 1 == len(runners)
         count = len(runner.layout.specs)
         states, rest = rest[:count], rest[count:]
-        holder = layer._holder.make(("part", index), Holder)
-        form = request.form if top else holder.make("form", OutputForm)
+        cache = options.cache.make(("part", index), Holder)
+        form = request.form if top else cache.make("form", OutputForm)
         part = dataclasses.replace(
             request,
-            layer=_Part(layer.unroll, layer.add_loss, holder),
+            # The stack as a whole is cut into chunks, where it is.
+            options=dataclasses.replace(
+                options, engine="auto", remat=False, truncate=None, cache=cache
+            ),
             runner=runner,
             inputs=inputs,
             states=states,
@@ -101,7 +93,7 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         )
         name, reasons = engines.choose(part)
         with scope.narrowed(lend_masks(runner.cell)):
-            last, outputs, states = engines.run_with(name, part)
+            last, outputs, states = engines.ENGINES[name].run(part)
         # A cell further up must not draw anew what this one has drawn.
         scope.settle()
         reports.append(engines.EngineReport("auto", name, reasons, tuple(part.parts)))
@@ -110,3 +102,21 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
             inputs = form.pack(outputs)
     request.parts[:] = reports
     return last, outputs, finals
+
+
+ENGINE = Engine(
+    name="stack",
+    summary="The cells of a stack one after the other, each over all steps, each with the engine "
+    "that suits it best.",
+    cells="`cellkit.StackedCells`, and lists of cells, that share no layer, weight or random "
+    "generator",
+    run=run,
+    needs=(
+        needs.SAME_DTYPE,
+        needs.SOMETHING,
+        Need("`cellkit.StackedCells`", _no_stack),
+        needs.untouched({"call": StackedCells, "runners": StackedCells}),
+        Need("no `constants`", _constants, rules_out=("constants",)),
+        Need("cells that share nothing", _together),
+    ),
+)

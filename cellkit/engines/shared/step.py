@@ -21,9 +21,11 @@ from cellkit.cells.recorder import Recorder
 from cellkit.cells.runner import trace
 from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.engines.backend import backend
+from cellkit.engines.engine import Need
 from cellkit.engines.request import pack
+from cellkit.engines.shared import needs
 from cellkit.engines.shared.loop import ROWS
-from cellkit.engines.shared.project import not_row_wise
+from cellkit.engines.shared.project import ROW_WISE
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -32,20 +34,33 @@ if TYPE_CHECKING:
 Product = Callable[[int, Any], Any]
 
 
-def why_not(request: Request) -> str | None:
-    """Return why a step is no such function, or None if it is one."""
-    cell, name = request.cell, type(request.cell).__name__
-    if not isinstance(cell, Cell):
-        return f"{name} is no `cellkit.Cell`, whose `project` stands apart from its `step`"
-    for method in ("call", "prepare", "advance"):
-        if getattr(getattr(cell, method), "__func__", None) is not getattr(Cell, method):
-            return f"{name} has a `{method}` of its own"
-    if request.layer.unroll is True:
-        return "unroll=True asks for the plain loop"
-    return not_row_wise(request) or plan_of(request).reason
+def _no_function(request: Request) -> str | None:
+    return plan_of(request).reason
 
 
-def slower(request: Request) -> str | None:
+SUMMARY = (
+    "`project` for all time steps in one product, and a gradient of the whole sequence of its own: "
+    "a weight's is one product, or one sum, after the loop."
+)
+CELLS = (
+    "Every `cellkit.Cell` whose step is a function of its inputs, states, weights and the masks of "
+    "the call; on Torch, one that treats the rows of the batch one by one, in one floating dtype"
+)
+NEEDS = (
+    needs.A_CELL,
+    needs.untouched({"call": Cell, "prepare": Cell, "advance": Cell}),
+    needs.NOT_FULLY_UNROLLED,
+    ROW_WISE,
+    Need(
+        "a step that is a function of inputs, states, weights and the masks of the call",
+        _no_function,
+        rules_out=("zoneout",),
+    ),
+)
+"""The needs of an engine that differentiates steps itself, beside the dtype and something to do."""
+
+
+def _many_rows(request: Request) -> str | None:
     """Return why the plain loop is faster than to differentiate the sequence, or None.
 
     What is gained is the addition of each kernel's gradients, step by step. What is paid is that
@@ -59,6 +74,9 @@ def slower(request: Request) -> str | None:
     if gained < rows * paid:
         return f"with {rows} rows a step keeps more numbers than its kernels have"
     return None
+
+
+FEW_ROWS = Need("so few rows that a step keeps fewer numbers than its kernels have", _many_rows)
 
 
 @dataclasses.dataclass
@@ -97,7 +115,7 @@ def remember(request: Request, name: str, key: tuple[Any, ...], make: Callable[[
         make: Finds it out.
     """
     full = (request.training, *key)
-    kept = request.layer._holder.current(name, request.edition, dict)
+    kept = request.options.cache.current(name, request.edition, dict)
     found = kept.get(full)
     if found is None:
         if len(kept) > 7:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.shared.loop import Leaves, Loop
 from cellkit.engines.tensorflow import loop
 from cellkit.engines.tensorflow.recurrence import recurrence
 
+if TYPE_CHECKING:
+    from cellkit.engines.request import Options
+
 
 class TensorFlowBackend:
     """TensorFlow; see `cellkit.engines.backend.Backend`."""
 
     name = "tensorflow"
+    block = 128
+    blocks_pay = True
+    loop_guards_padding = False
     select = staticmethod(loop.select)
     recurrence = staticmethod(recurrence)
 
@@ -25,7 +31,12 @@ class TensorFlowBackend:
         return loop.run(request, inputs, states, mask)
 
     def compiled(
-        self, body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+        self,
+        body: Callable[..., Any],
+        arguments: Any,
+        options: Options,
+        key: Any,
+        scope: SequenceScope,
     ) -> Any:
         """Run `body` as it stands: nothing is compiled."""
         return body(*arguments)

@@ -18,9 +18,10 @@ import keras
 import tensorflow as tf
 
 from cellkit.cells.operations import value_of
+from cellkit.engines.engine import Engine, Need
+from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
 from cellkit.engines.shared.project import project
-from cellkit.engines.shared.step import slower
 from cellkit.engines.tensorflow.loop import in_steps
 from cellkit.engines.tensorflow.products import cut
 from cellkit.engines.tensorflow.step_graph import StepGraph, divide, specs
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
     from cellkit.engines.shared.loop import Leaves
 
 
-__all__ = ["run", "slower", "why_not"]
-
-
-def why_not(request: Request) -> str | None:
-    """Return why this engine does not apply, or None; see `cellkit.engines`."""
+def _eager(request: Request) -> str | None:
     if tf.executing_eagerly():
         return "the call is eager: compile it with tf.function, as `fit` and `predict` do"
+    return None
+
+
+def _unknown_sizes(request: Request) -> str | None:
     leaves = keras.tree.flatten(request.inputs)
     if any(x.shape.rank is None or None in x.shape[2:] for x in leaves):
         return "not all sizes of the inputs are known"
-    return steps.why_not(request)
+    return None
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
@@ -221,3 +222,19 @@ def _shaped(new: Leaves, old: Leaves) -> Leaves:
     for a, b in zip(new, old, strict=True):
         a.set_shape(b.shape)  # a `where` on an unknown batch loses the static shape
     return new
+
+
+ENGINE = Engine(
+    name="fused",
+    summary=steps.SUMMARY,
+    cells=steps.CELLS,
+    run=run,
+    needs=(
+        needs.SAME_DTYPE,
+        needs.SOMETHING,
+        Need("a call that is compiled", _eager),
+        Need("sizes of the inputs that are known, but for batch and time", _unknown_sizes),
+        *steps.NEEDS,
+    ),
+    pays=(steps.FEW_ROWS,),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,11 +12,17 @@ from cellkit.engines.shared.loop import Leaves, Loop
 from cellkit.engines.torch import loop
 from cellkit.engines.torch.recurrence import recurrence
 
+if TYPE_CHECKING:
+    from cellkit.engines.request import Options
+
 
 class TorchBackend:
     """PyTorch; see `cellkit.engines.backend.Backend`."""
 
     name = "torch"
+    block = 256
+    blocks_pay = True
+    loop_guards_padding = False
     select = staticmethod(loop.select)
     recurrence = staticmethod(recurrence)
 
@@ -27,7 +33,12 @@ class TorchBackend:
         return loop.run(request, inputs, states, mask)
 
     def compiled(
-        self, body: Callable[..., Any], arguments: Any, layer: Any, key: Any, scope: SequenceScope
+        self,
+        body: Callable[..., Any],
+        arguments: Any,
+        options: Options,
+        key: Any,
+        scope: SequenceScope,
     ) -> Any:
         """Run `body` as it stands: nothing is compiled."""
         return body(*arguments)

@@ -24,6 +24,7 @@ from cellkit.engines.shared.loop import chunk_length
 from cellkit.engines.torch.loop import select
 
 if TYPE_CHECKING:
+    from cellkit.engines.engine import Engine
     from cellkit.engines.request import Request
     from cellkit.engines.shared.loop import Leaves
 
@@ -34,21 +35,20 @@ _STREAMED = 256
 
 def wanted(request: Request) -> bool:
     """Tell whether a request is to be run in chunks."""
-    layer = request.layer
     time = keras.tree.flatten(request.inputs)[0].shape[1]
     if not torch.is_grad_enabled():
         return bool(time > _STREAMED and not request.collect and not request.training)
-    return bool(time and (layer.remat or layer.truncate_gradient is not None))
+    return bool(time and request.options.chunked)
 
 
-def run(request: Request, engine: Any) -> tuple[Leaves, Any, Leaves]:
+def run(request: Request, engine: Engine) -> tuple[Leaves, Any, Leaves]:
     """Run `engine` chunk by chunk; see `cellkit.engines`."""
-    layer, states = request.layer, request.states
+    options, states = request.options, request.states
     time = keras.tree.flatten(request.inputs)[0].shape[1]
     streaming = not torch.is_grad_enabled()
-    again = bool(layer.remat) and not streaming
-    block = _STREAMED if streaming else layer.truncate_gradient or time
-    size = chunk_length(layer.remat, time) if again else block
+    again = bool(options.remat) and not streaming
+    block = _STREAMED if streaming else options.truncate or time
+    size = chunk_length(options.remat, time) if again else block
     if again:
         _draw_masks(request)
     last: Any = None
@@ -99,15 +99,15 @@ def _draw_masks(request: Request) -> None:
 class _Chunk:
     """A chunk that can be run again."""
 
-    def __init__(self, request: Request, engine: Any) -> None:
+    def __init__(self, request: Request, engine: Engine) -> None:
         self.request, self.engine = request, engine
-        self.variables = [v for v in request.layer._cell_variables() if v.value.requires_grad]
+        self.variables = [v for v in request.options.variables() if v.value.requires_grad]
         # What the layer's dtype makes of each variable, also when the call is long over.
         self.dtypes = [v.value.dtype for v in self.variables]
         stock = request.scope.stock
         self.drawn = [compat.cached_dropout_masks(cell) for cell in stock]
         self.starts: list[tuple[Any, Any]] = []
-        self.structure = (request.inputs, request.states, request.scope.constants)
+        self.structure = (request.inputs, request.states, request.constants)
         self.counts: list[int] = []
         self.has_losses = False
 
@@ -116,7 +116,7 @@ class _Chunk:
         leaves = keras.tree.flatten(self.structure)
         loss, *results = _Again.apply(self, *leaves, *current_values(self.variables))
         if self.has_losses:
-            self.request.layer.add_loss(loss)
+            self.request.options.add_loss(loss)
         return self._unpack(results)
 
     def first(self) -> list[Any]:
@@ -136,15 +136,12 @@ class _Chunk:
         count = len(tensors) - len(self.variables)
         values = [x.to(d) for x, d in zip(tensors[count:], self.dtypes, strict=True)]
         inputs, states, constants = keras.tree.pack_sequence_as(self.structure, tensors[:count])
-        scope = self.request.scope
-        request = dataclasses.replace(self.request, inputs=inputs, states=states)
+        request = dataclasses.replace(
+            self.request, inputs=inputs, states=states, constants=constants
+        )
         mapping = [*zip(self.variables, values, strict=True), *self.starts]
-        outer, scope.constants = scope.constants, constants
-        try:
-            with reopened(scope, self.drawn), Recorder(mapping) as recorder:
-                return self._pack(self.engine.run(request), recorder.losses)
-        finally:
-            scope.constants = outer
+        with reopened(request.scope, self.drawn), Recorder(mapping) as recorder:
+            return self._pack(self.engine.run(request), recorder.losses)
 
     def _pack(self, result: tuple[Leaves, Any, Leaves], losses: list[Any]) -> list[Any]:
         last, outputs, states = result

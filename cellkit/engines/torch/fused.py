@@ -25,7 +25,9 @@ import torch
 from cellkit.cells.operations import columns_of, value_of
 from cellkit.cells.recorder import Recorder
 from cellkit.cells.scope import SequenceScope, sequence_scope
+from cellkit.engines.engine import Engine, Need
 from cellkit.engines.request import pack
+from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
 from cellkit.engines.shared.project import project
 from cellkit.engines.torch.derive.program import Program, Sequence, apply
@@ -42,10 +44,8 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2**-7, to
 _DTYPES = "has tensors of several dtypes, or of one that is no real number"
 
 
-def why_not(request: Request) -> str | None:
-    """Return why a step can't be recorded, or None; see `cellkit.engines`."""
-    reason = steps.why_not(request)
-    return reason or _known_step(request)[1]
+def _not_recorded(request: Request) -> str | None:
+    return _known_step(request)[1]
 
 
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
@@ -320,3 +320,17 @@ def _agrees(known: _Known, step: _Step, draw: _Numbers, masks: list[Any]) -> boo
         if not torch.allclose(a, b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
             return False
     return True
+
+
+ENGINE = Engine(
+    name="fused",
+    summary=steps.SUMMARY,
+    cells=steps.CELLS,
+    run=run,
+    needs=(
+        needs.SAME_DTYPE,
+        needs.SOMETHING,
+        *steps.NEEDS,
+        Need("a step that treats rows one by one, in one floating dtype", _not_recorded),
+    ),
+)

@@ -17,6 +17,8 @@ import torch
 from cellkit.cells.cell import Cell
 from cellkit.cells.operations import value_of
 from cellkit.cells.standard import StandardWeights, standard_weights
+from cellkit.engines.engine import Engine, Need
+from cellkit.engines.shared import needs
 from cellkit.engines.torch.derive.program import keep_freed_memory
 from cellkit.engines.torch.loop import select
 
@@ -32,22 +34,36 @@ _HELD = (-1.0, 1.0, 0.0, 0.0)
 _FAR = 1e20
 
 
-def why_not(request: Request) -> str | None:
-    """Return why this engine does not apply, or None; see `cellkit.engines`."""
-    cell, name = request.cell, type(request.cell).__name__
-    if standard_weights(cell) is None:
-        return f"{name} is no standard LSTM or GRU"
+def _not_standard(request: Request) -> str | None:
+    if standard_weights(request.cell) is None:
+        return f"{type(request.cell).__name__} is no standard LSTM or GRU"
+    return None
+
+
+def _drops(request: Request) -> str | None:
+    cell = request.cell
     if request.training and (cell.dropout or cell.recurrent_dropout):
-        return f"{name} drops elements in training"
-    if getattr(cell, "zoneout", 0.0):
-        return f"{name} has zoneout"
-    if request.runner.compute_dtype not in ("float32", "float64"):
-        return f"the compute dtype is {request.runner.compute_dtype}"
+        return f"{type(cell).__name__} drops elements in training"
+    return None
+
+
+def _zoneout(request: Request) -> str | None:
+    if getattr(request.cell, "zoneout", 0.0):
+        return f"{type(request.cell).__name__} has zoneout"
+    return None
+
+
+def _other_dtype(request: Request) -> str | None:
+    dtype = request.runner.compute_dtype
+    return None if dtype in ("float32", "float64") else f"the compute dtype is {dtype}"
+
+
+def _other_inputs(request: Request) -> str | None:
     inputs = request.inputs
     if keras.tree.is_nested(inputs) or inputs.is_complex() or inputs.ndim != 3:
         return "the inputs are not one tensor of real numbers (batch, time, features)"
-    if not inputs.is_floating_point() and not isinstance(cell, Cell):
-        return f"{name} does not cast integers"
+    if not inputs.is_floating_point() and not isinstance(request.cell, Cell):
+        return f"{type(request.cell).__name__} does not cast integers"
     if inputs.shape[2] == 0:
         return "there is no feature"
     return None
@@ -204,3 +220,21 @@ def _graph(kind: str, arguments: Any, wanted: Any) -> tuple[list[Any], Any]:
     leaves = [a.detach().requires_grad_(w) for a, w in zip(moved, wanted, strict=True)]
     with torch.enable_grad():
         return leaves, _call(kind, *leaves)
+
+
+ENGINE = Engine(
+    name="kernel",
+    summary="The framework's own LSTM or GRU. Torch, in float32 and float64.",
+    cells="`lstm`, `gru` with `reset_after`, Keras' `LSTMCell` and `GRUCell`; with tanh and "
+    "sigmoid, and without dropout or zoneout in the call",
+    run=run,
+    needs=(
+        needs.SAME_DTYPE,
+        needs.SOMETHING,
+        Need("a standard LSTM or GRU", _not_standard, rules_out=("constants",)),
+        Need("no dropout in training", _drops, rules_out=("dropout",)),
+        Need("no `zoneout`", _zoneout, rules_out=("zoneout",)),
+        Need("float32 or float64", _other_dtype),
+        Need("one tensor of real numbers (batch, time, features)", _other_inputs),
+    ),
+)

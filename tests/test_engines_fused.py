@@ -1,4 +1,4 @@
-"""The gated engines of JAX and TensorFlow: any step, differentiated once per sequence."""
+"""The fused engines of JAX and TensorFlow: any step, differentiated once per sequence."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ import cellkit
 
 BACKEND = keras.backend.backend()
 if BACKEND == "torch":
-    pytest.skip("PyTorch's gated engine is another one", allow_module_level=True)
+    pytest.skip("PyTorch's fused engine is another one", allow_module_level=True)
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,18 @@ def test_a_step_of_any_kind(cell):
     x = data((BATCH, TIME, FEATURES))
     if timed:
         x = (x, np.cumsum(np.abs(data((BATCH, TIME, 1), seed=9)), axis=1))
-    assert_equal(layer, "gated", x, initial(layer), mask=MASK, training=True)
+    assert_equal(layer, "fused", x, initial(layer), mask=MASK, training=True)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="of JAX alone")
 @pytest.mark.parametrize("ahead", [0, 10**9])
 def test_steps_are_fetched_ahead_or_not(ahead, monkeypatch):
-    from cellkit.engines.jax import fused as gated_jax
+    from cellkit.engines.jax import fused as fused_jax
 
-    monkeypatch.setattr(gated_jax, "AHEAD", ahead)
+    monkeypatch.setattr(fused_jax, "AHEAD", ahead)
     layer = layer_of(("peephole_lstm", {"units": 4}), return_sequences=True, go_backwards=True)
     x = data((BATCH, TIME, FEATURES))
-    assert_equal(layer, "gated", x, initial(layer), mask=MASK, training=True)
+    assert_equal(layer, "fused", x, initial(layer), mask=MASK, training=True)
 
 
 class Twice(cellkit.Cell):
@@ -66,7 +66,7 @@ class Twice(cellkit.Cell):
 
 def test_products_of_products_and_of_inputs_that_are_not_projected():
     layer = layer_of(Twice(4, dtype=DTYPE), return_sequences=True)
-    assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), initial(layer), mask=MASK)
+    assert_equal(layer, "fused", data((BATCH, TIME, FEATURES)), initial(layer), mask=MASK)
 
 
 def test_steps_backwards_with_zeros_where_masked():
@@ -76,7 +76,7 @@ def test_steps_backwards_with_zeros_where_masked():
         go_backwards=True,
         zero_output_for_mask=True,
     )
-    assert_equal(layer, "gated", data((BATCH, TIME, FEATURES)), mask=MASK)
+    assert_equal(layer, "fused", data((BATCH, TIME, FEATURES)), mask=MASK)
 
 
 def test_many_rows_are_left_to_the_loop():
@@ -86,7 +86,7 @@ def test_many_rows_are_left_to_the_loop():
     def call(x):
         return layer(x, training=True)
 
-    for rows, engine in ((16, "gated"), (512, "loop")):
+    for rows, engine in ((16, "fused"), (512, "loop")):
         if BACKEND == "jax":
             import jax
 
@@ -97,7 +97,7 @@ def test_many_rows_are_left_to_the_loop():
             spec = tf.TensorSpec((rows, 2, 64))
             tf.function(call, autograph=False).get_concrete_function(spec)
         assert layer.engine_report().engine == engine
-    assert "with 512 rows a step keeps more" in layer.engine_report().reasons["gated"]
+    assert "with 512 rows a step keeps more" in layer.engine_report().reasons["fused"]
 
 
 class Counting(cellkit.get("lstm").cls):
@@ -132,8 +132,8 @@ def test_other_steps_are_left_to_the_loop(cell, reason):
     call(layer)
     report = layer.engine_report()
     assert report.engine == "loop"
-    assert reason in report.reasons["gated"]
-    named = cellkit.RNN(cell, dtype="float32", engine="gated")
+    assert reason in report.reasons["fused"]
+    named = cellkit.RNN(cell, dtype="float32", engine="fused")
     assert reason in raised(call, named)[1]
 
 
@@ -172,7 +172,7 @@ def test_the_gradient_has_a_gradient():
     layer = layer_of(("gru", {"units": 4}))
     x = data((BATCH, TIME, FEATURES))
     found = []
-    for engine in ("loop", "gated"):
+    for engine in ("loop", "fused"):
         layer.engine = engine
         found.append([npy(g) for g in _second(layer, x)])
         assert layer.engine_report().engine == engine
@@ -193,7 +193,7 @@ def test_a_batch_of_batches_on_jax():
         return jax.grad(lambda w: (layer.stateless_call(w, others, x)[0][0] ** 2).sum())(weights)
 
     found = []
-    for layer.engine in ("loop", "gated"):
+    for layer.engine in ("loop", "fused"):
         found.append(jax.tree.leaves(jax.jit(jax.vmap(gradient))(x)))
     for want, have in zip(*found, strict=True):
         np.testing.assert_allclose(have, want, atol=1e-5 * max(1, np.abs(want).max()))
@@ -208,7 +208,7 @@ def test_tensorflow_graphs_of_unknown_sizes_and_xla(xla):
     x, weights = data((BATCH, TIME, FEATURES)), [v.value for v in layer.trainable_variables]
     shape = x.shape if xla else (None, None, FEATURES)
     found = []
-    for layer.engine in ("loop", "gated"):
+    for layer.engine in ("loop", "fused"):
 
         @tf.function(
             autograph=False, jit_compile=xla, input_signature=[tf.TensorSpec(shape, DTYPE)]
