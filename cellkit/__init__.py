@@ -17,7 +17,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cellkit import _former_names, _with_keras
+from cellkit import _backends, _former_names, _with_keras
 from cellkit.registry import (
     CellSpec,
     Paper,
@@ -72,7 +72,13 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"cellkit.{name}")
     if name not in _with_keras.NAMES:
         raise AttributeError(f"module 'cellkit' has no attribute {name!r}")
-    _with_keras.import_all()
+    try:
+        _with_keras.import_all()
+    except Exception as error:
+        of_backend = _backends.explain(error)
+        if of_backend is None:
+            raise
+        raise of_backend from error
     for public, module in _with_keras.NAMES.items():
         globals()[public] = getattr(sys.modules[module], public)
     return globals()[name]
@@ -85,3 +91,4 @@ def __dir__() -> list[str]:
 
 _former_names.install()
 _with_keras.import_with_keras()
+_backends.warn()

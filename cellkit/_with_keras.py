@@ -50,7 +50,7 @@ def import_all() -> None:
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):
-    """Waits for the import of Keras, once."""
+    """Waits for the import of Keras, however often others look for Keras before."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -58,19 +58,27 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
         """Find Keras as the other finders do, and have cellkit's modules imported after it."""
         if name != "keras":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            spec.loader = _KerasLoader(spec.loader.name, spec.loader.path)
+            spec.loader = _KerasLoader(spec.loader.name, spec.loader.path, self)
         return spec
 
 
 class _KerasLoader(importlib.machinery.SourceFileLoader):
     """Loads Keras from its source as usual, then imports cellkit's modules."""
 
+    def __init__(self, name: str, path: str, finder: _KerasFinder) -> None:
+        super().__init__(name, path)
+        self.finder = finder
+
     def exec_module(self, module: ModuleType) -> None:
         """Run Keras' code, then import cellkit's."""
         super().exec_module(module)
+        # Only now: where the backend is missing, Keras may be imported again with another one.
+        if self.finder in sys.meta_path:
+            sys.meta_path.remove(self.finder)
         # If one of cellkit's modules is what imports Keras, the others can't use it yet. It
         # registers its own classes; the rest follows with the first name taken from `cellkit`.
         if not any(map(_is_being_imported, list(sys.modules))):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellkit import __version__
+from cellkit import __version__, _backends
 from cellkit._distribution import install_command
 from cellkit._streams import readers_may_leave
 from cellkit.errors import problem
@@ -98,12 +98,13 @@ def _run(words: list[str]) -> int:
         return EXIT_USAGE
     except typer.Abort:
         return 130
-    except Exception as error:
-        three_parts = isinstance(error, ValueError) and "\n  Received: " in str(error)
+    except Exception as raised:
+        failure = _backends.explain(raised) or raised
+        three_parts = isinstance(failure, ValueError) and "\n  Received: " in str(failure)
         if debug or not three_parts:
-            traceback.print_exception(error)
+            traceback.print_exception(failure)
         else:
-            print(error, file=sys.stderr)
+            print(failure, file=sys.stderr)
         return EXIT_USAGE if three_parts else EXIT_DEFECT
     return code if isinstance(code, int) else 0
 
@@ -250,7 +251,11 @@ def doctor_command(
                     _plain(finding.text),
                 )
             _print(table)
-        print("\nEverything works." if report.healthy else "\nSomething is broken; see above.")
+        print("\nEverything works." if report.healthy else "\nSomething is broken. What to do:")
+        if report.healthy and report.to_do:
+            print("Worth doing:")
+        for line in report.to_do:
+            print(f"  {line}")
     if not report.healthy:
         raise typer.Exit(EXIT_BROKEN)
 

@@ -7,7 +7,6 @@ one that crashes or hangs while it is imported must not take the report with it.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import platform
@@ -15,21 +14,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from cellkit import _distribution
+from cellkit import _backends, _distribution
+from cellkit._backends import BACKENDS
 from cellkit._distribution import install_command
 from cellkit.registry import registry
 
 __all__ = ["BACKENDS", "Finding", "Report", "examine"]
-
-BACKENDS = {
-    "tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly"),
-    "torch": ("torch",),
-    "jax": ("jax",),
-}
-"""The backends of Keras, each with the distributions that bring it."""
 
 # Run in a process of its own. It imports Keras on the backend, computes something, and prints what
 # it found as the last line: imports may print before it.
@@ -71,12 +63,14 @@ class Finding:
         subject: What was looked at.
         state: ``"ok"``, ``"note"`` (worth knowing), ``"absent"`` (not installed, not needed) or
             ``"broken"``.
-        text: What was found; for something broken, what to do about it.
+        text: What was found.
+        fix: What to do about it, a command where there is one; "" where nothing is to be done.
     """
 
     subject: str
     state: str
     text: str
+    fix: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +88,18 @@ class Report:
         """Whether nothing is broken."""
         return all(f.state != "broken" for found in self.groups.values() for f in found)
 
+    @property
+    def to_do(self) -> tuple[str, ...]:
+        """What mends what is broken, each thing once; where nothing is, what is worth doing."""
+        findings = [finding for found in self.groups.values() for finding in found]
+        state = "note" if self.healthy else "broken"
+        return tuple(dict.fromkeys(f.fix for f in findings if f.fix and f.state == state))
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON takes it."""
         return {
             "healthy": self.healthy,
+            "to_do": list(self.to_do),
             "groups": {
                 title: [dataclasses.asdict(finding) for finding in found]
                 for title, found in self.groups.items()
@@ -124,11 +126,7 @@ def examine(timeout: float = 120.0, progress: Callable[[str], None] | None = Non
     backends = [finding for findings in tried.values() for finding in findings]
     if not working:
         backends.append(
-            Finding(
-                "backends",
-                "broken",
-                f"none of them works; install one, for example: {install_command('torch')}",
-            )
+            Finding("backends", "broken", "none of them works", _backends.advice(configured, []))
         )
     usable = configured if configured in working else next(iter(working), None)
     _tell(progress, "Trying the plugins ...")
@@ -153,7 +151,7 @@ def _versions() -> list[Finding]:
     for name in ("keras", "numpy"):
         version = _version(name)
         if version is None:
-            found.append(Finding(name, "broken", f"not installed: pip install {name}"))
+            found.append(Finding(name, "broken", "not installed", f"pip install {name}"))
         else:
             found.append(Finding(name, "ok", version))
     return found
@@ -166,13 +164,11 @@ def _own_versions() -> list[Finding]:
     if own is not None:
         found.append(Finding(own.name, "ok", own.version))
     if former is not None and former.ours:
-        text = (
-            f"{former.version}, the former name of {_distribution.NAME}; run `pip uninstall "
-            f"{' '.join(there)}`, then install {_distribution.NAME} from the same place"
-        )
-        found.append(Finding(former.name, "note", text))
+        text = f"{former.version}, the former name of {_distribution.NAME}"
+        fix = f"pip uninstall {' '.join(there)}, then install {_distribution.NAME} again"
+        found.append(Finding(former.name, "note", text, fix))
     elif own is None:
-        found.append(Finding(_distribution.NAME, "broken", f"not installed: {install_command()}"))
+        found.append(Finding(_distribution.NAME, "broken", "not installed", install_command()))
     if former is not None and not former.ours:
         found.append(_stranger(former))
     return found
@@ -181,14 +177,11 @@ def _own_versions() -> list[Finding]:
 def _stranger(other: _distribution.Installed) -> Finding:
     """Return what to do about another project's distribution of the name of our package."""
     text = f"{other.version} is a distribution of another project, not this one"
-    if other.overlaps:
-        return Finding(
-            other.name,
-            "broken",
-            f"{text}, and its files lie among ours: pip uninstall {other.name}; "
-            f"pip install --force-reinstall --no-deps {_distribution.NAME}",
-        )
-    return Finding(other.name, "note", f"{text}; remove it with: pip uninstall {other.name}")
+    fix = f"pip uninstall {other.name}"
+    if not other.overlaps:
+        return Finding(other.name, "note", text, fix)
+    again = f"{fix} && pip install --force-reinstall --no-deps {_distribution.NAME}"
+    return Finding(other.name, "broken", f"{text}, and its files lie among ours", again)
 
 
 def _version(*distributions: str) -> str | None:
@@ -203,58 +196,42 @@ def _version(*distributions: str) -> str | None:
 
 def _configuration() -> tuple[str, list[Finding]]:
     """Return the backend that Keras will use, and where that is said."""
-    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = folder / "keras.json"
-    backend, found = "tensorflow", []  # what Keras falls back to
-    if not path.is_file():
-        found.append(Finding("keras.json", "note", f"none at {path}; Keras uses its defaults"))
+    path, chosen, there = _backends.settings_path(), _backends.choice(), _backends.installed()
+    found = []
+    if chosen.trouble:
+        text = f"{path} can't be read ({chosen.trouble})"
+        found.append(Finding("keras.json", "broken", text, f"mend {path}, or remove it"))
+    elif path.is_file():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        said = ", ".join(f"{key} {value}" for key, value in sorted(settings.items()))
+        found.append(Finding("keras.json", "ok", f"{path}: {said}"))
     else:
-        try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-            backend = settings.get("backend", backend)
-            said = ", ".join(f"{key} {value}" for key, value in sorted(settings.items()))
-            found.append(Finding("keras.json", "ok", f"{path}: {said}"))
-        except (OSError, ValueError, AttributeError) as error:
-            found.append(
-                Finding(
-                    "keras.json", "broken", f"{path} can't be read ({error}); mend or remove it"
-                )
-            )
-    chosen = os.environ.get("KERAS_BACKEND")
-    if chosen:
-        backend = chosen
-        found.append(Finding("KERAS_BACKEND", "ok", f"{chosen}; it goes before keras.json"))
+        found.append(Finding("keras.json", "note", f"none at {path}; Keras uses its defaults"))
+    backend = chosen.backend
+    if os.environ.get("KERAS_BACKEND"):
+        found.append(Finding("KERAS_BACKEND", "ok", f"{backend}; it goes before keras.json"))
     else:
         found.append(Finding("KERAS_BACKEND", "note", f"not set, so the backend is {backend}"))
     if backend not in BACKENDS:
-        found.append(
-            Finding(
-                "backend",
-                "broken",
-                f"cellkit has no loop for {backend!r}; choose one of {', '.join(BACKENDS)}, for "
-                "example: export KERAS_BACKEND=torch",
-            )
-        )
+        text = f"cellkit does not run on {backend!r}, but on {', '.join(BACKENDS)}"
+        found.append(Finding("backend", "broken", text, _backends.advice(backend, there)))
     return backend, found
 
 
 def _backend(name: str, configured: str, timeout: float) -> list[Finding]:
     """Return what is to be said of a backend; the first finding says whether it works."""
-    if importlib.util.find_spec(name) is None:
+    if name not in _backends.installed():
         if name == configured:
-            return [
-                Finding(
-                    name,
-                    "broken",
-                    f"not installed, but it is the configured backend: {install_command(name)}, or "
-                    "set KERAS_BACKEND to an installed one",
-                )
-            ]
+            there = _backends.installed()
+            text = "not installed, but it is the configured backend"
+            line = f"{install_command(name)}, or " if there else ""
+            return [Finding(name, "broken", text, line + _backends.advice(name, there))]
         return [Finding(name, "absent", f"not installed ({install_command(name)})")]
     version = _version(*BACKENDS[name]) or "unknown version"
     result, trouble = _run(_PROBE, name, timeout)
     if trouble is not None:
-        return [Finding(name, "broken", f"{version}, but Keras can't use it: {trouble}")]
+        text = f"{version}, but Keras can't use it: {trouble}"
+        return [Finding(name, "broken", text, f"install {name} again, or uninstall it")]
     mark = ", the configured backend" if name == configured else ""
     found = [Finding(name, "ok", f"{version}{mark}; devices: {', '.join(result['devices'])}")]
     if result["x64"] is False:
@@ -262,7 +239,8 @@ def _backend(name: str, configured: str, timeout: float) -> list[Finding]:
             Finding(
                 "jax x64",
                 "note",
-                "off, so float64 layers compute in float32; set JAX_ENABLE_X64=1 for float64",
+                "off, so float64 layers compute in float32",
+                "for float64 on JAX: export JAX_ENABLE_X64=1",
             )
         )
     return found
@@ -272,23 +250,25 @@ def _plugins(backend: str | None, timeout: float) -> list[Finding]:
     """Return one finding per cell that has trouble, and one for all that have none."""
     declared = registry.declarations()
     if not declared:
-        return [
-            Finding(
-                "cells",
-                "broken",
-                f"no distribution declares any; install cellkit itself: {install_command()}",
-            )
-        ]
+        return [Finding("cells", "broken", "no distribution declares any", install_command())]
     if backend is None:
         return [Finding("cells", "note", f"{len(declared)} declared; not tried without a backend")]
     problems, trouble = _run(_PROBE_PLUGINS, backend, timeout)
     if trouble is not None:
-        return [Finding("cells", "broken", f"importing the plugins failed: {trouble}")]
+        return [
+            Finding(
+                "cells",
+                "broken",
+                f"importing the plugins failed: {trouble}",
+                "run `cellkit list --verbose` to see which one it is, and update or uninstall it",
+            )
+        ]
     found = []
     by_distribution: dict[str, list[str]] = {}
     for name, declarations in declared.items():
         if problems.get(name):
-            found.append(Finding(name, "broken", problems[name]))
+            fix = problems[name].partition("How to fix: ")[2]
+            found.append(Finding(name, "broken", problems[name], fix))
         else:
             by_distribution.setdefault(declarations[0].distribution, []).append(name)
     fine = [

@@ -12,7 +12,7 @@ from fake_distributions import CELL, install
 from three_parts import parts
 
 import cellkit
-from cellkit import _distribution, cli, doctor
+from cellkit import _backends, _distribution, cli, doctor
 
 SPEC = '''
 from cellkit import CellSpec, Paper
@@ -343,7 +343,7 @@ def quick(monkeypatch, tmp_path):
         return (plugins, None) if "problem_of" in code else answers[backend]
 
     monkeypatch.setattr(doctor, "_run", run)
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(_backends, "installed", lambda: list(doctor.BACKENDS))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     return types.SimpleNamespace(answers=answers, plugins=plugins, home=tmp_path)
@@ -371,25 +371,41 @@ def test_doctor_as_json(quick, capsys):
 def test_doctor_reports_a_broken_backend(quick, capsys):
     quick.answers["jax"] = (None, "ImportError: libfoo.so")
     assert cli.main(["doctor"]) == 1
-    assert "ImportError: libfoo.so" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ImportError: libfoo.so" in out
+    end = out[out.index("Something is broken. What to do:") :].splitlines()
+    assert end[1:] == ["  install jax again, or uninstall it"]
+
+
+def test_doctor_ends_with_the_line_that_sets_a_backend(quick, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "pytorch")
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "cellkit does not run on 'pytorch'" in out
+    assert out.endswith("What to do:\n  export KERAS_BACKEND=torch\n")
+
+
+def test_doctor_ends_with_what_is_worth_doing(quick, capsys):
+    assert cli.main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  for float64 on JAX: export JAX_ENABLE_X64=1" in lines[lines.index("Worth doing:") :]
 
 
 def test_doctor_tells_absent_backends_from_needed_ones(quick, monkeypatch):
-    monkeypatch.setattr(
-        doctor.importlib.util, "find_spec", lambda name: None if name == "jax" else object()
-    )
+    monkeypatch.setattr(_backends, "installed", lambda: ["tensorflow", "torch"])
     report = doctor.examine()
     assert report.healthy and findings(report, "jax")[0].state == "absent"
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     report = doctor.examine()
     assert not report.healthy and findings(report, "jax")[0].state == "broken"
-    assert "pip install 'keras-cellkit[jax]'" in findings(report, "jax")[0].text
+    assert report.to_do == ("pip install 'keras-cellkit[jax]', or export KERAS_BACKEND=tensorflow",)
 
 
 def test_doctor_without_any_backend(quick, monkeypatch):
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(_backends, "installed", lambda: [])
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
     report = doctor.examine()
+    assert report.to_do == ("pip install 'keras-cellkit[torch]' && export KERAS_BACKEND=torch",)
     assert findings(report, "backends")[0].state == "broken"
     assert findings(report, "cells")[0].state == "note"
 
@@ -423,7 +439,7 @@ def entry_point(folder, distribution):
 
 
 def own_findings():
-    return {f.subject: (f.state, f.text) for f in doctor._own_versions()}
+    return {f.subject: (f.state, f.text, f.fix) for f in doctor._own_versions()}
 
 
 @pytest.fixture
@@ -436,25 +452,25 @@ def no_others(monkeypatch, tmp_path):
 def test_doctor_says_which_distribution_is_ours(no_others):
     install(no_others, "keras-cellkit", version="0.1.0")
     entry_point(no_others, "keras-cellkit")
-    assert own_findings() == {"keras-cellkit": ("ok", "0.1.0")}
+    assert own_findings() == {"keras-cellkit": ("ok", "0.1.0", "")}
 
 
 def test_doctor_without_a_distribution(no_others):
-    state, text = own_findings()["keras-cellkit"]
-    assert state == "broken" and text == "not installed: pip install keras-cellkit"
+    found = own_findings()["keras-cellkit"]
+    assert found == ("broken", "not installed", "pip install keras-cellkit")
 
 
 def test_doctor_tells_of_another_project_of_that_name(no_others):
     install(no_others, "keras-cellkit", version="0.1.0")
     entry_point(no_others, "keras-cellkit")
     install(no_others, "cellkit", version="0.0.0")
-    state, text = own_findings()["cellkit"]
+    state, text, fix = own_findings()["cellkit"]
     assert state == "note" and "0.0.0 is a distribution of another project" in text
-    assert text.endswith("pip uninstall cellkit")
+    assert fix == "pip uninstall cellkit"
     (no_others / "cellkit-0.0.0.dist-info" / "RECORD").write_text("cellkit/__init__.py,,\n")
-    state, text = own_findings()["cellkit"]
+    state, text, fix = own_findings()["cellkit"]
     assert state == "broken" and "its files lie among ours" in text
-    assert "pip install --force-reinstall --no-deps keras-cellkit" in text
+    assert fix.endswith("pip install --force-reinstall --no-deps keras-cellkit")
 
 
 def test_doctor_without_ours_but_with_another_project_of_that_name(no_others):
@@ -466,13 +482,13 @@ def test_doctor_without_ours_but_with_another_project_of_that_name(no_others):
 def test_doctor_tells_of_an_installation_under_the_former_name(no_others):
     install(no_others, "cellkit", version="0.1.0")
     entry_point(no_others, "cellkit")
-    state, text = own_findings()["cellkit"]
+    state, text, _ = own_findings()["cellkit"]
     assert state == "note" and "the former name of keras-cellkit" in text
     install(no_others, "keras-cellkit", version="0.1.0")
     entry_point(no_others, "keras-cellkit")
     found = own_findings()
-    assert found["keras-cellkit"] == ("ok", "0.1.0")
-    assert "pip uninstall keras-cellkit cellkit" in found["cellkit"][1]
+    assert found["keras-cellkit"] == ("ok", "0.1.0", "")
+    assert "pip uninstall keras-cellkit cellkit" in found["cellkit"][2]
 
 
 def test_doctor_really_tries_a_backend_and_the_plugins(far_lab, backend):

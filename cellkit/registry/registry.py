@@ -28,6 +28,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
+from cellkit import _backends
 from cellkit.errors import problem
 from cellkit.registry.names import did_you_mean, nearest
 from cellkit.registry.spec import CellSpec, check_trait
@@ -477,6 +478,10 @@ def _imported(declaration: Declaration) -> Any:
     # A plugin may do anything while it is imported, even end the process; it must not take the
     # others with it. The cause is told, and chained.
     except (Exception, SystemExit) as error:
+        # A plugin is not to blame for a backend that is missing.
+        of_backend = _backends.explain(error)
+        if of_backend is not None:
+            raise of_backend from error
         raise problem(
             f"The cell {declaration.name!r} can't be imported.",
             received=f"{type(error).__name__}: {error}, from {declaration}",
