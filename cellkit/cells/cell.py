@@ -16,7 +16,7 @@ from cellkit.cells.initializers import Draws
 from cellkit.cells.operations import precise, to_tensor
 from cellkit.cells.standard import StandardWeights
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
-from cellkit.cells.validate import positive_int, probability
+from cellkit.cells.validate import check_dtype, plain_number, positive_int, probability
 from cellkit.errors import problem
 
 # The training flag of the running step, for `Cell.drop`, which a step calls without arguments.
@@ -111,6 +111,7 @@ class Cell(keras.layers.Layer):
     ) -> None:
         check_keywords(type(self), kwargs)
         super().__init__(**kwargs)
+        check_dtype(self)
         compat.take_over_conversion(self)
         self.units: Any = None if units is None else positive_int(type(self), "units", units)
         self.activation = precise(keras.activations.get(activation))
@@ -128,7 +129,7 @@ class Cell(keras.layers.Layer):
         self.dropout = probability(type(self), "dropout", dropout)
         self.recurrent_dropout = probability(type(self), "recurrent_dropout", recurrent_dropout)
         self.zoneout = probability(type(self), "zoneout", zoneout)
-        self.seed = seed
+        self.seed = seed = plain_number(seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._draws = Draws()
 

@@ -153,8 +153,10 @@ def known(x: Any) -> bool:
     if keras.backend.backend() == "torch":
         import torch
 
-        return x.device.type != "meta" and not torch.compiler.is_compiling()
-    return hasattr(x, "numpy")
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return False
+        return not torch.is_tensor(x) or x.device.type != "meta"
+    return not keras.ops.is_tensor(x) or hasattr(x, "numpy")
 
 
 def split(x: Any, parts: int | Sequence[int]) -> list[Any]:

@@ -102,6 +102,15 @@ def check_cell(cell: Any) -> None:
             expected="an instance",
             fix=f"call the class, e.g. `{cell.__name__}(32)`",
         )
+    if isinstance(cell, (keras.layers.RNN, keras.layers.Bidirectional)):
+        name, inner = type(cell).__name__, getattr(cell, "cell", None)
+        within = f", e.g. `RNN({type(inner).__name__}(...))`" if inner is not None else ""
+        raise problem(
+            "A layer was passed where a cell is needed.",
+            received=f"the layer {name}, which runs over a whole sequence",
+            expected="a cell, which computes one time step",
+            fix=f"use the layer {name} as it is, without one around it; or pass its cell{within}",
+        )
     # `dir` finds a property without evaluating it: a cell may know its sizes only once built.
     missing = [name for name in ("call", "state_size") if name not in dir(cell)]
     if missing or (not isinstance(cell, keras.layers.Layer) and cell.state_size is None):

@@ -63,8 +63,8 @@ def _as_shape(value: Any) -> tuple[int | None, ...] | None:
     """Return `value` as a shape, or None when it is not one."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, int):
-        return (value,)
+    if hasattr(value, "__index__") and not hasattr(value, "__len__"):  # also an int of NumPy's
+        return (int(value),) if _is_dimension(value) else None
     if hasattr(value, "as_list"):  # tf.TensorShape, as older cells declare
         value = tuple(value.as_list())
     if isinstance(value, (list, tuple)) and all(_is_dimension(d) for d in value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from cellkit.errors import problem
 
@@ -29,6 +30,11 @@ def vector_size(cell: keras.layers.Layer, input_shape: Any) -> int:
     return int(shape[-1])
 
 
+def plain_number(value: Any) -> Any:
+    """Return a number of NumPy's as one of Python's; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def positive_int(owner: type, name: str, value: Any) -> int:
     """Return `value` if it is a positive int, else raise a three-part `ValueError`."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) <= 0:
@@ -43,6 +49,7 @@ def positive_int(owner: type, name: str, value: Any) -> int:
 
 def probability(owner: type, name: str, value: Any) -> float:
     """Return `value` if it is a rate in `[0, 1)`, else raise a three-part `ValueError`."""
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise problem(
             f"`{name}` of {owner.__name__} is not a rate.",
@@ -51,3 +58,15 @@ def probability(owner: type, name: str, value: Any) -> float:
             fix=f"pass e.g. {name}=0.2 to drop one element in five",
         )
     return float(value)
+
+
+def check_dtype(layer: Any) -> None:
+    """Raise a `ValueError` unless a layer computes in a floating dtype."""
+    if not keras.backend.is_float_dtype(layer.compute_dtype):
+        raise problem(
+            f"{type(layer).__name__} cannot compute in this dtype.",
+            received=f"dtype={layer.compute_dtype!r}",
+            expected="a floating dtype, such as 'float32', 'bfloat16' or 'mixed_float16'",
+            fix="leave `dtype` out; integer inputs keep their dtype as they are, and a state "
+            "declares its own with `cellkit.TensorSpec(shape, dtype='int32')`",
+        )

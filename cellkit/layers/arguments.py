@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells.operations import known
+from cellkit.cells.operations import known, to_tensor
 from cellkit.cells.runner import flatten_shapes, is_shape, map_shapes
 from cellkit.cells.structure import describe
 from cellkit.errors import problem
@@ -147,9 +147,9 @@ def _masks(sequences: Any, mask: Any) -> list[Any]:
 
 def _is_written_out(mask: Any) -> bool:
     """Tell whether a mask is given as nested lists of numbers."""
-    if not isinstance(mask, (list, tuple)) or not mask:
+    if not isinstance(mask, (list, tuple)):
         return False
-    return all(isinstance(m, (bool, int, float)) or _is_written_out(m) for m in mask)
+    return all(isinstance(m, (bool, int, float, np.generic)) or _is_written_out(m) for m in mask)
 
 
 def _check_mask(sequences: Any, mask: Any) -> None:
@@ -167,6 +167,38 @@ def _check_mask(sequences: Any, mask: Any) -> None:
             fix="make one mask value per time step, e.g. `keras.ops.any(mask, axis=-1)` for a mask "
             "per feature, and cut or pad it to the inputs' length",
         )
+    _check_mask_dtype(mask)
+
+
+def _check_mask_dtype(mask: Any) -> None:
+    """Raise unless a mask says of every step that it counts or that it doesn't."""
+    kind = _dtype(mask)
+    if kind == "bool" or "int" in kind:
+        return
+    found = f"a mask of dtype {kind}"
+    if "float" in kind and known(mask):
+        numbers = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(mask, "float32")))
+        # Flags in a float: what arithmetic on masks gives.
+        other = numbers[(numbers != 0) & (numbers != 1)]
+        if not other.size:
+            return
+        found += f" that holds {other[0]}"
+    raise problem(
+        "The mask is not made of flags.",
+        received=found,
+        expected="bool or integers, true where a step counts; floats only where their values can "
+        "be seen and all of them are 0 or 1",
+        fix="compare it with what marks a step that counts, e.g. `mask > 0.5`",
+    )
+
+
+def _dtype(x: Any) -> str:
+    """Return the name of the dtype of a tensor or array, whatever an array holds."""
+    dtype = getattr(x, "dtype", None)
+    dtype = np.asarray(x).dtype if dtype is None else dtype
+    if isinstance(dtype, np.dtype) and dtype.kind not in "biufcV":
+        return str(dtype)
+    return str(keras.backend.standardize_dtype(dtype))
 
 
 def merge_masks(sequences: Any, mask: Any, implicit: list[Any], lengths: Any) -> Any:
@@ -200,6 +232,9 @@ def merge_masks(sequences: Any, mask: Any, implicit: list[Any], lengths: Any) ->
 def mask_from_lengths(lengths: Any, like: Any) -> Any:
     """Return the mask `(batch, time)` that is true for the first `lengths` steps of each row.
 
+    In a traced call, where the values can't be seen, what is out of range counts as the nearest
+    length in it.
+
     Args:
         lengths: Integers of shape `(batch,)`.
         like: A tensor of shape `(batch, time, ...)`.
@@ -207,15 +242,16 @@ def mask_from_lengths(lengths: Any, like: Any) -> Any:
     Raises:
         ValueError: If `lengths` are not one integer per row, or out of range.
     """
-    if isinstance(lengths, (list, tuple)):
-        lengths = np.asarray(lengths)
+    if not hasattr(lengths, "dtype"):
+        lengths = _as_array(lengths)
     batch, time = like.shape[:2]
     shape = tuple(getattr(lengths, "shape", np.shape(lengths)))
-    dtype = keras.backend.standardize_dtype(getattr(lengths, "dtype", "int32"))
+    dtype = _dtype(lengths)
     wrong_shape = len(shape) != 1 or (None not in (batch, shape[0]) and shape[0] != batch)
     beyond = ""
-    if isinstance(lengths, np.ndarray) and lengths.size and not wrong_shape:
-        low, high = lengths.min(), lengths.max()
+    if "int" in dtype and not wrong_shape and shape[0] != 0 and known(lengths):
+        numbers = np.asarray(keras.ops.convert_to_numpy(lengths))
+        low, high = numbers.min(), numbers.max()
         if low < 0 or (time is not None and high > time):
             beyond = f" between {low} and {high}"
     if wrong_shape or "int" not in dtype or beyond:
@@ -228,6 +264,40 @@ def mask_from_lengths(lengths: Any, like: Any) -> Any:
     lengths = keras.ops.cast(keras.ops.convert_to_tensor(lengths), "int32")
     steps = keras.ops.arange(keras.ops.shape(like)[1], dtype="int32")
     return steps[None, :] < lengths[:, None]
+
+
+def _as_array(lengths: Any) -> np.ndarray:
+    """Return lengths that are written out; what has no even shape becomes an array of objects."""
+    try:
+        return np.asarray(lengths)
+    except ValueError:
+        return np.asarray(lengths, dtype=object)
+
+
+def as_state(given: Any, compute_dtype: str, dtype: str | None) -> Any:
+    """Return one initial state in its declared dtype.
+
+    Args:
+        given: Tensor or array.
+        compute_dtype: The layer's.
+        dtype: Declared dtype of the state.
+
+    Raises:
+        ValueError: If the dtype can't hold what was given.
+    """
+    have, whole = _dtype(given), not ("float" in str(dtype) or "complex" in str(dtype))
+    lost = "complex" in have and "complex" not in str(dtype)
+    if whole and "float" in have and known(given):
+        numbers = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(given, "float32")))
+        lost = not np.array_equal(numbers, np.trunc(numbers))
+    if lost:
+        raise problem(
+            "An initial state does not fit the dtype of the cell's state.",
+            received=f"an initial state of dtype {have}",
+            expected=f"dtype {dtype}, or values that it can hold",
+            fix=f"convert it, e.g. `keras.ops.cast(state, {dtype!r})`",
+        )
+    return to_tensor(given, compute_dtype, dtype)
 
 
 def check_values(cell: Any, sequences: Any, mask: Any) -> None:

@@ -18,6 +18,7 @@ from cellkit.cells.runner import (
     static_shape,
 )
 from cellkit.cells.structure import describe_shapes
+from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
 from cellkit.layers.arguments import check_inputs, merge_masks, validate_mask
 from cellkit.layers.copying import copy_layer
@@ -107,6 +108,7 @@ class Bidirectional(keras.layers.Bidirectional):
             )
         # Not Keras' own constructor: it copies the layer by serialising it.
         keras.layers.Layer.__init__(self, **kwargs)
+        check_dtype(self)
         compat.take_over_conversion(self)
         self._holder = Holder()
         self.forward_layer = _forward_copy(layer, backward_layer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from cellkit.cells.validate import plain_number
 from cellkit.errors import problem
 from cellkit.registry.registry import accepted_arguments, create, get
 
@@ -22,8 +23,8 @@ _OPTIONS = (
 _LAYER_OPTIONS = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
 
 
-def check_options(cls: type, unroll: Any, kwargs: dict[str, Any]) -> None:
-    """Reject unknown keywords and a senseless `unroll`."""
+def check_options(cls: type, kwargs: dict[str, Any]) -> None:
+    """Reject unknown keywords."""
     known = ("cell", *_OPTIONS, *_LAYER_OPTIONS)
     unknown = [k for k in kwargs if k not in known]
     if unknown:
@@ -34,13 +35,19 @@ def check_options(cls: type, unroll: Any, kwargs: dict[str, Any]) -> None:
             expected="one of " + ", ".join(known),
             fix=f"did you mean `{near[0]}`?" if near else "remove it",
         )
-    if not isinstance(unroll, int) or (not isinstance(unroll, bool) and unroll < 1):
-        raise problem(
-            "`unroll` is neither a flag nor a factor.",
-            received=f"unroll={unroll!r}",
-            expected="True, False, or a number of steps of 1 or more",
-            fix="pass unroll=True to unroll fully, or e.g. unroll=8",
-        )
+
+
+def check_unroll(unroll: Any) -> bool | int:
+    """Return `unroll` if it is a flag or a number of steps, else raise a `ValueError`."""
+    unroll = plain_number(unroll)
+    if isinstance(unroll, bool) or (isinstance(unroll, int) and unroll >= 1):
+        return unroll
+    raise problem(
+        "`unroll` is neither a flag nor a factor.",
+        received=f"unroll={unroll!r}",
+        expected="True, False, or a number of steps of 1 or more",
+        fix="pass unroll=True to unroll fully, or e.g. unroll=8",
+    )
 
 
 def cells_by_name(cell: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -86,6 +93,7 @@ def _check_for_options(name: str, kwargs: dict[str, Any]) -> None:
 
 def check_remat(remat: Any) -> bool | int:
     """Return `remat` if it is a flag or a number of steps, else raise a `ValueError`."""
+    remat = plain_number(remat)
     if isinstance(remat, bool) or (isinstance(remat, int) and remat >= 1):
         return remat
     raise problem(
@@ -98,6 +106,7 @@ def check_remat(remat: Any) -> bool | int:
 
 def check_truncation(steps: Any) -> int | None:
     """Return `steps` if it is None or a positive int, else raise a `ValueError`."""
+    steps = plain_number(steps)
     if steps is None or (isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1):
         return steps
     raise problem(

@@ -25,10 +25,12 @@ from cellkit.cells.runner import (
 from cellkit.cells.scope import SequenceScope, current_scope, sequence_scope
 from cellkit.cells.stock_masks import lend_masks
 from cellkit.cells.structure import declared_output, declared_state, describe_shapes, is_numbers
+from cellkit.cells.validate import check_dtype
 from cellkit.cells.watch import Watch
 from cellkit.engines.backend import backend
 from cellkit.errors import problem
 from cellkit.layers.arguments import (
+    as_state,
     check_inputs,
     check_values,
     merge_masks,
@@ -40,6 +42,7 @@ from cellkit.layers.options import (
     check_options,
     check_remat,
     check_truncation,
+    check_unroll,
     engine_config,
 )
 from cellkit.layers.outputs import OutputForm
@@ -141,13 +144,14 @@ class RNN(keras.layers.RNN):
         **kwargs: Any,
     ) -> None:
         cell, kwargs = cells_by_name(cell, kwargs)
-        check_options(type(self), unroll, kwargs)
+        check_options(type(self), kwargs)
         if isinstance(cell, (list, tuple)):
             cell = StackedCells(list(cell), dtype=kwargs.get("dtype"))
         check_cell(cell)
         # Not Keras' own constructor: it rejects states that are a dict and keeps the stored states
         # out of the layer's variables.
         keras.layers.Layer.__init__(self, **kwargs)
+        check_dtype(self)
         compat.take_over_conversion(self)
         self._holder = Holder()
         self.cell = cell
@@ -157,7 +161,7 @@ class RNN(keras.layers.RNN):
         self.return_state = return_state
         self.go_backwards = go_backwards
         self.stateful = stateful
-        self.unroll = unroll
+        self.unroll = check_unroll(unroll)
         self.zero_output_for_mask = zero_output_for_mask
         self.engine = engines.check_name(engine)
         self.remat = check_remat(remat)
@@ -487,7 +491,7 @@ class RNN(keras.layers.RNN):
         """Fit states that a user passed to the cell's structure, dtypes and shapes."""
         layout = self.runner.layout
         leaves = [
-            to_tensor(x, self.compute_dtype, spec.dtype)
+            as_state(x, self.compute_dtype, spec.dtype)
             for x, spec in zip(layout.match(given, "initial states"), layout.specs, strict=True)
         ]
         for x, spec in zip(leaves, layout.specs, strict=True):

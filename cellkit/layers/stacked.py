@@ -14,6 +14,7 @@ from cellkit.cells.runner import (
     flatten_shapes,
     pack_like_shapes,
 )
+from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
 from cellkit.registry.registry import import_plugins
 
@@ -53,6 +54,7 @@ class StackedCells(keras.layers.StackedRNNCells):
         for cell in cells:
             check_cell(cell)
         super().__init__(list(cells), **kwargs)
+        check_dtype(self)
         self._holder = Holder()
 
     @property

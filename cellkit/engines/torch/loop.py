@@ -42,7 +42,8 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
         output = trace_empty(loop, inputs, states)
     last = [torch.zeros((batch, *y.shape[1:]), dtype=y.dtype, device=y.device) for y in output]
     outputs = [y[:, None][:, :0] for y in last] if loop.collect else None
-    return last, outputs, states
+    # Copies: a caller that changes what it gets must not change what it gave.
+    return last, outputs, [s.clone() for s in states]
 
 
 def trace_empty(loop: Loop, inputs: Leaves, states: Leaves) -> Leaves:
