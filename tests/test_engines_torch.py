@@ -391,3 +391,59 @@ def test_a_kernel_is_differentiated_by_each_result_alone(name):
     grads = torch.autograd.grad(y.sum() + (x * 1).sum(), [x, *weights], allow_unused=True)
     np.testing.assert_array_equal(npy(grads[0]), 1.0)
     assert all(g is None for g in grads[1:])
+
+
+@pytest.mark.parametrize("engine", ["kernel", "fused", "loop"])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e21, 1e30, -0.0])
+def test_no_arithmetic_touches_a_state_that_is_held(engine, name, value):
+    """A row without a step that counts returns the very bits that it was given."""
+    cell = cellkit.create(name, units=3)
+    layer = cellkit.RNN(cell, return_sequences=True, return_state=True, engine=engine)
+    x = np.random.RandomState(0).randn(3, 5, 4).astype("float32")
+    layer.build(x.shape)
+    starts = [
+        torch.tensor(np.random.RandomState(i).randn(3, 3).astype("float32"))
+        for i in range(2 if name == "lstm" else 1)
+    ]
+    for i in range(len(starts)):  # one state at a time is no number: in the row of no step
+        states = [s.clone() for s in starts]
+        states[i][1] = value
+        states = [s.requires_grad_() for s in states]
+        mask = np.array([[1, 1, 0, 1, 0], [0] * 5, [0, 1, 1, 0, 0]], bool)
+        y, *new = layer(x, initial_state=states, mask=mask)
+        for a, b in zip(new, states, strict=True):
+            assert a[1].detach().numpy().tobytes() == b[1].detach().numpy().tobytes()
+        assert not y[1].any()
+        assert torch.isfinite(y).all()
+        if engine == "kernel":  # whose kernel sees nothing of that row
+            kernel = cell.recurrent_kernel.value
+            gradient = torch.autograd.grad(sum(s.sum() for s in new), kernel)[0]
+            assert torch.isfinite(gradient).all()
+
+
+def test_a_memory_is_held_where_the_output_is_no_number():
+    """The output gate is NaN; the memory after the last step that counts is a number."""
+    cell = cellkit.create("lstm", units=3)
+    x = np.random.RandomState(0).randn(2, 4, 4).astype("float32")
+    layers = [cellkit.RNN(cell, return_state=True, engine=e) for e in ("kernel", "loop")]
+    for layer in layers:
+        layer.build(x.shape)
+    bias = np.random.RandomState(1).randn(12).astype("float32")
+    bias[-3:] = np.nan
+    cell.bias.assign(bias)
+    mask = np.array([[1, 0, 0, 0], [1, 1, 0, 1]], bool)
+    have, want = (layer(x, mask=mask) for layer in layers)
+    for a, b in zip(have, want, strict=True):
+        np.testing.assert_allclose(a.detach(), b.detach(), rtol=1e-6)
+    assert torch.isfinite(have[2][0]).all()
+
+
+def test_no_time_step_returns_states_of_its_own():
+    """What is done to a returned state does not reach the one that was passed."""
+    layer = cellkit.RNN(cellkit.create("lstm", units=3), return_state=True)
+    starts = [torch.ones(2, 3), torch.ones(2, 3)]
+    _, *states = layer(np.zeros((2, 0, 4), "float32"), initial_state=starts)
+    for state in states:
+        state.zero_()
+    assert all(bool((s == 1).all()) for s in starts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
@@ -83,8 +83,12 @@ class Backend(Protocol):
     def traces_python(self) -> bool:
         """Tell whether a compiler reads the Python code of the call, as `torch.compile` does."""
 
-    def transformed(self) -> str | None:
-        """Return the transformation at work that can't see through an opaque engine, or None."""
+    def transformed(self, tensors: Iterable[Any] = ()) -> str | None:
+        """Return the transformation at work that can't see through an opaque engine, or None.
+
+        Args:
+            tensors: What the call computes with: it may be of a kind that has its own operations.
+        """
 
 
 def _backend_of(name: str) -> Backend:

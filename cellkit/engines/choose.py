@@ -12,6 +12,7 @@ from cellkit.cells.runner import Holder
 from cellkit.engines.backend import backend
 from cellkit.engines.engine import Engine
 from cellkit.engines.request import EngineReport, Request, pack
+from cellkit.engines.shared import needs
 from cellkit.engines.shared.loop import Leaves
 from cellkit.errors import problem
 
@@ -60,6 +61,11 @@ def choose(request: Request) -> tuple[str, dict[str, str]]:
         ValueError: If the layer names an engine that does not apply.
     """
     asked = request.options.engine
+    if asked in ENGINES and needs.NO_TRANSFORMATION in ENGINES[asked].needs:
+        transformation = needs.NO_TRANSFORMATION.why_not(request)
+        if transformation is not None:
+            # A layer that names an engine can still be exported, traced and transformed.
+            return "loop", {n: transformation for n in NAMES if n != "loop"}
     if asked != "auto":
         reason = why_not(asked, request)
         if reason is not None:

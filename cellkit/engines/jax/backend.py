@@ -45,6 +45,6 @@ class JaxBackend:
         """Return False: this backend runs the code that it traces."""
         return False
 
-    def transformed(self) -> str | None:
+    def transformed(self, tensors: Any = ()) -> str | None:
         """Return None: every engine can be transformed."""
         return None

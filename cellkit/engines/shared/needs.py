@@ -33,7 +33,7 @@ def _chunked(request: Request) -> str | None:
 
 
 def _transformed(request: Request) -> str | None:
-    return backend.transformed()
+    return backend.transformed([*keras.tree.flatten(request.inputs), *request.states])
 
 
 def _other_cell(request: Request) -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.shared.loop import Leaves, Loop
-from cellkit.engines.torch import loop
+from cellkit.engines.torch import loop, transformations
 from cellkit.engines.torch.recurrence import recurrence
 
 if TYPE_CHECKING:
@@ -47,6 +47,6 @@ class TorchBackend:
         """Tell whether `torch.compile` reads the code of the call."""
         return bool(torch.compiler.is_compiling())
 
-    def transformed(self) -> str | None:
+    def transformed(self, tensors: Iterable[Any] = ()) -> str | None:
         """Return the transformation of PyTorch at work, or None."""
-        return loop.transformed()
+        return transformations.transformed() or transformations.unusual(tensors)

@@ -22,6 +22,7 @@ from cellkit.cells.scope import reopened
 from cellkit.engines.shared import plain
 from cellkit.engines.shared.loop import chunk_length
 from cellkit.engines.torch.loop import select
+from cellkit.engines.torch.transformations import seen_through
 
 if TYPE_CHECKING:
     from cellkit.engines.engine import Engine
@@ -46,7 +47,8 @@ def run(request: Request, engine: Engine) -> tuple[Leaves, Any, Leaves]:
     options, states = request.options, request.states
     time = keras.tree.flatten(request.inputs)[0].shape[1]
     streaming = not torch.is_grad_enabled()
-    again = bool(options.remat) and not streaming
+    # What traces or transforms a chunk keeps of it what it likes.
+    again = bool(options.remat) and not streaming and not seen_through()
     block = _STREAMED if streaming else options.truncate or time
     size = chunk_length(options.remat, time) if again else block
     if again:

@@ -116,7 +116,9 @@ def _known_step(request: Request) -> tuple[Any, str | None]:
 
     def learn() -> tuple[Any, str | None]:
         try:
-            return _learn(request), None
+            # What is made in the mode of inference could not be trained with later.
+            with torch.inference_mode(False):
+                return _learn(request), None
         except Refused as refused:
             return None, f"a step of {type(request.cell).__name__} {refused}"
 

@@ -18,7 +18,7 @@ from cellkit.cells.cell import Cell
 from cellkit.cells.operations import value_of
 from cellkit.cells.standard import StandardWeights, standard_weights
 from cellkit.engines.engine import Engine, Need
-from cellkit.engines.shared import needs
+from cellkit.engines.shared import needs, plain
 from cellkit.engines.torch.derive.program import keep_freed_memory
 from cellkit.engines.torch.loop import select
 
@@ -83,6 +83,8 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         y, *new = _kernel(weights.kind, x, states, parameters)
     else:
         y, new = _compacted(weights.kind, x, mask, states, parameters)
+        if weights.kind == "lstm" and not bool(y[:, -1].isfinite().all()):
+            return plain.run(request)  # its gates no longer hold c where h is no number
     last = y[:, -1]
     if mask is not None and request.zero_masked:
         y = select(mask, y, 0)
@@ -94,6 +96,9 @@ def _compacted(
     kind: str, x: Any, mask: Any, states: Leaves, parameters: list[Any]
 ) -> tuple[Any, Leaves]:
     """Run over the steps that count, moved to the front of each row."""
+    given, counts = states, mask.any(1)
+    # A row without such a step holds what it was given, of which the kernel sees nothing.
+    states = [select(counts, s, 0) for s in states]
     order = torch.argsort(mask.int(), dim=1, descending=True, stable=True)
     x = x.gather(1, order[..., None].expand_as(x))
     count = mask.sum(1)
@@ -105,7 +110,8 @@ def _compacted(
     latest = mask.cumsum(1) - 1
     index = latest.clamp(min=0)[..., None].expand(-1, -1, y.shape[-1])
     y = select(latest >= 0, y.gather(1, index), 0)
-    return y, [select(count > 0, y[:, -1], states[0]), *c]
+    new = (y[:, -1], *c)
+    return y, [select(counts, n, s) for n, s in zip(new, given, strict=True)]
 
 
 def _holding(x: Any, hold: Any, parameters: list[Any]) -> tuple[Any, list[Any]]:

@@ -64,19 +64,3 @@ def trace_empty(loop: Loop, inputs: Leaves, states: Leaves) -> Leaves:
     return [
         torch.empty(s.shape, dtype=getattr(torch, s.dtype), device=inputs[0].device) for s in specs
     ]
-
-
-def in_torch_func() -> bool:
-    """Whether a transform of `torch.func`, such as `vmap`, is at work."""
-    return bool(torch._C._are_functorch_transforms_active())
-
-
-def transformed() -> str | None:
-    """Return which transformation of PyTorch the call is in, where it is in one."""
-    if torch.compiler.is_compiling():
-        return "torch.compile traces the plain loop"
-    if in_torch_func():
-        return "a transform of torch.func is active"
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        return "torch.autocast is on"
-    return None

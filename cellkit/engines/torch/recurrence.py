@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cellkit.engines.torch.loop import in_torch_func
+from cellkit.engines.torch.transformations import batched, seen_through, unusual
 
 SHORT = 64  # steps; below, chunks do not pay
 WIDE = 8192  # elements of a step; above, a CPU is busy with one step at a time
@@ -28,13 +28,19 @@ def recurrence(a: Any, b: Any, start: Any) -> Any:
         b: Tensor of shape `(batch, time, ...)`, with at least one step.
         start: Tensor of shape `(batch, ...)`.
     """
-    if in_torch_func():
-        # `torch.func` transforms no operation that writes into memory that it is given.
-        hs = [start.expand_as(b[:, 0])]
-        for u, v in zip(a.expand_as(b).unbind(1), b.unbind(1), strict=True):
-            hs.append(torch.addcmul(v, u, hs[-1]))
-        return torch.stack(hs[1:], dim=1)
+    if seen_through() or unusual((a, b, start)):
+        return _plainly(a, b, start.expand_as(b[:, 0]), False)
     return _Recurrence.apply(a, b, start.expand_as(b[:, 0]), False)
+
+
+def _plainly(a: Any, b: Any, h: Any, reverse: bool) -> Any:
+    """Return the states from operations that write into no memory that they are given."""
+    hs = []
+    pairs = zip(a.expand_as(b).unbind(1), b.unbind(1), strict=True)
+    for u, v in _ordered(pairs, reverse):
+        h = torch.addcmul(v, u, h)
+        hs.append(h)
+    return torch.stack(hs[::-1] if reverse else hs, dim=1)
 
 
 class _Recurrence(torch.autograd.Function):
@@ -61,8 +67,9 @@ class _Recurrence(torch.autograd.Function):
         first, rest = (grad[:, 0], grad[:, 1:]) if reverse else (grad[:, -1], grad[:, :-1])
         if time == 1:
             g = grad
-        elif torch.is_grad_enabled():  # for second-order gradients
-            g = _Recurrence.apply(inner, rest, first, not reverse)
+        elif torch.is_grad_enabled() or batched((grad,)):  # a second gradient, or many at once
+            again = _plainly if batched((grad,)) else _Recurrence.apply
+            g = again(inner, rest, first, not reverse)
             g = torch.cat([first[:, None], g] if reverse else [g, first[:, None]], dim=1)
         else:
             g = torch.empty_like(grad)

@@ -12,6 +12,7 @@ from cellkit.engines.torch.derive.adjoint import Plan, Planner, Term, Way, ways
 from cellkit.engines.torch.derive.codegen import Backward, Forward
 from cellkit.engines.torch.derive.record import Node, Tape, evaluate
 from cellkit.engines.torch.loop import select
+from cellkit.engines.torch.transformations import batched
 
 # Operations that cost no more than to read what they returned.
 _CHEAP = frozenset(
@@ -56,13 +57,19 @@ class _Function(torch.autograd.Function):
         tensors = ctx.saved_tensors  # once: under `torch.utils.checkpoint` they are there once
         arguments, saved = tensors[: ctx.count], tensors[ctx.count :]
         wanted = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
-            # The gradient is to be differentiated again: leave all of it to autograd.
-            results = sequence.plainly(arguments)
+        again = torch.is_grad_enabled()
+        if again or batched(grads):
+            # The gradient is to be differentiated again, or many are wanted at once: leave all of
+            # it to autograd.
+            if not again:
+                both = zip(arguments, wanted, strict=True)
+                arguments = [x.detach().requires_grad_(w) for x, w in both]
+            with torch.enable_grad():
+                results = sequence.plainly(arguments)
             given = [x for x, w in zip(arguments, wanted, strict=True) if w]
             pairs = [(y, g) for y, g in zip(results, grads, strict=True) if y.requires_grad]
             ys, gs = zip(*pairs, strict=True)
-            found = iter(torch.autograd.grad(ys, given, gs, create_graph=True, allow_unused=True))
+            found = iter(torch.autograd.grad(ys, given, gs, create_graph=again, allow_unused=True))
             return (None, *(next(found) if w else None for w in wanted))
         known = dict(zip(ctx.nodes, saved, strict=True))
         return (None, *sequence.backward(arguments, known, grads, wanted))
