@@ -1,7 +1,11 @@
 """The code that readers copy: every Python block of README and site runs as it stands."""
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import keras
@@ -77,6 +81,44 @@ def test_readme_runs_as_it_stands(own_registry):
     assert isinstance(names["layer"].cell, names["CoupledLSTMCell"])
     assert isinstance(names["cell"], names["CoupledLSTMCell"])
     check_reference(names["CoupledLSTMCell"](5), names["reference"], rng)
+
+
+FIRST = re.compile(r"```sh\n(pip install .*?\nEND\n)```", re.DOTALL)
+
+
+def test_the_site_begins_as_the_readme_does():
+    first, again = (FIRST.findall((ROOT / page).read_text(encoding="utf-8")) for page in PAGES[:2])
+    assert len(first) == 1 and first == again
+
+
+def test_the_first_five_minutes(tmp_path, backend):
+    """The first piece of the page, run by a shell as it is printed, but for the backend's word."""
+    (script,) = FIRST.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    extra = re.match(r"pip install -e '\.\[torch\]'", script)
+    assert extra, "the first line installs the distribution of this folder, or its published form"
+    script = script.replace("torch", backend)
+    # The packages of this environment are what pip would install; nothing is downloaded here.
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/installed"\n')
+    (tmp_path / "pip").chmod(0o755)
+    (tmp_path / "python").symlink_to(sys.executable)
+    inherited = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    done = subprocess.run(
+        ["sh", "-e", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={
+            **inherited,
+            "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    (options,) = (tmp_path / "installed").read_text().splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert re.search(r"\[(.*)\]", options)[1] in project["optional-dependencies"]
+    printed = re.fullmatch(rf"{backend}: (\d+)% of new sequences right\n", done.stdout)
+    assert printed and int(printed[1]) >= 85
 
 
 def test_page_on_writing_a_cell_runs_as_it_stands():
