@@ -14,15 +14,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cellkit_conformance.judge.replay import replay
     from cellkit_conformance.pytest_integration import conformance_tests
 
-__all__ = ["conformance_tests"]
+__all__ = ["conformance_tests", "replay"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs pytest when it is asked for."""
+    """Import what needs pytest or Keras when it is asked for."""
     if name == "conformance_tests":
         from cellkit_conformance.pytest_integration import conformance_tests
 
         return conformance_tests
+    if name == "replay":
+        from cellkit_conformance.judge.replay import replay
+
+        return replay
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

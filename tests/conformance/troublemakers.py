@@ -204,3 +204,12 @@ class NoLayer:
     def call(self, inputs, states):
         h = keras.ops.tanh(keras.ops.sum(inputs, -1, keepdims=True) + states[0])
         return h, [h]
+
+
+class OfOneBackend(Good):
+    """Has a weight more on PyTorch."""
+
+    def build(self, shape):
+        super().build(shape)
+        if keras.backend.backend() == "torch":
+            self.extra = self.add_weight(shape=(2,), name="extra")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from cellkit_conformance.edition.profiles import Profile
 from cellkit_conformance.examples.shrink import shrink
 from cellkit_conformance.examples.strategies import PLAIN, Example, Space, edges, sample
 from cellkit_conformance.outcome import Failure, NotApplicable
-from cellkit_conformance.subject.record import Refusal, Values
+from cellkit_conformance.subject.record import Claim, Refusal, Values
 from cellkit_conformance.subject.subject import Result, Subject
 from cellkit_conformance.subject.targets import Target
 from cellkit_conformance.subject.tolerance import Tolerance
@@ -23,6 +24,19 @@ from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, path
 
 FEW = 2
 """Examples up to which Hypothesis is not worth its import: NumPy draws them, beside the edges."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """The example that a check has failed on.
+
+    Attributes:
+        example: The example.
+        turn: Which of the check's properties it is of, counted from one for each case.
+    """
+
+    example: Example
+    turn: int
 
 
 class Context:
@@ -38,6 +52,7 @@ class Context:
         exchange: Where the backends of a run leave what the others compare with.
         about_the_cell: Whether what is checked may depend on the constructor case. The loop treats
             all cases alike.
+        only: The one example that properties are tried on, or None for all.
     """
 
     def __init__(
@@ -50,6 +65,7 @@ class Context:
         shrink: bool = True,
         exchange: Exchange | None = None,
         about_the_cell: bool = True,
+        only: Failed | None = None,
     ) -> None:
         self.target = target
         self.layer = layer
@@ -58,6 +74,7 @@ class Context:
         self.shrink = shrink
         self.exchange = exchange
         self.about_the_cell = about_the_cell
+        self.only = only
         self._subjects = subjects
         self.examples = 0
         self.error: float | None = None
@@ -65,10 +82,13 @@ class Context:
         self.ratio: float | None = None
         self.example: dict[str, Any] | None = None
         self.case = next(iter(target.cases))
-        self.evidence: Values | Refusal | None = None
+        self.evidence: Values | Refusal | Claim | None = None
         self.current: Example | None = None
+        self.turns: Counter[str] = Counter()
         for subject in subjects.values():
             subject.calls.clear()
+        if exchange is not None:
+            exchange.met.clear()
 
     # Subjects -----------------------------------------------------------------------------------
 
@@ -132,16 +152,21 @@ class Context:
         many = len(self.target.cases) > 1
         raise Failure(f"case {self.case!r}: {message}" if many else message)
 
-    def require(self, condition: bool, message: str) -> None:
-        """Fail with a message unless the condition holds."""
+    def require(self, condition: bool, message: str, claim: Claim | None = None) -> None:
+        """Fail with a message unless the condition holds.
+
+        Args:
+            condition: What must be true.
+            message: What was found instead.
+            claim: The condition as a program can write it, where it is about recorded results.
+        """
         if not condition:
+            self.evidence = claim
             self.fail(message)
 
-    def deny(self, trait: str) -> None:
-        """Say that the requirement is about something that the cell does not claim."""
-        raise NotApplicable(f"the spec does not claim {trait!r}")
-
-    def close(self, what: str, got: Tree, want: Tree, tolerance: Tolerance) -> None:
+    def close(
+        self, what: str, got: Tree, want: Tree, tolerance: Tolerance, unit: float = 1.0
+    ) -> None:
         """Compare two structures within the tolerance model.
 
         Args:
@@ -149,6 +174,7 @@ class Context:
             got: What was computed.
             want: The reference.
             tolerance: The limit.
+            unit: What the values are divided by before.
         """
         self._same_structure(what, got, want)
         for (path, a), b in zip(paths(got), leaves(_ordered(want, got)), strict=True):
@@ -157,11 +183,13 @@ class Context:
             if a.shape != b.shape:
                 self.evidence = Values(a, b)
                 self.fail(f"{name} has shape {a.shape}, expected {b.shape}")
-            found = tolerance.compare(a, b)
+            found = (
+                tolerance.compare(a / unit, b / unit) if unit != 1.0 else tolerance.compare(a, b)
+            )
             if self.ratio is None or found.ratio > self.ratio:
                 self.ratio, self.error, self.limit = found.ratio, found.error, found.limit
             if not found.ok:
-                self.evidence = Values(a, b, float(tolerance.limit(np.zeros(()))))
+                self.evidence = Values(a, b, float(tolerance.limit(np.zeros(()))), unit)
                 self.fail(
                     f"{name}{list(found.where)} is {found.got:.9g}, expected {found.want:.9g} "
                     f"(error {found.error:.3g}, limit {found.limit:.3g})"
@@ -218,6 +246,13 @@ class Context:
         if found:
             self.fail(f"{what} has another structure than expected: {found}")
 
+    @property
+    def failed(self) -> Failed | None:
+        """The example that is being tried, or the last one that was, if a property failed on it."""
+        if self.example is None or self.current is None:
+            return None
+        return Failed(self.current, self.turns[self.case])
+
     # Properties ---------------------------------------------------------------------------------
 
     def each(
@@ -244,6 +279,11 @@ class Context:
             subject.set_weights(example.weights, plain=example.values == PLAIN)
             body(subject, example)
 
+        self.turns[subject.case] += 1
+        if self.only is not None:
+            if self.turns[subject.case] == self.only.turn:
+                attempt(self.only.example)
+            return
         draws = self.profile.examples if draws is None else draws
         chosen = edges(space, self.seed)
         if self.profile.divide and self.profile.all_cases and self.about_the_cell:

@@ -16,6 +16,7 @@ from cellkit_conformance.checks.gradients import close_gradient, gradients
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject.backend import Gradients
+from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Result, Subject
 from cellkit_conformance.trees import Tree, map_trees
 
@@ -126,11 +127,13 @@ def truncation_cuts_between_blocks(ctx: Context) -> None:
             ctx.require(
                 gradient is None or not np.any(gradient),
                 f"the gradient of the final states reaches the initial state {name} through a cut",
+                Claim("zero", [] if gradient is None else [gradient]),
             )
         for name, gradient in found.inputs.items():
             ctx.require(
                 gradient is None or not np.any(gradient[:, first]),
                 f"the gradient of the final states reaches the first block of input {name}",
+                Claim("zero", [] if gradient is None else [gradient], at=(slice(None), first)),
             )
             part = None if gradient is None else gradient[:, last]
             what = f"gradient of the last block of input {name}".strip()
@@ -156,9 +159,10 @@ def _everything(
     ctx: Context, subject: Subject, data: Data, graph: bool = False, **options: Any
 ) -> tuple[Result, Gradients]:
     """Run and differentiate a layer, in one go."""
-    found = gradients(subject, *data, layer=subject.layer(**options), graph=graph)
+    layer = subject.layer(**options)
+    found = gradients(subject, *data, layer=layer, graph=graph)
     ctx.examples += 1
-    return subject.unpack(subject.layer(**options), found.result), found
+    return subject.note(layer, data, found.result, graph), found
 
 
 def _compare(ctx: Context, subject: Subject, how: str, got: Any, want: Any) -> None:

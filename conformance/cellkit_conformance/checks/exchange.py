@@ -28,6 +28,7 @@ class Exchange:
 
     def __init__(self, cell: str, backend: str, folder: str | None = None) -> None:
         self.backend = backend
+        self.met: set[str] = set()  # backends that have left something that was asked for
         if folder is None:
             folder = tempfile.mkdtemp(prefix="cellkit-")
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -60,6 +61,7 @@ class Exchange:
             name = path.name.removeprefix(f"{topic}.").removesuffix(suffix)
             if path.name == f"{topic}.{name}{suffix}" and name != self.backend:
                 found[name] = path
+        self.met.update(found)
         return found
 
     def arrays(self, topic: str, own: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

@@ -14,6 +14,7 @@ from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example, Space
 from cellkit_conformance.subject import backend, oracle, record
+from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees, paths
 
@@ -49,10 +50,9 @@ def gradients(
     layer = subject.layer(**SEQUENCES) if layer is None else layer
     if not layer.built:
         layer.build(map_trees(np.shape, inputs))
-    subject.calls.append(
-        record.Call("gradient", layer, inputs, states, mask, training, which=which)
-    )
-    return backend.differentiate(
+    call = record.Call("gradient", layer, inputs, states, mask, training, which=which, graph=graph)
+    subject.calls.append(call)
+    found = backend.differentiate(
         layer,
         _projection(subject, layer),
         inputs,
@@ -63,6 +63,8 @@ def gradients(
         compiled=None if anew else subject.compiled,
         graph=graph,
     )
+    call.gradients = found.inputs, found.states, found.weights
+    return found
 
 
 def close_gradient(
@@ -78,7 +80,7 @@ def close_gradient(
         want: What it should be.
     """
     size = max(1.0, float(np.abs(want).max(initial=0)))
-    ctx.close(what, got / size, want / size, subject.tolerance(10))
+    ctx.close(what, got, want, subject.tolerance(10), unit=size)
 
 
 def _counts(time: int, which: str) -> np.ndarray:
@@ -164,7 +166,9 @@ def every_weight_learns(ctx: Context) -> None:
             if all(seen.values()):
                 break
         dead = [name for name, learns in seen.items() if not learns]
-        ctx.require(not dead, f"no gradient reaches the trainable weight(s) {', '.join(dead)}")
+        claim = Claim("moves", _there(found.weights[name] for name in dead))
+        said = f"no gradient reaches the trainable weight(s) {', '.join(dead)}"
+        ctx.require(not dead, said, claim)
 
 
 @check("NUM-10")
@@ -189,7 +193,23 @@ def no_dead_inputs(ctx: Context) -> None:
                 break
         for name, moves in alive.items():
             dead = int((~np.asarray(moves)).sum())
-            ctx.require(dead == 0, f"{dead} of {np.size(moves)} entries of {name} change nothing")
+            said = f"{dead} of {np.size(moves)} entries of {name} change nothing"
+            ctx.require(dead == 0, said, _an_entry_moves(found, name, moves) if dead else None)
+
+
+def _an_entry_moves(found: backend.Gradients, name: str, moves: np.ndarray) -> Claim | None:
+    """Claim of the first entry that changes nothing that it does."""
+    gradient = dict(found.items())[name]
+    if gradient is None:
+        return None
+    lead = (slice(None),) * (np.ndim(gradient) - np.ndim(moves))
+    entry = tuple(int(i) for i in np.argwhere(~np.asarray(moves))[0])
+    return Claim("moves", [gradient], at=(*lead, *entry))
+
+
+def _there(gradients: Iterable[np.ndarray | None]) -> list[np.ndarray]:
+    """Leave out what is not connected."""
+    return [gradient for gradient in gradients if gradient is not None]
 
 
 @check("GRD-01")
@@ -458,16 +478,19 @@ def training_after_a_stateful_call(ctx: Context) -> None:
 def gradient_reaches_the_first_input(ctx: Context) -> None:
     """Differentiate the last of five outputs and the final states by the first input."""
     reached: list[bool] = []
+    seen: list[np.ndarray] = []
 
     def body(subject: Subject, example: Example) -> None:
         found = gradients(subject, subject.inputs(example), None, which="last")
-        first = [g[:, 0] for g in found.inputs.values() if g is not None]
-        reached.append(any(np.any(g) for g in first))
+        seen[:] = _there(found.inputs.values())
+        reached.append(any(np.any(g[:, 0]) for g in seen))
 
     for subject in ctx.cases():
         ctx.each(subject, Space(initial_states=[False], values=["normal"]), body, 0)
         ctx.require(
-            any(reached), "neither output 5 nor the states after it have a gradient by input 1"
+            any(reached),
+            "neither output 5 nor the states after it have a gradient by input 1",
+            Claim("moves", seen, at=(slice(None), 0)),
         )
 
 
@@ -488,4 +511,5 @@ def gradients_are_finite(ctx: Context) -> None:
                     ok,
                     f"a gradient of {name} is not finite for {time} step(s) and inputs of "
                     f"magnitude {scale:g}",
+                    Claim("finite", _there([gradient])),
                 )

@@ -12,6 +12,7 @@ from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import EVERY, PADDED, Example, Space
 from cellkit_conformance.subject import backend, oracle
+from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Result, Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
@@ -359,7 +360,8 @@ def _require_zero(ctx: Context, output: Tree, where: np.ndarray, when: str) -> N
     for leaf in leaves(output):
         bad = leaf[where]
         largest = np.abs(bad).max(initial=0)
-        ctx.require(largest == 0, f"the output is {largest:.3g} {when}, not 0")
+        said = f"the output is {largest:.3g} {when}, not 0"
+        ctx.require(largest == 0, said, Claim("zero", [leaf], at=(where,)))
 
 
 def _require_rejected(

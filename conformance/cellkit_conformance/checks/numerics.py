@@ -17,6 +17,7 @@ from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example, Space
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
@@ -123,6 +124,7 @@ def large_values_stay_finite(ctx: Context) -> None:
                     not lost.any(),
                     f"{int(lost.sum())} of {a.size} values are not finite for inputs of "
                     "magnitude 1e3, and the reference's are",
+                    Claim("finite", [a], at=(np.abs(b) < np.finfo(np.float32).max,)),
                 )
 
 

@@ -9,6 +9,7 @@ from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.gradients import compare_with_differences, gradients
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.examples.strategies import MIXED, Example, Space
+from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, map_trees
 
@@ -53,6 +54,7 @@ def backward_poison(ctx: Context) -> None:
                 bool(np.isfinite(got).all()),
                 f"{int((~np.isfinite(got)).sum())} of {got.size} gradients of {name} are not "
                 "finite with NaN and infinities in masked inputs",
+                Claim("finite", [got]),
             )
             ctx.close(f"gradient of {name}", got, want, subject.tolerance(example.time))
 
@@ -85,6 +87,7 @@ def gradient_passes_the_gap(ctx: Context) -> None:
             ctx.require(
                 not np.any(masked),
                 f"the gradient of masked input {name} is {np.abs(masked).max():.3g}, not 0",
+                Claim("zero", [gradient], at=(~mask,)),
             )
         before = [g[:, :gap] for g in found.inputs.values() if g is not None]
         passed.append(any(np.any(g) for g in before))

@@ -18,7 +18,8 @@ from cellkit_conformance.checks.serialization import parameters_of
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend
-from cellkit_conformance.subject.subject import Subject
+from cellkit_conformance.subject.record import Claim
+from cellkit_conformance.subject.subject import Result, Subject
 from cellkit_conformance.trees import leaves, map_trees, paths
 
 SEQUENCES = {"return_sequences": True}
@@ -55,8 +56,16 @@ def training_differs(ctx: Context) -> None:
         inference = subject.run(layer, inputs, training=False)
         first = subject.run(layer, inputs, training=True)
         second = subject.run(layer, inputs, training=True)
-        ctx.require(_differ(first, inference), "training gives what inference gives")
-        ctx.require(_differ(first, second), "two training calls give the same: one mask is kept")
+        said = "training gives what inference gives"
+        ctx.require(_differ(first, inference), said, _claim(first, inference))
+        said = "two training calls give the same: one mask is kept"
+        ctx.require(_differ(first, second), said, _claim(first, second))
+
+
+def _claim(one: Result, other: Result) -> Claim:
+    """Claim that two results differ somewhere."""
+    arrays, others = (leaves([r.output, r.states]) for r in (one, other))
+    return Claim("differ", arrays, others)
 
 
 @check("RNG-03")

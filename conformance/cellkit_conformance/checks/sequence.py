@@ -14,6 +14,7 @@ from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import EVERY, Example, Space
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
@@ -144,6 +145,7 @@ def one_unit_and_one_feature(ctx: Context) -> None:
 def causal_with_memory(ctx: Context) -> None:
     """Change later inputs and see nothing; change the first input and see something."""
     remembered: list[bool] = []
+    seen: list[Tree] = []
 
     def body(subject: Subject, example: Example) -> None:
         layer, inputs = subject.layer(**SEQUENCES), subject.inputs(example)
@@ -163,11 +165,14 @@ def causal_with_memory(ctx: Context) -> None:
         # The output of a cell need not read its states; then they alone remember.
         pairs = zip(leaves(changed.states or []), leaves(base.states or []), strict=True)
         remembered.append(any(np.any(a != b) for a, b in pairs))
+        seen[:] = [base.states, changed.states]
 
     for subject in ctx.cases():
         ctx.each(subject, Space(values=["normal"]), body, ctx.profile.examples // 2)
         ctx.require(
-            any(remembered), "neither later outputs nor the states depend on the first input"
+            any(remembered),
+            "neither later outputs nor the states depend on the first input",
+            Claim("differ", leaves(seen[0]), leaves(seen[1])),
         )
 
 

@@ -16,6 +16,7 @@ from cellkit_conformance.checks.gradients import gradients
 from cellkit_conformance.examples.strategies import Example, Space
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend, oracle
+from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Subject, describe_leaves
 from cellkit_conformance.trees import Tree, leaves, map_trees, paths
 
@@ -294,6 +295,7 @@ def learned_initial_states(ctx: Context) -> None:
         ctx.require(
             gradient is not None and bool(np.any(gradient)),
             f"the learned initial state {path} has no gradient",
+            Claim("moves", [] if gradient is None else [gradient]),
         )
     other = subject.fresh_cell()
     subject.build(other)

@@ -29,6 +29,8 @@ class Requirement:
         hint: What usually is the matter when it does not.
         cost: 1 (milliseconds) to 3 (seconds), for scheduling.
         profile: The least thorough profile that runs it: "quick", "standard" or "thorough".
+        script: What shows a failure: "standalone", a program made of the recorded calls alone, or
+            "replay", one that runs the check again.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Requirement:
     hint: str
     cost: int
     profile: str = "quick"
+    script: str = "standalone"
 
     @property
     def group(self) -> str:
@@ -75,6 +78,7 @@ def requirements() -> dict[str, Requirement]:
             hint=entry["hint"],
             cost=entry["cost"],
             profile=entry.get("profile", "quick"),
+            script=entry.get("script", "standalone"),
         )
         for entry in _load()["requirement"]
     }

@@ -91,6 +91,18 @@ class Example:
             data["split"] = list(self.split)
         return data
 
+    @classmethod
+    def from_description(cls, data: Mapping[str, Any]) -> Example:
+        """Make the example again.
+
+        Args:
+            data: What `describe` gave.
+        """
+        given = dict(data)
+        if "mask" in given:
+            given["mask"] = tuple(tuple(bit == "1" for bit in row) for row in given["mask"])
+        return cls(**{**given, "split": tuple(given.get("split", ()))})
+
 
 @dataclass(frozen=True)
 class Space:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from cellkit_conformance import checks
-from cellkit_conformance.checks.context import Context
+from cellkit_conformance.checks.context import Context, Failed
 from cellkit_conformance.checks.exchange import Exchange
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.edition.profiles import PROFILES, Profile
@@ -89,20 +89,9 @@ class Judge:
         if denied is not None:
             result.outcome, result.message = Outcome.NOT_APPLICABLE, _denial(denied)
             return result
-        context = Context(
-            self.target,
-            self.subjects,
-            self.layer,
-            self.profile,
-            self.seed,
-            self.shrink,
-            self.exchange,
-            requirements()[identifier].group in ABOUT_THE_CELL,
-        )
-        start = time.perf_counter()
-        self._seed(requirements()[identifier].group)
+        context, start = self.context(identifier), time.perf_counter()
         try:
-            checks.CHECKS[identifier](context)
+            self.check(identifier, context)
         except NotApplicable as error:
             result.outcome, result.message = Outcome.NOT_APPLICABLE, one_line(str(error))
         except Failure as error:
@@ -113,7 +102,7 @@ class Judge:
             result.message = one_line(f"{type(error).__name__}: {shorten(text_of(error))}")
             result.detail = shorten(trace_of(error))
         if result.outcome.is_bad:
-            result.script = scripts.write(result, context)
+            result.script = scripts.write(result, context, time.perf_counter() - start)
             if self.blame:
                 self._try_on_canary(result)
         result.seconds = round(time.perf_counter() - start, 4)
@@ -123,6 +112,40 @@ class Judge:
         if context.ratio is not None:
             result.headroom = float("inf") if context.ratio == 0 else 1 / context.ratio
         return result
+
+    def context(self, identifier: str, only: Failed | None = None) -> Context:
+        """Make what the check of a requirement is given.
+
+        Args:
+            identifier: The id.
+            only: The one example to try, or None for all.
+        """
+        return Context(
+            self.target,
+            self.subjects,
+            self.layer,
+            self.profile,
+            self.seed,
+            self.shrink,
+            self.exchange,
+            requirements()[identifier].group in ABOUT_THE_CELL,
+            only,
+        )
+
+    def check(self, identifier: str, context: Context) -> None:
+        """Run a check, and let out what it raises.
+
+        Args:
+            identifier: The id.
+            context: What `context` made.
+
+        Raises:
+            Failure: The requirement does not hold.
+            NotApplicable: It is about something that the cell or the layer does not have.
+            Exception: What the cell raised.
+        """
+        self._seed(requirements()[identifier].group)
+        checks.CHECKS[identifier](context)
 
     def _try_on_canary(self, result: Result) -> None:
         """Run the same check on a canary that is built like the cell, and blame accordingly."""

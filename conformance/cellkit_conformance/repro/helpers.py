@@ -9,23 +9,6 @@ def tensor(values, dtype="float32"):
     return keras.ops.convert_to_tensor(np.array(values, dtype))
 """
 
-SAME = """\
-def same(one, other):
-    one, other = keras.tree.flatten(one), keras.tree.flatten(other)
-    pairs = zip(one, other, strict=True)
-    to_numpy = keras.ops.convert_to_numpy
-    return all(np.array_equal(to_numpy(a), to_numpy(b), equal_nan=True) for a, b in pairs)
-"""
-
-CLOSE = """\
-def close(one, other, limit):
-    one, other = keras.tree.flatten(one), keras.tree.flatten(other)
-    for a, b in zip(one, other, strict=True):
-        a, b = keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
-        error = np.abs(a - b) / np.maximum(1, np.abs(b))
-        assert np.all(error <= limit), f"the error is {error.max()}"
-"""
-
 PROJECT = """\
 def project(result):
     total = 0.0
@@ -59,9 +42,21 @@ def differentiate(function, arrays):
 """,
 }
 
+IN_GRAPH = """\
+def differentiate(function, arrays):
+    @tf.function(autograph=False)
+    def run(*xs):
+        with tf.GradientTape() as tape:
+            tape.watch(xs)
+            value = function(xs)
+        return tape.gradient(value, xs, unconnected_gradients="zero")
+
+    return [tf.convert_to_tensor(g).numpy() for g in run(*map(tf.constant, arrays))]
+"""
+
 GRADIENTS = '''\
 def gradients(layer, inputs, states, mask=None, training=False, part=lambda result: result):
-    """Give the gradients of one number by inputs, states and weights, in that order."""
+    """Give the gradients of one number: by inputs, by states, and by weights."""
     if not layer.built:
         layer(inputs)
     states = [] if states is None else states
@@ -81,10 +76,9 @@ def gradients(layer, inputs, states, mask=None, training=False, part=lambda resu
             return project(part(layer(x, **given)))
 
     found = dict(zip(floats, differentiate(function, [flat[i] for i in floats])))
-    names = [f"input {i}" for i, _ in enumerate(keras.tree.flatten(inputs))]
-    names += [f"state {i}" for i, _ in enumerate(keras.tree.flatten(states))]
-    names += [f"weight {w.path}" for w in weights]
-    return {names[i]: gradient for i, gradient in found.items()}
+    ordered = [found.get(i) for i in range(len(flat))]
+    first, last = len(keras.tree.flatten(inputs)), len(flat) - len(weights)
+    return ordered[:first], ordered[first:last], ordered[last:]
 '''
 
 
@@ -101,8 +95,6 @@ def needed(text: str, backend: str, own: dict[str, str]) -> dict[str, str]:
     """
     known = {
         "tensor": TENSOR,
-        "same": SAME,
-        "close": CLOSE,
         "project": PROJECT,
         "differentiate": DIFFERENTIATE[backend],
         "gradients": GRADIENTS,

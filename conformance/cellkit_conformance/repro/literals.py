@@ -67,6 +67,24 @@ def _values(array: np.ndarray) -> str:
     return line if len(line) <= LINE else text
 
 
+def index(at: tuple[Any, ...]) -> str:
+    """Write an index of slices from or up to something, numbers and arrays of bools.
+
+    Args:
+        at: The index.
+    """
+    parts = []
+    for entry in at:
+        if isinstance(entry, slice):
+            ends = ("" if end is None else str(end) for end in (entry.start, entry.stop))
+            parts.append(":".join(ends))
+        else:
+            parts.append(
+                f"np.array({entry.tolist()})" if isinstance(entry, np.ndarray) else repr(entry)
+            )
+    return ", ".join(parts)
+
+
 def is_literal(value: Any) -> bool:
     """Whether a value comes back from its `repr`."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ class Call:
         output: In NumPy, once the call has returned.
         new_states: In NumPy, or None.
         returned: What the layer returned, as it returned it.
+        graph: Whether TensorFlow ran it in a graph.
+        gradients: Of a "gradient" call, once it has returned: by inputs, by states, by weights.
         number: Grows from call to call, over all subjects.
     """
 
@@ -47,6 +50,8 @@ class Call:
     output: Tree = None
     new_states: Tree | None = None
     returned: Any = None
+    graph: bool = False
+    gradients: tuple[Mapping[str, np.ndarray | None], ...] = ()
     number: int = field(default_factory=lambda: next(_clock))
 
 
@@ -57,13 +62,15 @@ class Values:
     Attributes:
         got: What was computed.
         want: What was expected.
-        limit: The tolerance for a magnitude of up to one, growing with the expected magnitude
-            beyond; 0 where the values must be equal.
+        limit: The tolerance for a magnitude of up to `unit`, in units of it, growing with the
+            expected magnitude beyond; 0 where the values must be equal.
+        unit: What values were divided by before they were compared.
     """
 
     got: np.ndarray
     want: np.ndarray
     limit: float = 0.0
+    unit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,24 @@ class Refusal:
 
     what: str
     fragments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that must be true of arrays that recorded calls gave, and is not.
+
+    Attributes:
+        kind: "zero" or "finite" of all entries, "moves" where any must not be zero, "differ" where
+            any of the arrays must not equal its counterpart.
+        arrays: The arrays.
+        others: Their counterparts.
+        at: The index of what counts of each, or None for the whole.
+    """
+
+    kind: str
+    arrays: Sequence[np.ndarray]
+    others: Sequence[np.ndarray] = ()
+    at: tuple[Any, ...] | None = None
 
 
 def calls() -> deque[Call]:

@@ -340,6 +340,23 @@ class Subject:
         call.returned, call.output, call.new_states = result, found.output, found.states
         return found
 
+    def note(
+        self, layer: Any, data: tuple[Tree, Tree, np.ndarray | None], result: Any, graph: bool
+    ) -> Result:
+        """Record a call that was made on the way to a gradient, and take apart what it gave.
+
+        Args:
+            layer: The layer.
+            data: Inputs, states and mask.
+            result: What the layer returned.
+            graph: Whether TensorFlow ran it in a graph.
+        """
+        call = record.Call("layer", layer, *data, graph=graph)
+        found = self.unpack(layer, result)
+        call.returned, call.output, call.new_states = result, found.output, found.states
+        self.calls.append(call)
+        return found
+
     def unpack(self, layer: Any, result: Any) -> Result:
         """Take apart what a layer returned, into NumPy."""
         output, states = self.split(layer, result)

@@ -10,10 +10,10 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cellkit._errors import problem
 from cellkit.spec import CellSpec
@@ -21,6 +21,8 @@ from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import text_of
 from cellkit_conformance.subject.guess import guess
 from cellkit_conformance.trees import Tree
+
+Imported = TypeVar("Imported")
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,21 @@ def find(name: str) -> Found:
     Raises:
         ValueError: There is none, or its module does not import.
     """
+    (cls, spec), effects = observe(lambda: load(name) if ":" in name else _registered(name))
+    return Found(name, cls, spec, effects)
+
+
+def observe(imports: Callable[[], Imported]) -> tuple[Imported, tuple[str, ...]]:
+    """Import something, and say what that did to the process.
+
+    Args:
+        imports: Imports and returns it.
+    """
     before = settings()
-    cls, spec = load(name) if ":" in name else _registered(name)
+    imported = imports()
     after = settings()
     effects = [_effect(key, before.get(key), value) for key, value in after.items()]
-    return Found(name, cls, spec, tuple(effect for effect in effects if effect))
+    return imported, tuple(effect for effect in effects if effect)
 
 
 def describe_found(found: Found) -> Target:
