@@ -19,7 +19,7 @@ from cellkit_conformance.edition import requirements, select
 from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.judge.judge import Judge
-from cellkit_conformance.outcome import NotApplicable
+from cellkit_conformance.outcome import Failure, NotApplicable
 from cellkit_conformance.run.process import Process
 from cellkit_conformance.run.worker import find_layer
 from cellkit_conformance.subject.targets import Target, describe, describe_found, find, observe
@@ -84,6 +84,8 @@ def replay(
             judge.check(identifier, judge.context(identifier, only))
         except NotApplicable as reason:
             print(f"{identifier} does not apply: {reason}")
+        except Failure as failure:
+            raise AssertionError(f"{identifier}: {failure}") from None
 
 
 def _known(requirement: str, case: str | None, profile: str) -> list[str]:
