@@ -24,6 +24,7 @@ from cellkit.cells.structure import (
     TensorSpec,
     declared_state,
     describe_shapes,
+    has_mapping,
     is_namedtuple,
     match,
 )
@@ -131,12 +132,30 @@ class Layout:
         self.specs: list[TensorSpec] = keras.tree.flatten(structure)
         flat = type(structure) is list and all(isinstance(s, TensorSpec) for s in structure)
         self.flat = flat
+        self.ordered = not has_mapping(structure)
 
     def pack(self, leaves: list[Any]) -> Any:
         """Put leaves into the structure."""
         if self.flat:
             return list(leaves)
         return keras.tree.pack_sequence_as(self.structure, leaves)
+
+    def leaves_of(self, states: Any) -> list[Any] | None:
+        """Return the leaves of states that a cell returned, or None if they do not fit.
+
+        They need not be nested like those declared: `[a, [b]]` or a bare tensor will do, where the
+        same leaves come in the same order.
+        """
+        if self.flat and type(states) is list and not any(map(keras.tree.is_nested, states)):
+            leaves = states
+        elif self.ordered and not has_mapping(states):
+            leaves = keras.tree.flatten(states)
+        else:
+            try:  # by their keys: the order of a dict's entries says nothing
+                leaves = keras.tree.flatten(match(self.structure, states))
+            except Mismatch:
+                return None
+        return leaves if len(leaves) == len(self.specs) else None
 
     def match(self, given: Any, what: str = "states") -> list[Any]:
         """Fit what was passed to the structure and return its leaves.
@@ -258,8 +277,8 @@ class CellRunner:
         if self._training:
             extra = {**extra, "training": training}
         output, new = function(inputs, self.layout.pack(leaves), **extra)
-        news = new if type(new) is list and self.layout.flat else keras.tree.flatten(new)
-        if len(news) != len(leaves):
+        news = self.layout.leaves_of(new)
+        if news is None:
             raise self._bad_states(new, leaves)
         return output, [self._fit(n, o, new, leaves) for n, o in zip(news, leaves, strict=True)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from cellkit.cells.runner import (
     flatten_shapes,
     pack_like_shapes,
 )
+from cellkit.cells.structure import describe_shapes
 from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
 from cellkit.registry.registry import import_plugins
@@ -99,8 +101,8 @@ class StackedCells(keras.layers.StackedRNNCells):
         Returns:
             The output of the last cell, and the new states of all.
         """
-        new_states = []
-        for runner, state in zip(self.runners(), states, strict=True):
+        runners, new_states = self.runners(), []
+        for runner, state in zip(runners, _by_cell(runners, states), strict=True):
             extra = kwargs if runner.takes_constants else {}
             inputs, new = runner.step(inputs, runner.layout.match(state), training, extra)
             new_states.append(_entry(runner, new))
@@ -111,6 +113,23 @@ class StackedCells(keras.layers.StackedRNNCells):
         """Make a stack from what `get_config` returned."""
         import_plugins(config)
         return super().from_config(dict(config), custom_objects)
+
+
+def _by_cell(runners: list[CellRunner], states: Any) -> list[Any]:
+    """Return the states of each cell, which may be given as one flat list as well."""
+    if len(states) == len(runners):
+        return list(states)
+    counts = [len(runner.layout.specs) for runner in runners]
+    leaves = keras.tree.flatten(states)
+    if len(leaves) != sum(counts):
+        raise problem(
+            "The states do not fit the cells of the stack.",
+            received=describe_shapes(states),
+            expected=describe_shapes([_entry(r, r.layout.specs) for r in runners]),
+            fix="pass a list with the states of each cell",
+        )
+    ends = itertools.accumulate(counts)
+    return [leaves[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def _entry(runner: CellRunner, leaves: list[Any]) -> Any:
