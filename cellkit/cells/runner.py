@@ -124,6 +124,23 @@ def check_cell(cell: Any) -> None:
         )
 
 
+def takes_constants(cell: Any) -> bool:
+    """Tell whether a cell, or one in a stack of cells, takes constants."""
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        taking = [takes_constants(inner) for inner in cell.cells]
+        # A stack of Keras' own hands them to all of its cells.
+        return all(taking) if type(cell) is keras.layers.StackedRNNCells else any(taking)
+    return compat.takes(cell.call, "constants")
+
+
+def needs_constants(cell: Any) -> bool:
+    """Tell whether a cell, or one in a stack of cells, can't do without constants."""
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        return any(map(needs_constants, cell.cells))
+    parameter = inspect.signature(cell.call).parameters.get("constants")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
 class Layout:
     """The structure of a cell's states, with a resolved `TensorSpec` at every leaf."""
 
@@ -201,8 +218,12 @@ class CellRunner:
             self.direct = same and cell.activity_regularizer is None
         self._function = cell.call if self.direct else cell
         self._training = compat.takes(cell.call, "training")
-        self.takes_constants = compat.takes(cell.call, "constants")
+        self.takes_constants = takes_constants(cell)
         self._layout: Layout | None = None
+
+    def with_constants(self, constants: Any) -> dict[str, Any]:
+        """Return the keyword arguments of a step that hand on constants, where there are any."""
+        return {} if constants is None or not self.takes_constants else {"constants": constants}
 
     @property
     def layout(self) -> Layout:
@@ -374,7 +395,9 @@ class _Traced(keras.Operation):
             raise
 
 
-def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None) -> None:
+def build_cell(
+    runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None, constants: Any = None
+) -> None:
     """Build a cell and everything in it.
 
     Sublayers that `build` does not build are built by tracing one symbolic step, so that every
@@ -384,10 +407,17 @@ def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = N
         runner: The cell.
         step_shape: Shape, or structure of shapes, of the inputs of one step.
         dtypes: Dtypes of the inputs' leaves, where they are known.
+        constants: The constants of a step as `KerasTensor`, in the structure in which the cell
+            gets them. None: there are none, or none are known yet.
+
+    Raises:
+        ValueError: If the cell can't be built without its constants.
     """
     cell = runner.cell
     layer = isinstance(cell, keras.layers.Layer)
     overridden = layer and type(cell).build is not keras.layers.Layer.build
+    if hasattr(cell, "expect"):
+        cell.expect(dtypes, constants)
     if (overridden or (not layer and hasattr(cell, "build"))) and not getattr(cell, "built", False):
         cell.build(step_shape)
         if not layer:
@@ -401,9 +431,31 @@ def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = N
         shapes = flatten_shapes(step_shape)
         names = dtypes or [runner.compute_dtype] * len(shapes)
         leaves = [keras.KerasTensor(s, dtype=d) for s, d in zip(shapes, names, strict=True)]
-        runner.trace(pack_like_shapes(step_shape, leaves))
+        _build_by_tracing(runner, pack_like_shapes(step_shape, leaves), constants)
     if layer and not cell.built:
         cell.built = True
+
+
+def _build_by_tracing(runner: CellRunner, inputs: Any, constants: Any) -> None:
+    """Build the sublayers of a cell by a symbolic step."""
+    cell = runner.cell
+    marked = isinstance(cell, keras.layers.Layer) and not cell.built
+    if marked:
+        cell.built = True  # or Keras would trace it first, in a way that knows no constants
+    try:
+        runner.trace(inputs, runner.with_constants(constants))
+    except Exception as error:
+        if marked:
+            cell.built = False
+        if not runner.takes_constants or constants is not None:
+            raise
+        raise problem(
+            f"{type(cell).__name__} cannot be built without its constants.",
+            received=f"no constants, with which a step ends in {type(error).__name__}: {error}",
+            expected="the constants, or their shapes: the layers inside are built by a step",
+            fix="pass `constants` in the first call, or build the layer with "
+            "`layer.build(sequences_shape, constants_shape=[(batch, ...)])`",
+        ) from error
 
 
 def is_shape(value: Any) -> bool:

@@ -75,17 +75,28 @@ class StackedCells(keras.layers.StackedRNNCells):
         """Return the initial states of every cell, in the structure of `state_size`."""
         return [_entry(r, r.initial(batch_size)) for r in self.runners()]
 
+    def expect(self, dtypes: list[str] | None, constants: Any) -> None:
+        """Say what `build` can't be told: the dtypes of the inputs, and the constants.
+
+        Args:
+            dtypes: Dtypes of the inputs' leaves, or None.
+            constants: The constants as `KerasTensor`, or None.
+        """
+        self._holder.set("expected", (dtypes, constants))
+
     def build(self, input_shape: Any) -> None:
         """Build every cell, tracing each one to learn what the next one receives."""
-        shape, dtypes = input_shape, None
+        shape = input_shape
+        dtypes, constants = self._holder.get("expected") or (None, None)
         for i, runner in enumerate(self.runners()):
-            build_cell(runner, shape, dtypes)
+            build_cell(runner, shape, dtypes, constants if runner.takes_constants else None)
             if i + 1 == len(self.cells):
                 break
             flat = flatten_shapes(shape)
             names = dtypes or [self.compute_dtype] * len(flat)
             leaves = [keras.KerasTensor(s, dtype=d) for s, d in zip(flat, names, strict=True)]
-            output = runner.trace(pack_like_shapes(shape, leaves))
+            inputs = pack_like_shapes(shape, leaves)
+            output = runner.trace(inputs, runner.with_constants(constants))
             shape = keras.tree.map_structure(lambda y: tuple(y.shape), output)
             dtypes = [y.dtype for y in keras.tree.flatten(output)]
 
