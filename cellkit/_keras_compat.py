@@ -37,6 +37,11 @@ def take_over_conversion(layer: keras.layers.Layer) -> None:
     layer._allow_non_tensor_positional_args = True
 
 
+def converts_its_own(layer: keras.layers.Layer) -> bool:
+    """Tell whether `take_over_conversion` was called for `layer`."""
+    return not layer._convert_input_args
+
+
 def raw_value(variable: keras.Variable, scope: keras.StatelessScope | None = None) -> Any:
     """Return the value of `variable` as stored, not cast by a mixed-precision scope.
 

@@ -754,3 +754,13 @@ def test_outputs_without_features_cannot_be_concatenated():
     )
     summed = Bidirectional(cellkit.RNN(Total(), return_sequences=True), merge_mode="sum")
     assert tuple(summed(X).shape) == (B, T)
+
+
+@pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave", None])
+def test_no_steps_give_no_outputs(merge_mode):
+    layer = make(cellkit.create("mgu", units=3), merge_mode, return_sequences=True)
+    layer.build((1, T, X.shape[-1]))
+    for mask in (None, np.zeros((1, 0), bool)):
+        outputs = layer(X[:1, :0], mask=mask)
+        for y in outputs if merge_mode is None else [outputs]:
+            assert tuple(y.shape) == (1, 0, 6 if merge_mode == "concat" else 3)

@@ -13,7 +13,7 @@ from cellkit import _keras_compat as compat
 from cellkit.cells import scope as _sequence
 from cellkit.cells.config import arguments, check_keywords, deserialize, serialize
 from cellkit.cells.initializers import Draws
-from cellkit.cells.operations import precise, to_tensor
+from cellkit.cells.operations import precise, to_tensor, where
 from cellkit.cells.standard import StandardWeights
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
 from cellkit.cells.validate import check_dtype, plain_number, positive_int, probability
@@ -418,7 +418,7 @@ class Cell(keras.layers.Layer):
         if not training:
             return rate * old + (1.0 - rate) * new
         noise = keras.random.uniform(keras.ops.shape(old), seed=self.seed_generator)
-        return keras.ops.where(noise < rate, old, new)
+        return where(noise < rate, old, new)
 
     def _cast_input(self, x: Any) -> Any:
         """Cast integer and boolean inputs, which a product with a kernel would reject."""

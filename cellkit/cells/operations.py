@@ -97,6 +97,15 @@ def normalize(x: Any, epsilon: float) -> Any:
     return keras.ops.cast(centred * keras.ops.rsqrt(variance + epsilon), dtype)
 
 
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """Return `keras.ops.where`, but in the dtype of `x` and `y`: TensorFlow's rounds complex128."""
+    if keras.backend.backend() == "tensorflow" and x.dtype == y.dtype:
+        import tensorflow as tf
+
+        return tf.where(condition, x, y)
+    return keras.ops.where(condition, x, y)
+
+
 def precise(activation: Any) -> Any:
     """Return an activation that keeps to float64: Keras' `tanh` rounds to float32 on JAX.
 

@@ -17,12 +17,21 @@ class Recorder(keras.StatelessScope):
     recorders nest.
 
     Args:
-        values: Pairs of a variable and the value it has inside.
+        values: Pairs of a variable and the value it has inside, as stored.
+
+    Attributes:
+        read: The variables that were read and have no value here, by their ids.
+        dtypes: In which dtypes their readers saw them.
+        written: The variables that were written, by their ids.
     """
 
     def __init__(self, values: Iterable[tuple[keras.Variable, Any]] = ()) -> None:
-        super().__init__(state_mapping=values, collect_losses=True, initialize_variables=False)
+        super().__init__(collect_losses=True, initialize_variables=False)
+        # Not by the constructor: it would round the values where a mixed-precision scope is open,
+        # also for layers inside that keep to float32.
+        self.state_mapping.update({id(variable): value for variable, value in values})
         self.read: dict[int, keras.Variable] = {}
+        self.dtypes: dict[int, set[str]] = {}
         self.written: dict[int, keras.Variable] = {}
 
     def get_current_value(self, variable: keras.Variable) -> Any:
@@ -30,6 +39,7 @@ class Recorder(keras.StatelessScope):
         value = super().get_current_value(variable)
         if value is None:
             self.read[id(variable)] = variable
+            self.dtypes.setdefault(id(variable), set()).add(str(variable.dtype))
             enclosing = self.original_scope
             value = None if enclosing is None else enclosing.get_current_value(variable)
         return value

@@ -15,8 +15,7 @@ from typing import Any
 import keras
 
 from cellkit import _keras_compat as compat
-from cellkit.cells.operations import value_of
-from cellkit.cells.recorder import Recorder
+from cellkit.cells.recorder import Recorder, current_values
 from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.cells.stock_masks import lend_masks
 from cellkit.cells.structure import (
@@ -24,10 +23,10 @@ from cellkit.cells.structure import (
     TensorSpec,
     declared_state,
     describe_shapes,
-    has_mapping,
     is_namedtuple,
     match,
 )
+from cellkit.cells.surroundings import Surroundings
 from cellkit.errors import problem
 
 
@@ -124,23 +123,6 @@ def check_cell(cell: Any) -> None:
         )
 
 
-def takes_constants(cell: Any) -> bool:
-    """Tell whether a cell, or one in a stack of cells, takes constants."""
-    if isinstance(cell, keras.layers.StackedRNNCells):
-        taking = [takes_constants(inner) for inner in cell.cells]
-        # A stack of Keras' own hands them to all of its cells.
-        return all(taking) if type(cell) is keras.layers.StackedRNNCells else any(taking)
-    return compat.takes(cell.call, "constants")
-
-
-def needs_constants(cell: Any) -> bool:
-    """Tell whether a cell, or one in a stack of cells, can't do without constants."""
-    if isinstance(cell, keras.layers.StackedRNNCells):
-        return any(map(needs_constants, cell.cells))
-    parameter = inspect.signature(cell.call).parameters.get("constants")
-    return parameter is not None and parameter.default is inspect.Parameter.empty
-
-
 class Layout:
     """The structure of a cell's states, with a resolved `TensorSpec` at every leaf."""
 
@@ -149,30 +131,12 @@ class Layout:
         self.specs: list[TensorSpec] = keras.tree.flatten(structure)
         flat = type(structure) is list and all(isinstance(s, TensorSpec) for s in structure)
         self.flat = flat
-        self.ordered = not has_mapping(structure)
 
     def pack(self, leaves: list[Any]) -> Any:
         """Put leaves into the structure."""
         if self.flat:
             return list(leaves)
         return keras.tree.pack_sequence_as(self.structure, leaves)
-
-    def leaves_of(self, states: Any) -> list[Any] | None:
-        """Return the leaves of states that a cell returned, or None if they do not fit.
-
-        They need not be nested like those declared: `[a, [b]]` or a bare tensor will do, where the
-        same leaves come in the same order.
-        """
-        if self.flat and type(states) is list and not any(map(keras.tree.is_nested, states)):
-            leaves = states
-        elif self.ordered and not has_mapping(states):
-            leaves = keras.tree.flatten(states)
-        else:
-            try:  # by their keys: the order of a dict's entries says nothing
-                leaves = keras.tree.flatten(match(self.structure, states))
-            except Mismatch:
-                return None
-        return leaves if len(leaves) == len(self.specs) else None
 
     def match(self, given: Any, what: str = "states") -> list[Any]:
         """Fit what was passed to the structure and return its leaves.
@@ -210,20 +174,43 @@ class CellRunner:
     def __init__(self, cell: Any, compute_dtype: str, variable_dtype: str) -> None:
         self.cell = cell
         self.compute_dtype = compute_dtype
+        self.variable_dtype = variable_dtype
         self.direct = True
         if isinstance(cell, keras.layers.Layer):
             same = (cell.compute_dtype, cell.variable_dtype) == (compute_dtype, variable_dtype)
             # `Layer.__call__` costs more than a small step. It is needed only where it does
             # something: casts to other dtypes, or an activity regularizer.
             self.direct = same and cell.activity_regularizer is None
-        self._function = cell.call if self.direct else cell
         self._training = compat.takes(cell.call, "training")
-        self.takes_constants = takes_constants(cell)
+        self.takes_constants = compat.takes(cell.call, "constants")
         self._layout: Layout | None = None
+        self._surroundings: Surroundings | None = None
 
-    def with_constants(self, constants: Any) -> dict[str, Any]:
-        """Return the keyword arguments of a step that hand on constants, where there are any."""
-        return {} if constants is None or not self.takes_constants else {"constants": constants}
+    def within(self, function: Callable[[], Any], training: bool) -> Any:
+        """Return what `function` returns in a call of the layer, also when that call is over.
+
+        Args:
+            function: What to run.
+            training: Whether the layer was called in training mode.
+        """
+        if self._surroundings is None:
+            self._surroundings = Surroundings(self.compute_dtype, self.variable_dtype)
+        errors: list[Exception] = []
+
+        def run() -> Any:
+            try:
+                return function()
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        try:
+            return self._surroundings(run, training=training)
+        except Exception:
+            if errors:
+                # Keras wraps what goes wrong inside; the error itself says it better.
+                raise errors[0] from None
+            raise
 
     @property
     def layout(self) -> Layout:
@@ -231,6 +218,10 @@ class CellRunner:
         if self._layout is None:
             self._layout = Layout(self._structure())
         return self._layout
+
+    def _function(self) -> Any:
+        # Looked up at every step: `call` may be replaced on the cell.
+        return self.cell.call if self.direct else self.cell
 
     def _dtype(self) -> str:
         return str(getattr(self.cell, "compute_dtype", None) or self.compute_dtype)
@@ -289,7 +280,7 @@ class CellRunner:
             The output in the cell's structure, and the leaves of the new states, in the shapes and
             dtypes of the old ones.
         """
-        return self.run(self._function, inputs, leaves, training, extra)
+        return self.run(self._function(), inputs, leaves, training, extra)
 
     def run(
         self, function: Any, inputs: Any, leaves: list[Any], training: bool, extra: dict[str, Any]
@@ -298,8 +289,8 @@ class CellRunner:
         if self._training:
             extra = {**extra, "training": training}
         output, new = function(inputs, self.layout.pack(leaves), **extra)
-        news = self.layout.leaves_of(new)
-        if news is None:
+        news = new if type(new) is list and self.layout.flat else keras.tree.flatten(new)
+        if len(news) != len(leaves):
             raise self._bad_states(new, leaves)
         return output, [self._fit(n, o, new, leaves) for n, o in zip(news, leaves, strict=True)]
 
@@ -343,17 +334,32 @@ class CellRunner:
         """
         batch = keras.tree.flatten(input_specs)[0].shape[0]
         states = [keras.KerasTensor((batch, *s.shape), dtype=s.dtype) for s in self.layout.specs]
-        # Through `__call__`, which sets up the cell's own dtype policy and builds its sublayers.
-        function = self.cell if isinstance(self.cell, keras.layers.Layer) else self._function
         stock = lend_masks(self.cell)
 
         def one(x: Any, s: list[Any], e: dict[str, Any]) -> Any:
             # What the trace draws must not stay on a cell.
             rows = keras.ops.shape(keras.tree.flatten(x)[0])[0]
             with sequence_scope(SequenceScope(rows), stock):
-                return self.run(function, x, s, False, e)[0]
+                return self._trace(x, s, e)[0]
 
         return trace(one, input_specs, states, extra or {})
+
+    def _trace(self, inputs: Any, leaves: list[Any], extra: dict[str, Any]) -> Any:
+        """Run a step as the cell's `__call__` does, which sets up its policy and its sublayers."""
+        cell = self.cell
+        if not isinstance(cell, keras.layers.Layer) or not self.direct:
+            return self.run(self._function(), inputs, leaves, False, extra)
+        if compat.converts_its_own(cell):
+            return self.run(cell, inputs, leaves, False, extra)
+
+        # But Keras' own would also round states that have a dtype of their own.
+        def cast(x: Any) -> Any:
+            real = keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
+            return keras.ops.cast(x, self.compute_dtype) if real else x
+
+        inputs, extra = keras.tree.map_structure(cast, (inputs, extra))
+        with keras.name_scope(cell.name, caller=cell):
+            return self.within(lambda: self.run(cell.call, inputs, leaves, False, extra), False)
 
 
 def trace(function: Callable[..., Any], *args: Any, variables: Any = ()) -> Any:
@@ -365,7 +371,7 @@ def trace(function: Callable[..., Any], *args: Any, variables: Any = ()) -> Any:
         variables: Variables to which an enclosing scope may have given values. Tracing opens a
             scope of its own, which would hide them; in `fit` on JAX they have no other values.
     """
-    values = [(v, value_of(v)) for v in variables]
+    values = list(zip(variables, current_values(variables), strict=True))
 
     def within(*args: Any) -> Any:
         with Recorder(values):
@@ -395,9 +401,7 @@ class _Traced(keras.Operation):
             raise
 
 
-def build_cell(
-    runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None, constants: Any = None
-) -> None:
+def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None) -> None:
     """Build a cell and everything in it.
 
     Sublayers that `build` does not build are built by tracing one symbolic step, so that every
@@ -407,17 +411,10 @@ def build_cell(
         runner: The cell.
         step_shape: Shape, or structure of shapes, of the inputs of one step.
         dtypes: Dtypes of the inputs' leaves, where they are known.
-        constants: The constants of a step as `KerasTensor`, in the structure in which the cell
-            gets them. None: there are none, or none are known yet.
-
-    Raises:
-        ValueError: If the cell can't be built without its constants.
     """
     cell = runner.cell
     layer = isinstance(cell, keras.layers.Layer)
     overridden = layer and type(cell).build is not keras.layers.Layer.build
-    if hasattr(cell, "expect"):
-        cell.expect(dtypes, constants)
     if (overridden or (not layer and hasattr(cell, "build"))) and not getattr(cell, "built", False):
         cell.build(step_shape)
         if not layer:
@@ -431,31 +428,9 @@ def build_cell(
         shapes = flatten_shapes(step_shape)
         names = dtypes or [runner.compute_dtype] * len(shapes)
         leaves = [keras.KerasTensor(s, dtype=d) for s, d in zip(shapes, names, strict=True)]
-        _build_by_tracing(runner, pack_like_shapes(step_shape, leaves), constants)
+        runner.trace(pack_like_shapes(step_shape, leaves))
     if layer and not cell.built:
         cell.built = True
-
-
-def _build_by_tracing(runner: CellRunner, inputs: Any, constants: Any) -> None:
-    """Build the sublayers of a cell by a symbolic step."""
-    cell = runner.cell
-    marked = isinstance(cell, keras.layers.Layer) and not cell.built
-    if marked:
-        cell.built = True  # or Keras would trace it first, in a way that knows no constants
-    try:
-        runner.trace(inputs, runner.with_constants(constants))
-    except Exception as error:
-        if marked:
-            cell.built = False
-        if not runner.takes_constants or constants is not None:
-            raise
-        raise problem(
-            f"{type(cell).__name__} cannot be built without its constants.",
-            received=f"no constants, with which a step ends in {type(error).__name__}: {error}",
-            expected="the constants, or their shapes: the layers inside are built by a step",
-            fix="pass `constants` in the first call, or build the layer with "
-            "`layer.build(sequences_shape, constants_shape=[(batch, ...)])`",
-        ) from error
 
 
 def is_shape(value: Any) -> bool:

@@ -67,7 +67,8 @@ class Backend(Protocol):
             body: A function of tensors.
             arguments: Its arguments, any structure of tensors and None.
             options: The options of the layer, with the compiled functions in its cache.
-            key: What besides shapes and dtypes tells one compiled function from another.
+            key: What besides shapes and dtypes tells one compiled function from another: first the
+                edition of the layer. Only functions of the last one are kept.
             scope: Masks that are drawn once per sequence.
         """
 

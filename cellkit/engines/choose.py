@@ -118,14 +118,15 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
             result = engine.run(given)
         return result
 
-    key = (name, request.training, request.scope.one_step, *options.settings())
+    key = (request.edition, name, request.training, request.scope.one_step)
     leaves = keras.tree.flatten(structure)
     arguments = (leaves, request.states, request.mask, request.constants)
     options.cache.set("engine", (name, reasons, ()))
     result = backend.compiled(body, arguments, options, key, request.scope)
     if name == "stack":
         # A compiled call tells nothing of its parts: they are as they were when it was compiled.
-        known = options.cache.make("parts", dict) if backend.name == "jax" else {}
+        jax = backend.name == "jax"
+        known = options.cache.current("parts", request.edition, dict) if jax else {}
         shapes = (key, request.mask is None, *(tuple(x.shape) for x in leaves))
         parts = tuple(request.parts) or known.get(shapes, ())
         known[shapes] = parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,6 @@ class Options:
         cache: What engines learn of the cell and keep.
         add_loss: Takes the sum of the losses that the steps added.
         variables: Returns the variables of the cell.
-        settings: Returns what may be changed on the layer and is compiled into a loop.
     """
 
     engine: str
@@ -37,7 +37,6 @@ class Options:
     cache: Holder
     add_loss: Callable[[Any], None]
     variables: Callable[[], list[keras.Variable]]
-    settings: Callable[[], tuple[Any, ...]]
 
     @property
     def chunked(self) -> bool:
@@ -99,6 +98,7 @@ class Request:
             add_loss=self.options.add_loss,
             remat=self.options.remat,
             truncate=self.options.truncate,
+            within=functools.partial(self.runner.within, training=self.training),
         )
 
 

@@ -13,6 +13,7 @@ from cellkit.cells.runner import (
     Holder,
     as_written,
     flatten_shapes,
+    map_shapes,
     pack_like_shapes,
     static_shape,
 )
@@ -21,12 +22,6 @@ from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
 from cellkit.layers.arguments import check_inputs, merge_masks, validate_mask
 from cellkit.layers.copying import copy_layer
-from cellkit.layers.known_shapes import (
-    build_config,
-    read_build_config,
-    specs_from_shapes,
-    specs_of,
-)
 from cellkit.layers.rnn import RNN
 
 __all__ = ["Bidirectional"]
@@ -159,25 +154,18 @@ class Bidirectional(keras.layers.Bidirectional):
 
     # Building -----------------------------------------------------------------------------------
 
-    def build(
-        self, sequences_shape: Any, initial_state_shape: Any = None, constants_shape: Any = None
-    ) -> None:
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Build both layers.
 
         Args:
             sequences_shape: Shape `(batch, time, ...)`, or a structure of such shapes.
             initial_state_shape: Not used; Keras passes it when initial states are given.
-            constants_shape: Shapes of the constants; see `cellkit.RNN.build`.
         """
         self._holder.set("input_shapes", sequences_shape)
-        if constants_shape is not None:
-            dtype = self.forward_layer.compute_dtype
-            self._holder.set("constants", specs_from_shapes(constants_shape, None, dtype))
         for layer in (self.forward_layer, self.backward_layer):
             if not layer.built:
                 if isinstance(layer, RNN):
-                    for known in ("input_dtypes", "constants"):
-                        layer._holder.set(known, self._holder.get(known))
+                    layer._holder.set("input_dtypes", self._holder.get("input_dtypes"))
                 layer.build(sequences_shape)
         weights = self._holder.get("weights")
         if weights:
@@ -186,13 +174,15 @@ class Bidirectional(keras.layers.Bidirectional):
             self.backward_layer.set_weights(weights[count:])
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """Return the shapes of inputs and constants, from which a saved layer is built again."""
-        return build_config(self._holder) if self.built else None
+        """Return the input shapes, from which a saved layer is built again."""
+        return {"sequences_shape": self._holder.get("input_shapes")} if self.built else None
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Build from saved shapes, of this layer or of `keras.layers.Bidirectional`."""
-        dtype = self.forward_layer.compute_dtype
-        self.build(read_build_config(self._holder, config, dtype))
+        """Build from saved input shapes, of this layer or of `keras.layers.Bidirectional`."""
+        shapes = config.get("sequences_shape", config.get("input_shape"))
+        if shapes is None:
+            shapes = config["shapes_dict"]["sequences_shape"]
+        self.build(map_shapes(tuple, shapes))
 
     # Calling ------------------------------------------------------------------------------------
 
@@ -215,16 +205,15 @@ class Bidirectional(keras.layers.Bidirectional):
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, dtype), sequences)
         if isinstance(self.forward_layer, RNN):
             check_inputs(self.forward_layer, sequences, self._holder.get("input_shapes"))
-        self._check_constants(constants)
         if not self.built:
             with self._holder.lock:  # one thread builds, the others wait for it
                 if not self.built:
                     leaves = keras.tree.flatten(sequences)
                     dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
                     self._holder.set("input_dtypes", dtypes)
-                    if constants is not None:
-                        self._holder.set("constants", specs_of(constants, dtype))
                     self.build(keras.tree.map_structure(lambda x: static_shape(x.shape), sequences))
+        if constants is not None:
+            self._check_constants()
         if symbolic:
             # Implicit masks of symbolic tensors are found again when the model runs.
             validate_mask(sequences, mask)
@@ -328,12 +317,8 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def _merge(self, forward: Any, backward: Any) -> Any:
         """Merge one leaf of the outputs."""
-        if self.merge_mode == "sum":
-            return keras.ops.add(forward, backward)
-        if self.merge_mode == "mul":
-            return keras.ops.multiply(forward, backward)
-        if self.merge_mode == "ave":
-            return keras.ops.divide(keras.ops.add(forward, backward), 2)
+        if self.merge_mode != "concat":
+            return _merged(self.merge_mode, forward, backward)
         if len(forward.shape) < (3 if self.return_sequences else 2):
             raise problem(
                 "Outputs without a feature axis cannot be concatenated.",
@@ -341,13 +326,14 @@ class Bidirectional(keras.layers.Bidirectional):
                 expected="outputs with at least one axis besides batch and time",
                 fix="use another merge_mode, or let the cell return shape (batch, 1)",
             )
-        return keras.ops.concatenate([forward, backward], axis=-1)
+        joined = keras.ops.concatenate([forward, backward], axis=-1)
+        return _with_dtype(joined, _common_dtype(forward, backward))
 
-    def _check_constants(self, constants: Any) -> None:
+    def _check_constants(self) -> None:
         for layer in (self.forward_layer, self.backward_layer):
             if isinstance(layer, RNN):
-                layer._check_constants(constants)
-            elif constants is not None and not compat.takes(layer.call, "constants"):
+                layer._check_constants()
+            elif not compat.takes(layer.call, "constants"):
                 raise problem(
                     f"{type(layer).__name__} takes no constants.",
                     received="constants=...",
@@ -516,6 +502,32 @@ def _forward_copy(layer: Any, backward_layer: Any) -> Any:
         if backward_layer is not None and not layer.built:
             return layer
         raise
+
+
+def _merged(mode: str | None, a: Any, b: Any) -> Any:
+    """Merge outputs elementwise."""
+    dtype = _common_dtype(a, b)
+    if dtype is None:
+        merged = keras.ops.multiply(a, b) if mode == "mul" else keras.ops.add(a, b)
+        return keras.ops.divide(merged, 2) if mode == "ave" else merged
+    # By operators: on TensorFlow `keras.ops` rounds complex128, and takes a tensor without steps
+    # for a bias.
+    merged = a * b if mode == "mul" else a + b
+    return _with_dtype(merged / 2 if mode == "ave" else merged, dtype)
+
+
+def _common_dtype(a: Any, b: Any) -> str | None:
+    """Return the dtype of two outputs, None if it is not one, floating or complex."""
+    dtype = str(keras.backend.standardize_dtype(a.dtype))
+    real = keras.backend.is_float_dtype(dtype) or "complex" in dtype
+    return dtype if real and dtype == keras.backend.standardize_dtype(b.dtype) else None
+
+
+def _with_dtype(merged: Any, dtype: str | None) -> Any:
+    """Correct a symbolic tensor: Keras says float32 for what is float64 on Torch."""
+    if dtype is None or not isinstance(merged, keras.KerasTensor):
+        return merged
+    return keras.KerasTensor(merged.shape, dtype=dtype)
 
 
 def _array_to_tensor(x: Any) -> Any:

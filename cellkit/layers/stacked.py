@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import keras
 
+from cellkit import _keras_compat as compat
+from cellkit.cells.operations import to_tensor
 from cellkit.cells.runner import (
     CellRunner,
     Holder,
@@ -15,7 +16,6 @@ from cellkit.cells.runner import (
     flatten_shapes,
     pack_like_shapes,
 )
-from cellkit.cells.structure import describe_shapes
 from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
 from cellkit.registry.registry import import_plugins
@@ -57,6 +57,7 @@ class StackedCells(keras.layers.StackedRNNCells):
             check_cell(cell)
         super().__init__(list(cells), **kwargs)
         check_dtype(self)
+        compat.take_over_conversion(self)
         self._holder = Holder()
 
     @property
@@ -75,30 +76,33 @@ class StackedCells(keras.layers.StackedRNNCells):
         """Return the initial states of every cell, in the structure of `state_size`."""
         return [_entry(r, r.initial(batch_size)) for r in self.runners()]
 
-    def expect(self, dtypes: list[str] | None, constants: Any) -> None:
-        """Say what `build` can't be told: the dtypes of the inputs, and the constants.
-
-        Args:
-            dtypes: Dtypes of the inputs' leaves, or None.
-            constants: The constants as `KerasTensor`, or None.
-        """
-        self._holder.set("expected", (dtypes, constants))
-
     def build(self, input_shape: Any) -> None:
         """Build every cell, tracing each one to learn what the next one receives."""
-        shape = input_shape
-        dtypes, constants = self._holder.get("expected") or (None, None)
+        shape, dtypes = input_shape, None
         for i, runner in enumerate(self.runners()):
-            build_cell(runner, shape, dtypes, constants if runner.takes_constants else None)
+            build_cell(runner, shape, dtypes)
             if i + 1 == len(self.cells):
                 break
             flat = flatten_shapes(shape)
             names = dtypes or [self.compute_dtype] * len(flat)
             leaves = [keras.KerasTensor(s, dtype=d) for s, d in zip(flat, names, strict=True)]
-            inputs = pack_like_shapes(shape, leaves)
-            output = runner.trace(inputs, runner.with_constants(constants))
+            output = runner.trace(pack_like_shapes(shape, leaves))
             shape = keras.tree.map_structure(lambda y: tuple(y.shape), output)
             dtypes = [y.dtype for y in keras.tree.flatten(output)]
+
+    def __call__(self, inputs: Any, states: Any, *args: Any, **kwargs: Any) -> Any:
+        """Convert inputs and states, each to its own dtype, and advance one time step."""
+        inputs = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), inputs)
+        leaves = keras.tree.flatten(states)
+        dtypes: list[str | None] = [None] * len(leaves)
+        if self.built:
+            dtypes = [s.dtype for r in self.runners() for s in r.layout.specs]
+        if len(leaves) == len(dtypes):
+            leaves = [
+                to_tensor(x, self.compute_dtype, d) for x, d in zip(leaves, dtypes, strict=True)
+            ]
+            states = keras.tree.pack_sequence_as(states, leaves)
+        return super().__call__(inputs, states, *args, **kwargs)
 
     def call(self, inputs: Any, states: Any, training: bool = False, **kwargs: Any) -> Any:
         """Advance every cell by one time step.
@@ -112,8 +116,8 @@ class StackedCells(keras.layers.StackedRNNCells):
         Returns:
             The output of the last cell, and the new states of all.
         """
-        runners, new_states = self.runners(), []
-        for runner, state in zip(runners, _by_cell(runners, states), strict=True):
+        new_states = []
+        for runner, state in zip(self.runners(), states, strict=True):
             extra = kwargs if runner.takes_constants else {}
             inputs, new = runner.step(inputs, runner.layout.match(state), training, extra)
             new_states.append(_entry(runner, new))
@@ -124,23 +128,6 @@ class StackedCells(keras.layers.StackedRNNCells):
         """Make a stack from what `get_config` returned."""
         import_plugins(config)
         return super().from_config(dict(config), custom_objects)
-
-
-def _by_cell(runners: list[CellRunner], states: Any) -> list[Any]:
-    """Return the states of each cell, which may be given as one flat list as well."""
-    if len(states) == len(runners):
-        return list(states)
-    counts = [len(runner.layout.specs) for runner in runners]
-    leaves = keras.tree.flatten(states)
-    if len(leaves) != sum(counts):
-        raise problem(
-            "The states do not fit the cells of the stack.",
-            received=describe_shapes(states),
-            expected=describe_shapes([_entry(r, r.layout.specs) for r in runners]),
-            fix="pass a list with the states of each cell",
-        )
-    ends = itertools.accumulate(counts)
-    return [leaves[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def _entry(runner: CellRunner, leaves: list[Any]) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from cellkit.cells.operations import where
+
 
 @keras.saving.register_keras_serializable(package="cellkit")
 class StateStore(keras.layers.Layer):
@@ -60,9 +62,7 @@ class StateStore(keras.layers.Layer):
         started = keras.ops.copy(self.started.value)
         # `where` also makes a copy: Torch's variables are assigned in place, which must not reach
         # into a graph that still waits for its backward pass.
-        return [
-            keras.ops.where(started, v.value, x) for v, x in zip(self.values, initial, strict=True)
-        ]
+        return [where(started, v.value, x) for v, x in zip(self.values, initial, strict=True)]
 
     def assign(self, states: list[Any]) -> None:
         """Store `states` for the next batch."""

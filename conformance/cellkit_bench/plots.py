@@ -29,7 +29,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw what there is to draw.
 
     Args:
-        results: The return value of `run.measure`.
+        results: What `run.measure` returned.
         folder: Where the pictures go.
 
     Returns:

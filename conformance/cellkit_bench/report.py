@@ -63,7 +63,7 @@ def show(console: Console, results: dict[str, Any]) -> None:
 
     Args:
         console: Where to print.
-        results: The return value of `run.measure`.
+        results: What `run.measure` returned.
     """
     machine = results["machine"]
     console.print(

@@ -58,7 +58,7 @@ def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, 
 
 def compiled(body: Any, arguments: Any, options: Options, key: Any, scope: SequenceScope) -> Any:
     """Run `body`; see `cellkit.engines.backend`."""
-    cache = options.cache.make("jax", lambda: _Compiled(options.variables()))
+    cache = options.cache.current("jax", key[0], lambda: _Compiled(options.variables()))
     if cache.traced(arguments):
         return body(*arguments)
 

@@ -45,6 +45,9 @@ class Loop:
         remat: Whether to keep only the states between chunks for the backward pass; an int is the
             number of steps of a chunk. Torch's loop is given whole chunks instead.
         truncate: Number of steps after which the states carry no gradient further back, or None.
+        within: Runs a function as in the call of the layer, also when that call is over.
+        constants: What `step` is handed at every step beside its arguments, any structure.
+        with_constants: Returns the step for other constants.
     """
 
     step: Step
@@ -56,6 +59,9 @@ class Loop:
     add_loss: Callable[[Any], None]
     remat: bool | int = False
     truncate: int | None = None
+    within: Callable[[Callable[[], Any]], Any] = lambda function: function()
+    constants: Any = None
+    with_constants: Callable[[Any], Step] | None = None
 
 
 def as_states(outputs: Leaves, states: Leaves) -> list[int]:

@@ -18,15 +18,20 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the loop; see `cellkit.engines`."""
     structure, single = request.inputs, not keras.tree.is_nested(request.inputs)
     runner, form = request.runner, request.form
-    training, constants = request.training, request.constants
+    training = request.training
 
-    def step(inputs: Leaves, states: Leaves) -> tuple[Leaves, Leaves]:
-        x = inputs[0] if single else keras.tree.pack_sequence_as(structure, inputs)
-        output, states = runner.step(x, states, training, constants)
-        return form.flatten(output), states
+    def with_constants(constants: Any) -> Any:
+        def step(inputs: Leaves, states: Leaves) -> tuple[Leaves, Leaves]:
+            x = inputs[0] if single else keras.tree.pack_sequence_as(structure, inputs)
+            output, states = runner.step(x, states, training, constants)
+            return form.flatten(output), states
 
+        return step
+
+    loop = request.loop(with_constants(request.constants))
+    loop.constants, loop.with_constants = request.constants, with_constants
     leaves = keras.tree.flatten(request.inputs)
-    return backend.run(request.loop(step), leaves, request.states, request.mask)
+    return backend.run(loop, leaves, request.states, request.mask)
 
 
 ENGINE = Engine(

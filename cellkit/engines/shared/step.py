@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -129,6 +129,11 @@ def _explore(request: Request) -> Plan:
     cell, name, training = request.cell, type(request.cell).__name__, request.training
     if next(compat.dropout_caches(cell), None) is not None:
         return Plan(f"{name} has cells of Keras inside, which keep masks to themselves")
+    own = (request.runner.compute_dtype, request.runner.variable_dtype)
+    for part in compat.parts(cell):
+        if isinstance(part, keras.layers.Layer):
+            if (part.compute_dtype, part.variable_dtype) != own:
+                return Plan(f"{type(part).__name__} inside {name} has a dtype of its own")
     kernels: list[tuple[Any, slice]] = []
     recorder = Recorder()
 
@@ -240,7 +245,7 @@ class Step:
     ) -> tuple[Leaves, Leaves]:
         """Return the output and the new states, and let the scope draw its masks."""
         request, count = self.request, iter(range(len(self.plan.kernels)))
-        values = _Values(zip(self.plan.others, others, strict=True))
+        values = Recorder(zip(self.plan.others, others, strict=True))
         # A backward loop is traced when the call of the layer is over: all that the step takes
         # from its surroundings is put up again.
         with (
@@ -248,25 +253,15 @@ class Step:
             values,
             matmul_as(lambda x, *_: product(next(count), x)),
         ):
-            output, states = request.runner.run(
-                request.cell.advance,
-                pack(self.projected, inputs),
-                states,
+            output, states = request.runner.within(
+                lambda: request.runner.run(
+                    request.cell.advance,
+                    pack(self.projected, inputs),
+                    states,
+                    request.training,
+                    {},
+                ),
                 request.training,
-                {},
             )
             self.writes, self.adds_losses = bool(values.written), bool(values.losses)
             return request.form.flatten(output), states
-
-
-class _Values(Recorder):
-    """Gives variables the values that they have for the layer, cast where Keras casts them."""
-
-    def __init__(self, values: Iterable[tuple[keras.Variable, Any]]) -> None:
-        super().__init__()
-        self._given = {id(variable): value for variable, value in values}
-
-    def get_current_value(self, variable: keras.Variable) -> Any:
-        """Return the value of `variable` here or in an enclosing scope."""
-        value = self._given.get(id(variable))
-        return super().get_current_value(variable) if value is None else value

@@ -81,7 +81,7 @@ def _while(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leave
     like = zeros if loop.collect else []
     span: Any = functools.partial(_span, loop, found, mask is not None)
     if loop.remat and inputs[0].shape[1] != 0:
-        span = _recomputed(loop, found, span, length, like)
+        span = _recomputed(loop, found, mask is not None, length, like)
     if loop.truncate is not None and inputs[0].shape[1] != 0:
         span = functools.partial(_chunks, _detached(span, len(states)), loop.truncate, like)
     carry = [*states, *zeros, *values, tf.zeros((), "float32")]
@@ -192,7 +192,10 @@ def _weights(found: _Found, rows: int | None) -> tuple[list[tuple[Any, Any]], An
     """
     written = {id(v) for v in found.written}
     fixed = [v for v in found.read if id(v) not in written]
-    weights = [tf.convert_to_tensor(value) for value in current_values(fixed)]
+    weights = [
+        _as_seen(tf.convert_to_tensor(value), found.dtypes[id(v)])
+        for v, value in zip(fixed, current_values(fixed), strict=True)
+    ]
     by_id = {id(v): w for v, w in zip(fixed, weights, strict=True)}
     parts = {
         (key, start, stop): cut(columns_of(by_id[key], slice(start, stop)), rows)
@@ -207,6 +210,11 @@ def _weights(found: _Found, rows: int | None) -> tuple[list[tuple[Any, Any]], An
         return times(x, blocks)
 
     return list(zip(fixed, weights, strict=True)), product
+
+
+def _as_seen(value: Any, dtypes: set[str]) -> Any:
+    """Cast a weight as its readers see it, if they agree: not once more at every step."""
+    return tf.cast(value, next(iter(dtypes))) if len(dtypes) == 1 else value
 
 
 def _chunks(
@@ -268,23 +276,30 @@ def _is_smooth(x: Any) -> bool:
     return bool(x.dtype.is_floating or x.dtype.is_complex)
 
 
-def _recomputed(loop: Loop, found: _Found, span: Any, length: Any, like: Leaves) -> Any:
+def _recomputed(loop: Loop, found: _Found, masked: bool, length: Any, like: Leaves) -> Any:
     """Return a span that keeps the carry between chunks, and computes them again when needed."""
     size: Any = loop.remat
     if loop.remat is True:
         size = tf.maximum(1, tf.cast(tf.sqrt(tf.cast(length, "float32")), "int32"))
-    # In the dtype that the layer gives them: the second run comes when the layer's call is over.
-    weights = [tf.convert_to_tensor(v.value) for v in found.read]
+    weights = [tf.convert_to_tensor(value) for value in current_values(found.read)]
     drawn = [compat.cached_dropout_masks(cell) for cell in loop.scope.stock]
+    constants = loop.constants
+    # Gradients reach what is among the arguments of the chunk, and nothing else.
+    extra = [*weights, *tf.nest.flatten(constants)]
 
     def chunk(_: Any, carry: Leaves, steps: Leaves) -> tuple[Leaves, Leaves]:
         counts = len(carry), len(steps)
 
         def compute(*tensors: Any) -> list[Any]:
             carry, steps = list(tensors[: counts[0]]), list(tensors[counts[0] : sum(counts)])
-            values = zip(found.read, tensors[sum(counts) :], strict=True)
+            rest = tensors[sum(counts) :]
+            values = zip(found.read, rest[: len(weights)], strict=True)
+            here = loop
+            if loop.with_constants is not None:
+                given = tf.nest.pack_sequence_as(constants, list(rest[len(weights) :]))
+                here = dataclasses.replace(loop, step=loop.with_constants(given))
             with reopened(loop.scope, drawn), Recorder(values):
-                carry, emitted = span(carry, steps)
+                carry, emitted = _span(here, found, masked, carry, steps)
             return [*carry, *emitted]
 
         @tf.custom_gradient
@@ -295,14 +310,15 @@ def _recomputed(loop: Loop, found: _Found, span: Any, length: Any, like: Leaves)
                 smooth = [x for x in tensors if _is_smooth(x)]
                 with tf.GradientTape() as tape:
                     tape.watch(smooth)
-                    again = compute(*tensors)
+                    # The call of the layer is over by now.
+                    again = loop.within(lambda: compute(*tensors))
                 pairs = [(y, g) for y, g in zip(again, upstream, strict=True) if _is_smooth(y)]
                 grads = iter(tape.gradient([y for y, _ in pairs], smooth, [g for _, g in pairs]))
                 return [next(grads) if _is_smooth(x) else None for x in tensors]
 
             return results, gradient
 
-        results = run(*carry, *steps, *weights)
+        results = run(*carry, *steps, *extra)
         return list(results[: counts[0]]), list(results[counts[0] :])
 
     return functools.partial(_chunks, chunk, size, like)
@@ -330,6 +346,7 @@ class _Found:
 
     Args:
         read: Variables that it reads.
+        dtypes: In which dtypes it sees them, by their ids.
         written: Variables that it writes.
         kernels: Ids of those that it multiplies with, and which of their columns.
         losses: Whether it adds losses.
@@ -338,6 +355,7 @@ class _Found:
     """
 
     read: list[Any]
+    dtypes: dict[int, set[str]]
     written: list[Any]
     kernels: set[tuple[int, Any, Any]]
     losses: bool
@@ -361,6 +379,7 @@ def _explore(loop: Loop, inputs: Leaves, states: Leaves) -> _Found:
         with Recorder() as recorder, matmul_as(product):
             output, states = loop.step(x, s)
         found["read"] = list(recorder.read.values())
+        found["dtypes"] = recorder.dtypes
         found["written"] = list(recorder.written.values())
         found["kernels"] = kernels
         found["losses"] = bool(recorder.losses)

@@ -11,6 +11,7 @@ an engine works on all steps that it is given at once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -104,8 +105,6 @@ class _Chunk:
     def __init__(self, request: Request, engine: Engine) -> None:
         self.request, self.engine = request, engine
         self.variables = [v for v in request.options.variables() if v.value.requires_grad]
-        # What the layer's dtype makes of each variable, also when the call is long over.
-        self.dtypes = [v.value.dtype for v in self.variables]
         stock = request.scope.stock
         self.drawn = [compat.cached_dropout_masks(cell) for cell in stock]
         self.starts: list[tuple[Any, Any]] = []
@@ -136,14 +135,16 @@ class _Chunk:
     def again(self, tensors: list[Any]) -> list[Any]:
         """Compute the chunk once more, from `tensors`."""
         count = len(tensors) - len(self.variables)
-        values = [x.to(d) for x, d in zip(tensors[count:], self.dtypes, strict=True)]
         inputs, states, constants = keras.tree.pack_sequence_as(self.structure, tensors[:count])
         request = dataclasses.replace(
             self.request, inputs=inputs, states=states, constants=constants
         )
-        mapping = [*zip(self.variables, values, strict=True), *self.starts]
+        mapping = [*zip(self.variables, tensors[count:], strict=True), *self.starts]
         with reopened(request.scope, self.drawn), Recorder(mapping) as recorder:
-            return self._pack(self.engine.run(request), recorder.losses)
+            # The call of the layer is over by now.
+            run = functools.partial(self.engine.run, request)
+            result = request.runner.within(run, request.training)
+            return self._pack(result, recorder.losses)
 
     def _pack(self, result: tuple[Leaves, Any, Leaves], losses: list[Any]) -> list[Any]:
         last, outputs, states = result

@@ -71,7 +71,7 @@ def examples(draw: st.DrawFn, space: Space) -> Example:
 
     Args:
         draw: Given by Hypothesis.
-        space: The dimensions of the examples.
+        space: What may vary.
 
     Returns:
         The example; Hypothesis shrinks towards the first entry of everything.

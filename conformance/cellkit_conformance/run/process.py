@@ -63,7 +63,7 @@ class Process:
 
     Args:
         place: The backend, which is set as `KERAS_BACKEND`, and its device; see `places`.
-        options: Options of the worker beside its backend.
+        options: What the worker is told beside its backend.
         environment: Further environment variables.
 
     Raises:
@@ -136,10 +136,10 @@ class Process:
         return "\n".join(self._tail)
 
     def is_large(self, workers: int) -> bool:
-        """Say whether it holds so much memory that the next cell should have a new one.
+        """Whether it holds so much memory that the next cell should have a new one.
 
         Args:
-            workers: Number of workers at a time.
+            workers: How many there are at a time.
         """
         return resident(self._process.pid) * workers > MEMORY_TO_GO_ON * machine_memory()
 

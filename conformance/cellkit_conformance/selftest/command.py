@@ -33,7 +33,7 @@ class Matrix:
     Attributes:
         backend: The backend.
         kills: Requirement by mutant: "killed", "n/a", or the message of a check that passed it by.
-        seconds: Seconds that a mutant took, by mutant.
+        seconds: How long a mutant took.
         problem: Why the run ended early, or "".
     """
 
@@ -150,7 +150,7 @@ def show(console: Console, matrix: Matrix) -> bool:
 
     Args:
         console: Where to print.
-        matrix: The kill matrix of a backend.
+        matrix: What was found on a backend.
 
     Returns:
         Whether something is wrong.
