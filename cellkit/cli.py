@@ -10,25 +10,25 @@ Nothing heavy is imported before a command needs it: ``cellkit list`` answers at
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import os
 import sys
+import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellkit import __version__, _backends
+from cellkit import __version__, _backends, facts
 from cellkit._distribution import install_command
 from cellkit._streams import readers_may_leave
+from cellkit._terminal import choose_colour, plain, show, table
 from cellkit.errors import problem
-from cellkit.registry import registry
+from cellkit.registry import check_trait, did_you_mean, registry
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
+    from cellkit import doctor
 
 __all__ = ["app", "main"]
 
@@ -61,8 +61,9 @@ app = typer.Typer(
     name="cellkit",
     help="Recurrent cells as plugins for Keras 3.",
     epilog="--debug, or CELLKIT_DEBUG=1, shows the whole traceback of an error. "
+    "--color and --no-color, or FORCE_COLOR and NO_COLOR, choose colour. "
     "Exit codes: 0 fine, 1 failure, 64 wrong use, 70 a defect of cellkit itself.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -85,11 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     """Run a command, and say of what it raises what to do."""
     debug = "--debug" in words or os.environ.get("CELLKIT_DEBUG", "0") not in ("", "0")
-    words = [word for word in words if word != "--debug"]
+    words = choose_colour([word for word in words if word != "--debug"])
     try:
         if words[:1] == ["list"] and len(words) <= 2 and not words[-1].startswith("-"):
-            # The usual form. Parsing it with typer takes longer than all the rest together.
-            list_command(words[1] if words[1:] else "*")
+            # The usual forms. Parsing them with typer takes longer than all the rest together.
+            return list_command(words[1] if words[1:] else "*")
+        if words[:1] == ["show"] and len(words) == 2 and not words[1].startswith("-"):
+            show_command(words[1])
             return 0
         _add_commands(words)
         code = typer.main.get_command(app).main(words, prog_name="cellkit", standalone_mode=False)
@@ -115,6 +118,9 @@ def _add_commands(words: list[str]) -> None:
     own = {info.name for info in app.registered_commands}
     if command in own or "--version" in words:
         return
+    if command == "explain":
+        _add_explain(own)
+        return
     asks_for_help = command is None
     try:
         suites = [importlib.import_module(name) for name in _SUITES]
@@ -123,15 +129,30 @@ def _add_commands(words: list[str]) -> None:
             print(f"The commands of the conformance suite are left out: {error}.", file=sys.stderr)
         if command not in _CONFORMANCE:
             return
-        raise problem(
-            f"`cellkit {command}` belongs to the conformance suite, which is not complete here.",
-            received=str(error),
-            expected="cellkit with its extra `conformance`",
-            fix=f"run: {install_command('conformance')}",
-        ) from error
+        raise _incomplete(command, error) from error
     if not own.issuperset(_CONFORMANCE[:1]):
         for suite in suites:
             suite.add_commands(app)
+
+
+def _add_explain(own: set[str | None]) -> None:
+    """Add the command that only reads the edition: it answers at once, without the others."""
+    try:
+        suite = importlib.import_module(_SUITES[0])
+        edition = importlib.import_module(f"{suite.__name__}.edition")
+    except ModuleNotFoundError as error:
+        raise _incomplete("explain", error) from error
+    if "explain" not in own:
+        app.command("explain")(edition.explain)
+
+
+def _incomplete(command: str, error: ModuleNotFoundError) -> ValueError:
+    return problem(
+        f"`cellkit {command}` belongs to the conformance suite, which is not complete here.",
+        received=str(error),
+        expected="cellkit with its extra `conformance`",
+        fix=f"run: {install_command('conformance')}",
+    )
 
 
 def _print_version(wanted: bool) -> None:
@@ -149,28 +170,43 @@ def _options(
         ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    color: Annotated[
+        bool | None, typer.Option("--color/--no-color", help="With colour, or without.")
+    ] = None,
 ) -> None:
     """Options before the command; `main` has dealt with them when this is called."""
 
 
+def _complete(incomplete: str) -> list[str]:
+    """Complete the name of a cell."""
+    return [name for name in registry.declarations() if name.startswith(incomplete)]
+
+
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is asked for.")]
+
+# Facts that `show` prints in another place than its table.
+_NOT_IN_TABLE = ("name", "docstring", "example")
 
 
 @app.command("list")
 def list_command(
-    pattern: Annotated[str, typer.Argument(help="Names to list, e.g. '*lstm'.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(help="Names to list, e.g. '*lstm'.", autocompletion=_complete)
+    ] = "*",
     trait: Annotated[
         list[str] | None,
-        typer.Option(help="Only cells that claim this; can be repeated. Imports the plugins."),
+        typer.Option(help="Only cells that claim this; can be repeated."),
     ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Add the papers. Imports the plugins.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add the papers.")] = False,
+    quiet: _Quiet = False,
     as_json: _Json = False,
-) -> None:
-    """List the registered cells."""
+) -> int:
+    """List the registered cells. Exit code 1 if there is none that fits."""
     known = registry.declarations()
-    names = registry.list_cells(pattern, trait or None)
+    names = (
+        _claiming(registry.list_cells(pattern), trait) if trait else registry.list_cells(pattern)
+    )
     rows = []
     for name in names:
         found = known[name]
@@ -184,149 +220,135 @@ def list_command(
         if len(found) > 1:
             row["problem"] = "declared by " + " and ".join(map(str, found))
         if verbose:
-            error = registry.problem_of(name)
-            spec = None if error else registry.get(name).spec
+            there = facts.kept(found[0]) if len(found) == 1 else None
+            error = None if there else registry.problem_of(name)
+            spec = None if there or error else registry.get(name).spec
             row["problem"] = row["problem"] or (error and str(error))
-            row["paper"] = str(spec.paper) if spec else None
+            row["paper"] = there["paper"] if there else str(spec.paper) if spec else None
         rows.append(row)
     if as_json:
         print(json.dumps(rows, indent=2))
-        return
+    elif quiet:
+        print("".join(f"{name}\n" for name in names), end="")
     if not rows:
-        print(f"No cell fits {pattern!r}" + (f" with {', '.join(trait)}." if trait else "."))
-        return
-    table = _table("Name", "Class", "Distribution", *(["Paper"] if verbose else []))
+        near = "" if trait else did_you_mean(pattern.strip("*"), known)
+        claims = f" with {', '.join(trait)}" if trait else ""
+        said = f"No cell fits {pattern!r}{claims}. {near.capitalize()}".strip()
+        print(said, file=sys.stderr)
+        return EXIT_BROKEN
+    if as_json or quiet:
+        return 0
+    shown = table("Name", "Class", "Distribution", *(["Paper"] if verbose else []))
     for row in rows:
         cells = [row["name"], row["class"], f"{row['distribution']} {row['version'] or ''}".strip()]
         cells += [row["paper"] or "-"] if verbose else []
-        table.add_row(*map(_plain, cells), style="red" if row["problem"] else None)
-    _print(table)
+        shown.add_row(*map(plain, cells), style="red" if row["problem"] else None)
+    show(shown)
     for row in rows:
         if row["problem"]:
             print(f"{row['name']} can't be used: {row['problem']}", file=sys.stderr)
+    return 0
+
+
+def _claiming(names: list[str], traits: list[str]) -> list[str]:
+    """Return the cells that claim all of some traits, importing those of which nothing is kept."""
+    wanted = {check_trait(trait) for trait in traits}
+    known, found = registry.declarations(), []
+    for name in names:
+        there = facts.kept(known[name][0]) if len(known[name]) == 1 else None
+        if there is None:
+            found += registry.list_cells(name, traits)
+        elif wanted <= set(there["traits"]):
+            found.append(name)
+    return found
 
 
 @app.command("show")
 def show_command(
-    name: Annotated[str, typer.Argument(help="A cell, or module:Class.")],
+    name: Annotated[str, typer.Argument(help="A cell, or module:Class.", autocompletion=_complete)],
+    quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
-    """Show what is known of a cell: paper, equations, states, inputs, cases, traits."""
-    cell = registry.get(name)
-    facts = _facts(cell)
-    head = _docstring_head(cell.cls)
+    """Show what is known of a cell: paper, equations, arguments, states, inputs, an example."""
+    found = facts.read(name)
     if as_json:
-        print(json.dumps({"name": cell.name, "docstring": head, **facts}, indent=2, default=repr))
+        print(json.dumps(found, indent=2, default=repr))
         return
-    print(f"{cell.name}\n{'=' * len(cell.name)}\n\n{head or 'No docstring.'}\n")
-    table = _table()
-    for key, value in facts.items():
-        if value is not None:
-            table.add_row(f"[bold]{key}[/bold]", _plain(_readable(value)))
-    _print(table)
+    head = found["docstring"] or "No docstring."
+    if quiet:
+        print(head.splitlines()[0])
+        return
+    rows = {key: value for key, value in found.items() if key not in _NOT_IN_TABLE}
+    for key in ("arguments", "options"):
+        rows[key] = _named(found[key], "\n" if key == "arguments" else ", ")
+    print(f"{found['name']}\n{'=' * len(found['name'])}\n\n{head}\n")
+    shown = table()
+    for key, value in rows.items():
+        if value:
+            shown.add_row(f"[bold]{key}[/bold]", plain(_readable(value)))
+    show(shown)
+    if found.get("example"):
+        show("\n[bold]example[/bold]")
+        show("[cyan]" + plain(textwrap.indent(found["example"], "  ").rstrip()) + "[/cyan]")
 
 
 @app.command("doctor")
 def doctor_command(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a backend.", min=1.0)] = 120.0,
+    quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
     """Check Python, Keras, each backend and each plugin. Exit code 1 if something is broken."""
     from cellkit import doctor
 
     # On stderr, since stdout may be read by a program.
-    report = doctor.examine(timeout, lambda text: print(text, file=sys.stderr))
+    progress = None if quiet else lambda text: print(text, file=sys.stderr)
+    report = doctor.examine(timeout, progress)
     if as_json:
         print(json.dumps(report.to_json(), indent=2))
     else:
         colours = {"ok": "green", "note": "yellow", "absent": "dim", "broken": "bold red"}
-        for title, findings in report.groups.items():
+        for title, everything in report.groups.items():
+            findings = [f for f in everything if not quiet or f.state == "broken"]
+            if not findings:
+                continue
             print(f"\n{title}")
-            table = _table()
+            shown = table()
             for finding in findings:
                 colour = colours[finding.state]
-                table.add_row(
-                    _plain(finding.subject),
+                shown.add_row(
+                    plain(finding.subject),
                     f"[{colour}]{finding.state}[/{colour}]",
-                    _plain(finding.text),
+                    plain(finding.text),
                 )
-            _print(table)
-        print("\nEverything works." if report.healthy else "\nSomething is broken. What to do:")
-        if report.healthy and report.to_do:
-            print("Worth doing:")
-        for line in report.to_do:
-            print(f"  {line}")
+            show(shown)
+        _print_end(report, quiet)
     if not report.healthy:
         raise typer.Exit(EXIT_BROKEN)
 
 
-def _facts(cell: registry.RegisteredCell) -> dict[str, Any]:
-    """Return what there is to say of a cell beside its docstring."""
-    spec = cell.spec
-    facts: dict[str, Any] = {
-        "class": f"{cell.cls.__module__}:{cell.cls.__qualname__}",
-        "distribution": f"{cell.distribution} {cell.version or ''}".strip(),
-    }
-    if spec is None:
-        return {**facts, "spec": "none: the conformance suite can't compare it with its paper"}
-    first = next(iter(spec.cases))
-    example = cell.cls(**spec.cases[first])
-    return {
-        **facts,
-        "paper": str(spec.paper),
-        "link": spec.paper.url,
-        "inputs": spec.inputs,
-        "dims": dict(spec.dims) or None,
-        "states": (", ".join(spec.states) + ": " if spec.states else "")
-        + f"{example.state_size!r} (case {first!r})",
-        "weights": repr(spec.symbols),
-        "cases": dict(spec.cases),
-        "traits": sorted(spec.traits),
-        "reference": "NumPy" if spec.reference else "none",
-        "tolerance": spec.tolerance,
-        "deviations": list(spec.deviations) or None,
-        "aliases": dict(spec.aliases) or None,
-    }
+def _print_end(report: doctor.Report, quiet: bool) -> None:
+    """Print what the doctor concludes, and what to do."""
+    if report.healthy and quiet:
+        return
+    print("\nEverything works." if report.healthy else "\nSomething is broken. What to do:")
+    if report.healthy and report.to_do:
+        print("Worth doing:")
+    for line in report.to_do:
+        print(f"  {line}")
 
 
-def _docstring_head(cls: type) -> str:
-    """Return a docstring up to its arguments: one line, paper, equations, deviations."""
-    lines = (inspect.getdoc(cls) or "").splitlines()
-    end = next(
-        (i for i, line in enumerate(lines) if line.startswith(("Args:", "Arguments:"))), None
+def _named(entries: Mapping[str, str], between: str) -> str:
+    """Return the arguments of a cell as text."""
+    return between.join(f"{name} = {said}" for name, said in entries.items()).replace(
+        " = has to be given", ": has to be given"
     )
-    return "\n".join(lines[:end]).strip()
 
 
 def _readable(value: Any) -> str:
-    """Return a value of `_facts` as text, one line per entry."""
+    """Return a fact as text, one line per entry."""
     if isinstance(value, dict):
         return "\n".join(f"{key}: {entry}" for key, entry in value.items())
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return ("\n" if any(" " in entry for entry in value) else ", ").join(value)
     return str(value)
-
-
-def _table(*titles: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD if titles else None, show_header=bool(titles), pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    return table
-
-
-def _plain(text: str) -> str:
-    """Return text in which square brackets are no markup."""
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _print(what: RenderableType) -> None:
-    from rich.console import Console
-
-    # In a pipe there is no width to fit to, and a broken line can't be searched.
-    console = Console() if sys.stdout.isatty() else Console(width=200, color_system=None)
-    console.print(what)

@@ -10,7 +10,7 @@ import pytest
 
 from cellkit.cli import main
 from cellkit_bench import report, run
-from cellkit_bench.plan import Plan, Work, default_plan, quick_plan
+from cellkit_bench.plan import BenchPlan, Work, default_plan, quick_plan
 from cellkit_bench.timing import alternate, ratio, summarize
 from cellkit_bench.worker import peak_memory
 
@@ -63,7 +63,7 @@ def test_slow_contestants_have_fewer_turns(seconds, turns):
 
 def test_plan_survives_the_way_to_the_worker():
     plan = default_plan(("lstm", "gru"), ("loop",))
-    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert BenchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     assert plan.count() == len(plan.main) + len(plan.curves) + 1
     assert not quick_plan(("lstm",)).curves
 
@@ -98,7 +98,7 @@ def test_floor_is_what_the_products_take_at_the_measured_rate():
 
 def test_worker_measures_and_plots(tmp_path):
     work = Work("lstm", batch=2, length=3, width=4)
-    plan = Plan(
+    plan = BenchPlan(
         main=(work, Work("conv_lstm", batch=2, length=3, width=4)),
         curves=(Work("lstm", batch=2, length=5, width=4),),
         streaming=(Work("lstm", batch=1, length=1, width=4),),

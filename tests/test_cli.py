@@ -132,13 +132,32 @@ def test_list_with_papers_and_by_trait(far_lab, capsys):
     assert cli.main(["list", "--trait", "dropout", "--trait", "masking", "far*"]) == 0
     out = capsys.readouterr().out
     assert "far_cell" in out and "far_bare" not in out
-    assert cli.main(["list", "--trait", "zoneout", "far*"]) == 0
-    assert "No cell fits 'far*' with zoneout." in capsys.readouterr().out
+    assert cli.main(["list", "--trait", "zoneout", "far*"]) == 1
+    assert "No cell fits 'far*' with zoneout." in capsys.readouterr().err
 
 
-def test_list_without_a_hit_says_so(capsys):
-    assert cli.main(["list", "no_such*"]) == 0
-    assert "No cell fits 'no_such*'." in capsys.readouterr().out
+@pytest.mark.parametrize("more", [[], ["--json"], ["-q"], ["--verbose"]])
+def test_list_without_a_hit_says_so_and_fails(capsys, more):
+    assert cli.main(["list", "no_such*", *more]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "No cell fits 'no_such*'.\n"
+    assert printed.out == ("[]\n" if more == ["--json"] else "")
+
+
+def test_list_without_a_hit_names_what_is_near(capsys):
+    assert cli.main(["list", "lsmt"]) == 1
+    assert "No cell fits 'lsmt'. Did you mean 'lstm'" in capsys.readouterr().err
+
+
+def test_list_names_alone(capsys):
+    assert cli.main(["list", "-q", "lstm*"]) == 0
+    assert capsys.readouterr().out.split() == cellkit.list_cells("lstm*")
+
+
+def test_list_by_trait_is_what_the_registry_lists(capsys):
+    for trait in ("linear", "equiv:LSTM"):
+        assert cli.main(["list", "-q", "--trait", trait]) == 0
+        assert capsys.readouterr().out.split() == cellkit.list_cells(traits=trait)
 
 
 def test_list_names_collisions_and_goes_on(site, capsys):
@@ -175,7 +194,24 @@ def test_show_tells_what_the_spec_holds(far_lab, capsys):
         "kernel = W",
     ):
         assert said in out, said
-    assert "Ignored." not in out
+    assert "units = 1. Ignored." in out
+
+
+def test_show_one_line(far_lab, capsys):
+    assert cli.main(["show", "far_cell", "--quiet"]) == 0
+    assert capsys.readouterr().out == "Counts [its] steps.\n"
+
+
+def test_show_tells_arguments_defaults_and_an_example(capsys):
+    assert cli.main(["show", "phased_lstm"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "units: has to be given. Number of units H.",
+        "alpha = 0.001. The leak of closed units.",
+        "dropout = 0.0",
+        'cellkit.RNN("phased_lstm", units=4, return_sequences=True)(inputs)',
+    ):
+        assert said in out, said
 
 
 def test_show_as_json(far_lab, capsys):
@@ -241,7 +277,7 @@ def test_a_defect_shows_its_traceback_and_has_exit_code_70(monkeypatch, capsys):
     def fail(name):
         raise ValueError("an unexpected one")
 
-    monkeypatch.setattr(cli.registry, "get", fail)
+    monkeypatch.setattr(cli.facts, "read", fail)
     assert cli.main(["show", "lstm"]) == 70
     printed = capsys.readouterr().err
     assert "Traceback (most recent call last)" in printed and "an unexpected one" in printed
@@ -252,6 +288,42 @@ def test_no_words_show_the_help(capsys, monkeypatch):
     assert cli.main([]) == 0
     out = capsys.readouterr().out
     assert all(said in out for said in ("list", "show", "doctor", "64 wrong use"))
+
+
+@pytest.mark.parametrize("words", [["-h"], ["list", "-h"], ["show", "-h"], ["explain", "-h"]])
+def test_a_short_word_for_help(capsys, words):
+    assert cli.main(words) == 0
+    assert "Usage: cellkit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "coloured"),
+    [
+        ([], {}, False),
+        ([], {"FORCE_COLOR": "1"}, True),
+        (["--color"], {}, True),
+        (["--color"], {"NO_COLOR": "1"}, True),
+        (["--no-color"], {"FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colour_and_no_colour(words, environment, coloured):
+    for command_words in (["explain", "MSK-03"], ["show", "lstm"]):
+        done = command(*words, *command_words, **environment)
+        assert done.returncode == 0 and ("\x1b[" in done.stdout) == coloured
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("cellkit show phas", "phased_lstm"), ("cellkit explain MSK-0", "MSK-03")],
+)
+def test_completion(typed, completed):
+    done = command(
+        _CELLKIT_COMPLETE="complete_bash",
+        COMP_WORDS=typed,
+        COMP_CWORD="2",
+        code="from cellkit.cli import main; sys.exit(main([]))",
+    )
+    assert completed in done.stdout.split(), done
 
 
 def test_the_version(capsys):
@@ -273,6 +345,7 @@ def test_the_installed_command_and_python_dash_m():
 
 def suite_module(calls):
     module = types.ModuleType("cellkit_conformance.cli")
+    module.__path__ = []
 
     def add_commands(app):
         calls.append(app)

@@ -23,6 +23,7 @@ from cellkit.cells.structure import (
     TensorSpec,
     declared_state,
     describe_shapes,
+    has_mapping,
     is_namedtuple,
     match,
 )
@@ -123,6 +124,23 @@ def check_cell(cell: Any) -> None:
         )
 
 
+def takes_constants(cell: Any) -> bool:
+    """Tell whether a cell, or one in a stack of cells, takes constants."""
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        taking = [takes_constants(inner) for inner in cell.cells]
+        # A stack of Keras' own hands them to all of its cells.
+        return all(taking) if type(cell) is keras.layers.StackedRNNCells else any(taking)
+    return compat.takes(cell.call, "constants")
+
+
+def needs_constants(cell: Any) -> bool:
+    """Tell whether a cell, or one in a stack of cells, can't do without constants."""
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        return any(map(needs_constants, cell.cells))
+    parameter = inspect.signature(cell.call).parameters.get("constants")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
 class Layout:
     """The structure of a cell's states, with a resolved `TensorSpec` at every leaf."""
 
@@ -131,12 +149,30 @@ class Layout:
         self.specs: list[TensorSpec] = keras.tree.flatten(structure)
         flat = type(structure) is list and all(isinstance(s, TensorSpec) for s in structure)
         self.flat = flat
+        self.ordered = not has_mapping(structure)
 
     def pack(self, leaves: list[Any]) -> Any:
         """Put leaves into the structure."""
         if self.flat:
             return list(leaves)
         return keras.tree.pack_sequence_as(self.structure, leaves)
+
+    def leaves_of(self, states: Any) -> list[Any] | None:
+        """Return the leaves of states that a cell returned, or None if they do not fit.
+
+        They need not be nested like those declared: `[a, [b]]` or a bare tensor will do, where the
+        same leaves come in the same order.
+        """
+        if self.flat and type(states) is list and not any(map(keras.tree.is_nested, states)):
+            leaves = states
+        elif self.ordered and not has_mapping(states):
+            leaves = keras.tree.flatten(states)
+        else:
+            try:  # by their keys: the order of a dict's entries says nothing
+                leaves = keras.tree.flatten(match(self.structure, states))
+            except Mismatch:
+                return None
+        return leaves if len(leaves) == len(self.specs) else None
 
     def match(self, given: Any, what: str = "states") -> list[Any]:
         """Fit what was passed to the structure and return its leaves.
@@ -182,7 +218,7 @@ class CellRunner:
             # something: casts to other dtypes, or an activity regularizer.
             self.direct = same and cell.activity_regularizer is None
         self._training = compat.takes(cell.call, "training")
-        self.takes_constants = compat.takes(cell.call, "constants")
+        self.takes_constants = takes_constants(cell)
         self._layout: Layout | None = None
         self._surroundings: Surroundings | None = None
 
@@ -211,6 +247,10 @@ class CellRunner:
                 # Keras wraps what goes wrong inside; the error itself says it better.
                 raise errors[0] from None
             raise
+
+    def with_constants(self, constants: Any) -> dict[str, Any]:
+        """Return the keyword arguments of a step that hand on constants, where there are any."""
+        return {} if constants is None or not self.takes_constants else {"constants": constants}
 
     @property
     def layout(self) -> Layout:
@@ -289,8 +329,8 @@ class CellRunner:
         if self._training:
             extra = {**extra, "training": training}
         output, new = function(inputs, self.layout.pack(leaves), **extra)
-        news = new if type(new) is list and self.layout.flat else keras.tree.flatten(new)
-        if len(news) != len(leaves):
+        news = self.layout.leaves_of(new)
+        if news is None:
             raise self._bad_states(new, leaves)
         return output, [self._fit(n, o, new, leaves) for n, o in zip(news, leaves, strict=True)]
 
@@ -401,7 +441,9 @@ class _Traced(keras.Operation):
             raise
 
 
-def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None) -> None:
+def build_cell(
+    runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None, constants: Any = None
+) -> None:
     """Build a cell and everything in it.
 
     Sublayers that `build` does not build are built by tracing one symbolic step, so that every
@@ -411,10 +453,17 @@ def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = N
         runner: The cell.
         step_shape: Shape, or structure of shapes, of the inputs of one step.
         dtypes: Dtypes of the inputs' leaves, where they are known.
+        constants: The constants of a step as `KerasTensor`, in the structure in which the cell
+            gets them. None: there are none, or none are known yet.
+
+    Raises:
+        ValueError: If the cell can't be built without its constants.
     """
     cell = runner.cell
     layer = isinstance(cell, keras.layers.Layer)
     overridden = layer and type(cell).build is not keras.layers.Layer.build
+    if hasattr(cell, "expect"):
+        cell.expect(dtypes, constants)
     if (overridden or (not layer and hasattr(cell, "build"))) and not getattr(cell, "built", False):
         cell.build(step_shape)
         if not layer:
@@ -428,9 +477,31 @@ def build_cell(runner: CellRunner, step_shape: Any, dtypes: list[str] | None = N
         shapes = flatten_shapes(step_shape)
         names = dtypes or [runner.compute_dtype] * len(shapes)
         leaves = [keras.KerasTensor(s, dtype=d) for s, d in zip(shapes, names, strict=True)]
-        runner.trace(pack_like_shapes(step_shape, leaves))
+        _build_by_tracing(runner, pack_like_shapes(step_shape, leaves), constants)
     if layer and not cell.built:
         cell.built = True
+
+
+def _build_by_tracing(runner: CellRunner, inputs: Any, constants: Any) -> None:
+    """Build the sublayers of a cell by a symbolic step."""
+    cell = runner.cell
+    marked = isinstance(cell, keras.layers.Layer) and not cell.built
+    if marked:
+        cell.built = True  # or Keras would trace it first, in a way that knows no constants
+    try:
+        runner.trace(inputs, runner.with_constants(constants))
+    except Exception as error:
+        if marked:
+            cell.built = False
+        if not runner.takes_constants or constants is not None:
+            raise
+        raise problem(
+            f"{type(cell).__name__} cannot be built without its constants.",
+            received=f"no constants, with which a step ends in {type(error).__name__}: {error}",
+            expected="the constants, or their shapes: the layers inside are built by a step",
+            fix="pass `constants` in the first call, or build the layer with "
+            "`layer.build(sequences_shape, constants_shape=[(batch, ...)])`",
+        ) from error
 
 
 def is_shape(value: Any) -> bool:

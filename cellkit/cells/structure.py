@@ -188,7 +188,9 @@ def match(layout: Any, given: Any) -> Any:
     """Fit what a user passed to the structure that a cell declared.
 
     Lists and tuples are alike, a bare tensor stands for a list of one, a namedtuple may be given
-    as any sequence or a dict of its fields, and nested lists may be given flat.
+    as any sequence or a dict of its fields. Lists may be nested in any way, or flat, as long as
+    they hold the same tensors in the same order: that is how `keras.layers.RNN` compares states.
+    Entries of a dict are found by their keys, never by their order.
 
     Args:
         layout: The declared structure, with `TensorSpec` leaves.
@@ -201,7 +203,7 @@ def match(layout: Any, given: Any) -> Any:
         Mismatch: If `given` does not fit.
     """
     if isinstance(layout, TensorSpec):
-        if isinstance(given, (list, tuple)) and len(given) == 1 and not is_numbers(given):
+        while isinstance(given, (list, tuple)) and len(given) == 1 and not is_numbers(given):
             given = given[0]
         if given is None or isinstance(given, Mapping) or _holds_tensors(given):
             raise Mismatch
@@ -221,12 +223,21 @@ def match(layout: Any, given: Any) -> Any:
         try:
             return rebuild(layout, (match(s, g) for s, g in zip(layout, given, strict=True)))
         except Mismatch:
-            pass  # perhaps the leaves were given flat: tried next
-    specs = keras.tree.flatten(layout)
-    if len(specs) == len(given) and len(specs) > 1 and not _has_mapping(layout):
-        leaves = [match(s, g) for s, g in zip(specs, given, strict=True)]
-        return keras.tree.pack_sequence_as(layout, leaves)
-    raise Mismatch
+            pass  # perhaps the lists are nested in another way: tried next
+    if has_mapping(layout):
+        raise Mismatch
+    specs, leaves = keras.tree.flatten(layout), _leaves(given)
+    if len(specs) != len(leaves):
+        raise Mismatch
+    leaves = [match(s, g) for s, g in zip(specs, leaves, strict=True)]
+    return keras.tree.pack_sequence_as(layout, leaves)
+
+
+def _leaves(given: Any) -> list[Any]:
+    """Return the tensors in nested lists, in their order."""
+    if isinstance(given, (list, tuple)) and not is_numbers(given):
+        return [leaf for value in given for leaf in _leaves(value)]
+    return [given]
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -240,7 +251,8 @@ def is_numbers(value: Any) -> bool:
     return isinstance(value, (bool, int, float, complex))
 
 
-def _has_mapping(layout: Any) -> bool:
+def has_mapping(layout: Any) -> bool:
+    """Tell whether there is a dict anywhere in nested lists."""
     if isinstance(layout, Mapping):
         return True
-    return isinstance(layout, (list, tuple)) and any(_has_mapping(v) for v in layout)
+    return isinstance(layout, (list, tuple)) and any(has_mapping(v) for v in layout)

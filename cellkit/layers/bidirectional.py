@@ -13,7 +13,6 @@ from cellkit.cells.runner import (
     Holder,
     as_written,
     flatten_shapes,
-    map_shapes,
     pack_like_shapes,
     static_shape,
 )
@@ -22,6 +21,12 @@ from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
 from cellkit.layers.arguments import check_inputs, merge_masks, validate_mask
 from cellkit.layers.copying import copy_layer
+from cellkit.layers.known_shapes import (
+    build_config,
+    read_build_config,
+    specs_from_shapes,
+    specs_of,
+)
 from cellkit.layers.rnn import RNN
 
 __all__ = ["Bidirectional"]
@@ -154,18 +159,25 @@ class Bidirectional(keras.layers.Bidirectional):
 
     # Building -----------------------------------------------------------------------------------
 
-    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(
+        self, sequences_shape: Any, initial_state_shape: Any = None, constants_shape: Any = None
+    ) -> None:
         """Build both layers.
 
         Args:
             sequences_shape: Shape `(batch, time, ...)`, or a structure of such shapes.
             initial_state_shape: Not used; Keras passes it when initial states are given.
+            constants_shape: Shapes of the constants; see `cellkit.RNN.build`.
         """
         self._holder.set("input_shapes", sequences_shape)
+        if constants_shape is not None:
+            dtype = self.forward_layer.compute_dtype
+            self._holder.set("constants", specs_from_shapes(constants_shape, None, dtype))
         for layer in (self.forward_layer, self.backward_layer):
             if not layer.built:
                 if isinstance(layer, RNN):
-                    layer._holder.set("input_dtypes", self._holder.get("input_dtypes"))
+                    for known in ("input_dtypes", "constants"):
+                        layer._holder.set(known, self._holder.get(known))
                 layer.build(sequences_shape)
         weights = self._holder.get("weights")
         if weights:
@@ -174,15 +186,13 @@ class Bidirectional(keras.layers.Bidirectional):
             self.backward_layer.set_weights(weights[count:])
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """Return the input shapes, from which a saved layer is built again."""
-        return {"sequences_shape": self._holder.get("input_shapes")} if self.built else None
+        """Return the shapes of inputs and constants, from which a saved layer is built again."""
+        return build_config(self._holder) if self.built else None
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Build from saved input shapes, of this layer or of `keras.layers.Bidirectional`."""
-        shapes = config.get("sequences_shape", config.get("input_shape"))
-        if shapes is None:
-            shapes = config["shapes_dict"]["sequences_shape"]
-        self.build(map_shapes(tuple, shapes))
+        """Build from saved shapes, of this layer or of `keras.layers.Bidirectional`."""
+        dtype = self.forward_layer.compute_dtype
+        self.build(read_build_config(self._holder, config, dtype))
 
     # Calling ------------------------------------------------------------------------------------
 
@@ -205,15 +215,16 @@ class Bidirectional(keras.layers.Bidirectional):
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, dtype), sequences)
         if isinstance(self.forward_layer, RNN):
             check_inputs(self.forward_layer, sequences, self._holder.get("input_shapes"))
+        self._check_constants(constants)
         if not self.built:
             with self._holder.lock:  # one thread builds, the others wait for it
                 if not self.built:
                     leaves = keras.tree.flatten(sequences)
                     dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
                     self._holder.set("input_dtypes", dtypes)
+                    if constants is not None:
+                        self._holder.set("constants", specs_of(constants, dtype))
                     self.build(keras.tree.map_structure(lambda x: static_shape(x.shape), sequences))
-        if constants is not None:
-            self._check_constants()
         if symbolic:
             # Implicit masks of symbolic tensors are found again when the model runs.
             validate_mask(sequences, mask)
@@ -329,11 +340,11 @@ class Bidirectional(keras.layers.Bidirectional):
         joined = keras.ops.concatenate([forward, backward], axis=-1)
         return _with_dtype(joined, _common_dtype(forward, backward))
 
-    def _check_constants(self) -> None:
+    def _check_constants(self, constants: Any) -> None:
         for layer in (self.forward_layer, self.backward_layer):
             if isinstance(layer, RNN):
-                layer._check_constants()
-            elif not compat.takes(layer.call, "constants"):
+                layer._check_constants(constants)
+            elif constants is not None and not compat.takes(layer.call, "constants"):
                 raise problem(
                     f"{type(layer).__name__} takes no constants.",
                     received="constants=...",

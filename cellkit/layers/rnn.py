@@ -18,6 +18,7 @@ from cellkit.cells.runner import (
     check_cell,
     flatten_shapes,
     map_shapes,
+    needs_constants,
     pack_like_shapes,
     static_shape,
 )
@@ -35,6 +36,12 @@ from cellkit.layers.arguments import (
     merge_masks,
     shape_text,
     validate_mask,
+)
+from cellkit.layers.known_shapes import (
+    build_config,
+    read_build_config,
+    specs_from_shapes,
+    specs_of,
 )
 from cellkit.layers.options import (
     cells_by_name,
@@ -183,12 +190,16 @@ class RNN(keras.layers.RNN):
             "runner", lambda: CellRunner(self.cell, self.compute_dtype, self.variable_dtype)
         )
 
-    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+    def build(
+        self, sequences_shape: Any, initial_state_shape: Any = None, constants_shape: Any = None
+    ) -> None:
         """Build the cell and, for a stateful layer, the stored states.
 
         Args:
             sequences_shape: Shape `(batch, time, ...)`, or a structure of such shapes.
             initial_state_shape: Not used; Keras passes it when initial states are given.
+            constants_shape: Shapes of the constants, in the structure in which they are passed. A
+                cell needs them here only if it has layers inside that it doesn't build itself.
         """
         sequences_shape = map_shapes(tuple, sequences_shape)
         shapes = flatten_shapes(sequences_shape)
@@ -203,8 +214,15 @@ class RNN(keras.layers.RNN):
             )
         # Kept for the checks of later calls and for saving.
         self._holder.set("input_shapes", sequences_shape)
-        dtypes = self._holder.get("input_dtypes")
-        build_cell(self.runner, map_shapes(lambda s: (s[0], *s[2:]), sequences_shape), dtypes)
+        if constants_shape is not None:
+            specs = specs_from_shapes(constants_shape, None, self.compute_dtype)
+            self._holder.set("constants", specs)
+        build_cell(
+            self.runner,
+            map_shapes(lambda s: (s[0], *s[2:]), sequences_shape),
+            self._holder.get("input_dtypes"),
+            self._holder.get("constants"),
+        )
         lend_masks(self.cell)  # before the first look at what may change
         if not isinstance(self.cell, keras.layers.Layer):
             self.plain_cell_parts = _tracked_parts(self.cell)
@@ -212,17 +230,12 @@ class RNN(keras.layers.RNN):
             self.state_store.create(self.runner.initial(batch))
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """Return the input shapes, from which a saved layer is built again."""
-        if not self.built:
-            return None
-        return {"sequences_shape": self._holder.get("input_shapes")}
+        """Return the shapes of inputs and constants, from which a saved layer is built again."""
+        return build_config(self._holder) if self.built else None
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Build from saved input shapes, of this layer or of `keras.layers.RNN`."""
-        shapes = config.get("sequences_shape", config.get("input_shape"))
-        if shapes is None:
-            shapes = config["shapes_dict"]["sequences_shape"]
-        self.build(map_shapes(tuple, shapes))
+        """Build from saved shapes, of this layer or of `keras.layers.RNN`."""
+        self.build(read_build_config(self._holder, config, self.compute_dtype))
 
     # Calling ------------------------------------------------------------------------------------
 
@@ -246,20 +259,21 @@ class RNN(keras.layers.RNN):
         convert = keras.tree.map_structure
         sequences = convert(lambda x: to_tensor(x, self.compute_dtype), sequences)
         check_inputs(self, sequences, self._holder.get("input_shapes"))
+        self._check_constants(constants)
+        constants = convert(lambda x: to_tensor(x, self.compute_dtype), constants)
         if not self.built:
             with self._holder.lock:  # one thread builds, the others wait for it
                 if not self.built:
                     leaves = keras.tree.flatten(sequences)
                     dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
                     self._holder.set("input_dtypes", dtypes)
+                    if constants is not None:
+                        self._holder.set("constants", specs_of(constants, self.compute_dtype))
                     self.build(convert(lambda x: static_shape(x.shape), sequences))
         batch = keras.tree.flatten(sequences)[0].shape[0]
         self._check_stored_batch(batch)
         if initial_state is not None:
             initial_state = self._convert_states(initial_state, batch)
-        if constants is not None:
-            self._check_constants()
-            constants = convert(lambda x: to_tensor(x, self.compute_dtype), constants)
         if symbolic:
             # Implicit masks of symbolic tensors are found again when the model runs.
             validate_mask(sequences, mask)
@@ -382,7 +396,9 @@ class RNN(keras.layers.RNN):
             watch.forget()
 
     @as_written
-    def step(self, inputs: Any, states: Any = None, training: bool = False) -> tuple[Any, Any]:
+    def step(
+        self, inputs: Any, states: Any = None, training: bool = False, constants: Any = None
+    ) -> tuple[Any, Any]:
         """Run one time step of a stream.
 
         As many calls as a sequence has steps give what one call on the whole sequence gives.
@@ -392,6 +408,7 @@ class RNN(keras.layers.RNN):
             states: The states that the step before returned. `None`: the stored states of a
                 stateful layer, otherwise the initial states.
             training: Whether the cell runs in training mode.
+            constants: Tensors that are handed to the cell, as in a call.
 
         Returns:
             The output of the step, and the new states in the cell's structure.
@@ -416,7 +433,9 @@ class RNN(keras.layers.RNN):
                 fix="add it, e.g. `x[None]` for a batch of one",
             )
         sequences = keras.tree.map_structure(lambda x: keras.ops.expand_dims(x, 1), inputs)
-        return self(sequences, initial_state=states, training=training, one_step=True)
+        return self(
+            sequences, initial_state=states, training=training, constants=constants, one_step=True
+        )
 
     # States -------------------------------------------------------------------------------------
 
@@ -522,8 +541,16 @@ class RNN(keras.layers.RNN):
                 fix="feed batches of that size, or make a new layer for another one",
             )
 
-    def _check_constants(self) -> None:
-        if not self.runner.takes_constants:
+    def _check_constants(self, constants: Any) -> None:
+        if constants is None:
+            if self._holder.make("needs constants", lambda: needs_constants(self.cell)):
+                raise problem(
+                    f"{type(self.cell).__name__} needs constants.",
+                    received="a call without constants",
+                    expected="`constants`, which the cell's `call` takes and has no default for",
+                    fix="pass `constants=[...]`, or give the parameter of the cell a default",
+                )
+        elif not self.runner.takes_constants:
             raise problem(
                 f"{type(self.cell).__name__} takes no constants.",
                 received="constants=...",
@@ -603,7 +630,8 @@ class RNN(keras.layers.RNN):
         if self.built or not known:
             shapes = flatten_shapes(sequences_shape)
             leaves = [keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes]
-            spec = self(pack_like_shapes(sequences_shape, leaves))
+            known = self._holder.get("constants")
+            spec = self(pack_like_shapes(sequences_shape, leaves), constants=known)
             return keras.tree.map_structure(lambda y: tuple(y.shape), spec)
         batch, time = flatten_shapes(sequences_shape)[0][:2]
         lead = (batch, time) if self.return_sequences else (batch,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from cellkit.cells.runner import (
     flatten_shapes,
     pack_like_shapes,
 )
+from cellkit.cells.structure import describe_shapes
 from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
 from cellkit.registry.registry import import_plugins
@@ -76,17 +78,28 @@ class StackedCells(keras.layers.StackedRNNCells):
         """Return the initial states of every cell, in the structure of `state_size`."""
         return [_entry(r, r.initial(batch_size)) for r in self.runners()]
 
+    def expect(self, dtypes: list[str] | None, constants: Any) -> None:
+        """Say what `build` can't be told: the dtypes of the inputs, and the constants.
+
+        Args:
+            dtypes: Dtypes of the inputs' leaves, or None.
+            constants: The constants as `KerasTensor`, or None.
+        """
+        self._holder.set("expected", (dtypes, constants))
+
     def build(self, input_shape: Any) -> None:
         """Build every cell, tracing each one to learn what the next one receives."""
-        shape, dtypes = input_shape, None
+        shape = input_shape
+        dtypes, constants = self._holder.get("expected") or (None, None)
         for i, runner in enumerate(self.runners()):
-            build_cell(runner, shape, dtypes)
+            build_cell(runner, shape, dtypes, constants if runner.takes_constants else None)
             if i + 1 == len(self.cells):
                 break
             flat = flatten_shapes(shape)
             names = dtypes or [self.compute_dtype] * len(flat)
             leaves = [keras.KerasTensor(s, dtype=d) for s, d in zip(flat, names, strict=True)]
-            output = runner.trace(pack_like_shapes(shape, leaves))
+            inputs = pack_like_shapes(shape, leaves)
+            output = runner.trace(inputs, runner.with_constants(constants))
             shape = keras.tree.map_structure(lambda y: tuple(y.shape), output)
             dtypes = [y.dtype for y in keras.tree.flatten(output)]
 
@@ -116,8 +129,8 @@ class StackedCells(keras.layers.StackedRNNCells):
         Returns:
             The output of the last cell, and the new states of all.
         """
-        new_states = []
-        for runner, state in zip(self.runners(), states, strict=True):
+        runners, new_states = self.runners(), []
+        for runner, state in zip(runners, _by_cell(runners, states), strict=True):
             extra = kwargs if runner.takes_constants else {}
             inputs, new = runner.step(inputs, runner.layout.match(state), training, extra)
             new_states.append(_entry(runner, new))
@@ -128,6 +141,23 @@ class StackedCells(keras.layers.StackedRNNCells):
         """Make a stack from what `get_config` returned."""
         import_plugins(config)
         return super().from_config(dict(config), custom_objects)
+
+
+def _by_cell(runners: list[CellRunner], states: Any) -> list[Any]:
+    """Return the states of each cell, which may be given as one flat list as well."""
+    if len(states) == len(runners):
+        return list(states)
+    counts = [len(runner.layout.specs) for runner in runners]
+    leaves = keras.tree.flatten(states)
+    if len(leaves) != sum(counts):
+        raise problem(
+            "The states do not fit the cells of the stack.",
+            received=describe_shapes(states),
+            expected=describe_shapes([_entry(r, r.layout.specs) for r in runners]),
+            fix="pass a list with the states of each cell",
+        )
+    ends = itertools.accumulate(counts)
+    return [leaves[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def _entry(runner: CellRunner, leaves: list[Any]) -> Any:

@@ -154,6 +154,9 @@ class CellSpec:
         cases: At least two sets of constructor arguments, by name.
         paper: Where the cell comes from.
         symbols: The map between the paper's symbols and the cell's weights.
+        constants: The constants that the cell takes at every step, as a structure of shapes like
+            `inputs`, without the batch axis: ``[("places", 3)]``. Its sizes may be named too. The
+            reference takes them as a fifth argument `constants`. None: it takes none.
         initial_state: ``(w, batch, config) -> states`` in NumPy. None: zeros.
         traits: What the cell claims, out of `TRAITS` or of the form ``"kind:detail"``. A trait
             that is not claimed is denied, and that is verified too.
@@ -161,7 +164,8 @@ class CellSpec:
         deviations: Where the cell, or other implementations of it, depart from the paper.
         aliases: Names under which frozen outputs know a form of the cell, with the constructor
             arguments of that form: ``{"gru_reset_before": {"reset_after": False}}``.
-        dims: Sizes that named sizes of `inputs` are held at (an int) or drawn from (a tuple).
+        dims: Sizes that named sizes of `inputs` and `constants` are held at (an int) or drawn
+            from (a tuple).
         states: The paper's names of the states, one per leaf in their order, such as
             ``("h", "c")``: a frozen file may hold them in another order. Empty: by position.
         configure: ``(hyper, arrays) -> constructor arguments`` of a frozen file, from its
@@ -191,6 +195,7 @@ class CellSpec:
     cases: Mapping[str, dict[str, Any]]
     paper: Paper
     symbols: WeightMap
+    constants: Any = None
     initial_state: Callable[..., Any] | None = None
     traits: frozenset[str] = frozenset({"masking"})
     tolerance: float = 1.0
@@ -240,7 +245,9 @@ class CellSpec:
                 expected="a number above 0; 1.0 is the usual limit",
                 fix="leave it out, or write tolerance=4.0 for a cell with four times the error",
             )
-        sizes = frozenset(_named_sizes(self.inputs))
+        sizes = frozenset(_named_sizes(self.inputs, "inputs"))
+        if self.constants is not None:
+            sizes |= frozenset(_named_sizes(self.constants, "constants"))
         object.__setattr__(self, "cases", _checked_cases(self.cases))
         object.__setattr__(self, "aliases", _checked_options("aliases", self.aliases))
         object.__setattr__(self, "dims", _checked_dims(self.dims, sizes))
@@ -345,7 +352,7 @@ def _checked_dims(value: object, sizes: frozenset[str]) -> dict[str, int | tuple
     return dims
 
 
-def _named_sizes(inputs: object) -> Iterator[str]:
+def _named_sizes(inputs: object, field: str) -> Iterator[str]:
     """Yield the named sizes of a structure of shapes, checking it on the way."""
     if isinstance(inputs, Mapping):
         children: Iterable[object] = inputs.values()
@@ -359,14 +366,14 @@ def _named_sizes(inputs: object) -> Iterator[str]:
     children = list(children)
     if not children:
         raise problem(
-            "The inputs of a spec are not a structure of shapes.",
+            f"The {field} of a spec are not a structure of shapes.",
             received=repr(inputs),
             expected="a tuple of sizes (positive ints or names), or a dict, list or tuple of "
             "such shapes, not empty",
             fix="write ('features',) for a vector, [('a',), ('b', 3)] for a vector and a matrix",
         )
     for child in children:
-        yield from _named_sizes(child)
+        yield from _named_sizes(child, field)
 
 
 def _is_structure(value: object) -> bool:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cellkit import registry
 from cellkit._errors import problem
-from cellkit_bench.plan import CELLS, Plan, default_plan, quick_plan
+from cellkit_bench.plan import CELLS, BenchPlan, default_plan, quick_plan
 from cellkit_conformance.files import unwritable, write_text
 from cellkit_conformance.run.choice import choose_backends, choose_cells
 
@@ -75,7 +75,7 @@ def bench(
     return EXIT_FAILED if results["failed"] else 0
 
 
-def _measure(plan: Plan, backends: list[str]) -> dict[str, Any]:
+def _measure(plan: BenchPlan, backends: list[str]) -> dict[str, Any]:
     from cellkit_bench import run
 
     total = sum(plan.count() + len(run.memory_tasks(plan, b)) for b in backends)

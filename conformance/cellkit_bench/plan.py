@@ -29,7 +29,7 @@ class Work:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What every backend measures.
 
     Args:
@@ -37,8 +37,8 @@ class Plan:
         curves: Measured with a few contestants, for the curves over length, batch and width.
         streaming: Measured step by step, on a batch of one.
         memory: Measured in a process of its own per contestant.
-        seconds: How long the contestants of one work and mode run in all, about.
-        rounds: How often each of them has its turn; less often where they are slow.
+        seconds: Approximate seconds that the contestants of one work and mode run in all.
+        rounds: Turns of each of them; fewer where they are slow.
         engines: Engines of `cellkit.RNN` to be measured beside the one it chooses.
     """
 
@@ -55,7 +55,7 @@ class Plan:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Plan:
+    def from_json(cls, data: dict[str, Any]) -> BenchPlan:
         """Make a plan from what `to_json` returned."""
         works = {
             name: tuple(Work(**work) for work in data[name])
@@ -68,13 +68,13 @@ class Plan:
         return len(self.main) + len(self.curves) + len(self.streaming)
 
 
-def default_plan(cells: tuple[str, ...], engines: tuple[str, ...] = ()) -> Plan:
-    """Plan a whole run: every cell at one shape, and the curves of the first one."""
+def default_plan(cells: tuple[str, ...], engines: tuple[str, ...] = ()) -> BenchPlan:
+    """BenchPlan a whole run: every cell at one shape, and the curves of the first one."""
     first = cells[0]
     curves = [Work(first, length=length) for length in (25, 400)]
     curves += [Work(first, batch=batch) for batch in (1, 256)]
     curves += [Work(first, width=width) for width in (32, 512)]
-    return Plan(
+    return BenchPlan(
         main=tuple(Work(cell) for cell in cells),
         curves=tuple(curves),
         streaming=(Work(first, batch=1),),
@@ -83,9 +83,9 @@ def default_plan(cells: tuple[str, ...], engines: tuple[str, ...] = ()) -> Plan:
     )
 
 
-def quick_plan(cells: tuple[str, ...], engines: tuple[str, ...] = ()) -> Plan:
-    """Plan a run of less than a minute per backend: fewer turns, no curves, no memory."""
-    return Plan(
+def quick_plan(cells: tuple[str, ...], engines: tuple[str, ...] = ()) -> BenchPlan:
+    """BenchPlan a run of less than a minute per backend: fewer turns, no curves, no memory."""
+    return BenchPlan(
         main=tuple(Work(cell) for cell in cells),
         streaming=(Work(cells[0], batch=1),),
         seconds=0.6,

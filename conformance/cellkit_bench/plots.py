@@ -29,7 +29,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw what there is to draw.
 
     Args:
-        results: What `run.measure` returned.
+        results: The return value of `run.measure`.
         folder: Where the pictures go.
 
     Returns:

@@ -63,7 +63,7 @@ def show(console: Console, results: dict[str, Any]) -> None:
 
     Args:
         console: Where to print.
-        results: What `run.measure` returned.
+        results: The return value of `run.measure`.
     """
     machine = results["machine"]
     console.print(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cellkit import __version__
-from cellkit_bench.plan import Plan, Work
+from cellkit_bench.plan import BenchPlan, Work
 from cellkit_conformance.run import lifeline
 
 MEMORY_CONTESTANTS = {
@@ -37,7 +37,7 @@ def environment(backend: str, memory: bool = False) -> dict[str, str]:
 
     Args:
         backend: Its backend.
-        memory: Whether it measures memory. What is freed then goes back to the system at once, or
+        memory: True if it measures memory. What is freed then goes back to the system at once, or
             it would be counted as still in use.
     """
     variables = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": backend}
@@ -62,12 +62,12 @@ def machine() -> dict[str, Any]:
 
 
 def measure(
-    plan: Plan, backends: list[str], show: Callable[[dict[str, Any]], None]
+    plan: BenchPlan, backends: list[str], show: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Run the plan on every backend.
 
     Args:
-        plan: What to measure.
+        plan: The work to measure.
         backends: Where, in this order.
         show: Called with every event of the workers.
 
@@ -102,7 +102,7 @@ def measure(
     return results
 
 
-def memory_tasks(plan: Plan, backend: str) -> list[tuple[Work, str]]:
+def memory_tasks(plan: BenchPlan, backend: str) -> list[tuple[Work, str]]:
     """Return what is measured in a process of its own."""
     return [
         (work, name)

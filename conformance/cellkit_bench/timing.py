@@ -66,8 +66,8 @@ def alternate(
 
     Args:
         calls: The contestants, which must have been called once before.
-        seconds: How long all of it may take, about; every contestant has one call per round.
-        rounds: How many turns each contestant has, if `seconds` are enough for them; `LEAST`
+        seconds: Approximate seconds for all of it; every contestant has one call per round.
+        rounds: Turns of each contestant, if `seconds` are enough for them; `LEAST`
             otherwise, or as many as they are enough for.
         clock: Returns the time in seconds.
 

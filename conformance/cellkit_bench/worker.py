@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from cellkit_bench.plan import MODES, Plan, Work
+from cellkit_bench.plan import MODES, BenchPlan, Work
 from cellkit_bench.timing import alternate, summarize
 from cellkit_conformance.run.lifeline import end_with_parent
 
@@ -44,7 +44,7 @@ def main() -> int:
     if "memory" in request:
         worker.memory(Work(**request["memory"]), request["contestant"])
     else:
-        worker.run(Plan.from_json(request["plan"]))
+        worker.run(BenchPlan.from_json(request["plan"]))
     return 0
 
 
@@ -65,7 +65,7 @@ class Worker:
                 import torch  # noqa: F401
         self.module = importlib.import_module(f"cellkit_bench.contestants.{backend}")
 
-    def run(self, plan: Plan) -> None:
+    def run(self, plan: BenchPlan) -> None:
         """Measure everything but memory."""
         self._send(event="ready", device=self._device(), versions=self._versions())
         tasks = [(work, self._measure_all) for work in plan.main]
@@ -98,13 +98,13 @@ class Worker:
                 counter=peak["counter"],
             )
 
-    def _measure_all(self, work: Work, plan: Plan) -> None:
+    def _measure_all(self, work: Work, plan: BenchPlan) -> None:
         self._measure(work, plan, self._make(work, plan.engines))
 
-    def _measure_few(self, work: Work, plan: Plan) -> None:
+    def _measure_few(self, work: Work, plan: BenchPlan) -> None:
         self._measure(work, plan, [c for c in self._make(work, ()) if _on_curves(c.name)])
 
-    def _measure(self, work: Work, plan: Plan, found: list[Any]) -> None:
+    def _measure(self, work: Work, plan: BenchPlan, found: list[Any]) -> None:
         from cellkit_bench import contestants
 
         operations = contestants.operations(contestants.make_cell(work), work)
@@ -149,7 +149,7 @@ class Worker:
                     engine=_engine(found, name),
                 )
 
-    def _stream(self, work: Work, plan: Plan) -> None:
+    def _stream(self, work: Work, plan: BenchPlan) -> None:
         calls: dict[str, Callable[[], Any]] = {}
         for name, run in self.module.streams(work):
             try:

@@ -16,7 +16,7 @@ def unwritable(failures: Iterable[tuple[object, OSError]]) -> ValueError:
     """Make the error that says which files could not be written.
 
     Args:
-        failures: What was to be written, and what the system said.
+        failures: The names of what was to be written, and the system's errors.
     """
     said = [f"{what}: {type(error).__name__}: {error.strerror}" for what, error in failures]
     return problem(
@@ -53,20 +53,20 @@ def write_bytes(path: Path, data: bytes) -> None:
     if target.exists() and not target.is_file():
         target.write_bytes(data)
         return
-    part = target.with_name(f".cellkit-{uuid.uuid4().hex}.part")
+    unfinished = target.with_name(f".cellkit-{uuid.uuid4().hex}.unfinished")
     try:
-        with part.open("xb") as file:
+        with unfinished.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # a full disk may say so as late as this
         if target.exists():
-            shutil.copymode(target, part)
-        part.replace(target)
+            shutil.copymode(target, unfinished)
+        unfinished.replace(target)
     except OSError as error:
         # A file that is mounted alone, or in a folder that is closed, can be changed only in place.
         if error.errno not in (errno.EACCES, errno.EBUSY, errno.EXDEV) or not target.is_file():
             raise
         target.write_bytes(data)
     finally:
-        if part.exists():
-            part.unlink()
+        if unfinished.exists():
+            unfinished.unlink()

@@ -15,7 +15,7 @@ MESSAGE_LIMIT = 4000
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 # Control characters but for tab and line feed, marks that turn the direction of the text, halves of
-# surrogate pairs, and what is no character: they move a terminal's cursor or break a file.
+# surrogate pairs, and noncharacters: they move a terminal's cursor or break a file.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
 
     @property
     def is_bad(self) -> bool:
-        """Whether the requirement was found broken, in whatever way."""
+        """Say whether the requirement was found broken, in whatever way."""
         return self in {Outcome.FAIL, Outcome.ERROR, Outcome.TIMEOUT, Outcome.CRASH}
 
 
@@ -58,11 +58,11 @@ class Result:
         cell: As named on the command line.
         backend: The Keras backend.
         requirement: The id.
-        outcome: How it ended.
+        outcome: The outcome.
         message: One line that says what is wrong; empty for a pass.
         detail: Further lines, for example a traceback.
         example: The (shrunk) example that failed.
-        examples: How many examples ran.
+        examples: Number of examples that ran.
         error: The largest error of a numeric comparison, or None.
         limit: Its limit.
         headroom: The smallest limit/error seen; None where nothing was compared numerically.
@@ -98,7 +98,7 @@ class Result:
         """Make the record again.
 
         Args:
-            data: What `to_json` gave.
+            data: The result of `to_json`.
         """
         data = dict(data, outcome=Outcome(data["outcome"]))
         for key in ("error", "limit", "headroom"):
@@ -124,7 +124,7 @@ def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:
 
     Args:
         text: Of any length.
-        limit: How many characters may stay.
+        limit: The largest number of characters that stay.
     """
     if len(text) <= limit:
         return clean(text)
@@ -160,7 +160,7 @@ def one_line(text: str, limit: int = 300) -> str:
 
     Args:
         text: Of any length.
-        limit: How many characters may stay.
+        limit: The largest number of characters that stay.
     """
     # Only so much of it is looked at: a text may have ten million lines.
     lines = [line.strip() for line in clean(text[:20_000]).split("\n") if line.strip()]

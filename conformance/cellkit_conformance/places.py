@@ -51,7 +51,7 @@ def read_devices(texts: Iterable[str]) -> list[str]:
         Devices, the first of a kind without its number where that is the processor, or "all".
 
     Raises:
-        ValueError: One of them is no name of a device.
+        ValueError: One of them does not name a device.
     """
     asked = [part.strip().lower() for text in texts for part in text.split(",") if part.strip()]
     for name in asked:
@@ -78,8 +78,8 @@ def choose(asked: Iterable[str], reported: Iterable[str], backend: str) -> list[
     """Find the devices of a backend that were asked for.
 
     Args:
-        asked: What `read_devices` gave.
-        reported: What `devices` gave in a process of that backend.
+        asked: The result of `read_devices`.
+        reported: The result of `devices` in a process of that backend.
         backend: Its name, for the message.
 
     Returns:

@@ -48,7 +48,7 @@ def conformance_tests(
 
     Args:
         cell: A registered name, `module:Class` or `file.py:Class`.
-        profile: How thorough to be: "quick", "standard" or "thorough".
+        profile: The thoroughness: "quick", "standard" or "thorough".
         seed: Of everything that is drawn.
         select: Ids or groups to run; nothing means all.
         skip: Ids or groups to leave out.

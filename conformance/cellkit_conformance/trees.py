@@ -14,7 +14,7 @@ Tree = Any
 
 
 def is_branch(node: Tree) -> bool:
-    """Whether a node is a list, tuple, namedtuple or dict, and so not a leaf."""
+    """Say whether a node is a list, tuple, namedtuple or dict, and so not a leaf."""
     return isinstance(node, (list, tuple, dict))
 
 
@@ -119,7 +119,7 @@ def require_same(left: Tree, right: Tree) -> None:
 
 
 def is_shape(node: Tree) -> bool:
-    """Whether a node of a spec's `inputs` is a shape: a tuple of ints and names of dimensions."""
+    """Say whether a node of `inputs` is a shape: a tuple of ints and names of dimensions."""
     return isinstance(node, tuple) and all(isinstance(dim, (int, str)) for dim in node)
 
 

@@ -13,7 +13,7 @@ from cellkit_conformance.report import expected
 from cellkit_conformance.report.badge import write_badge
 from cellkit_conformance.report.comparison import compare, read_outcomes
 from cellkit_conformance.report.report import Report
-from cellkit_conformance.run.plan import Plan, divide
+from cellkit_conformance.run.plan import RunPlan, divide
 from cellkit_conformance.run.runner import Backend, Runner, Unit
 
 BACKEND = keras.backend.backend()
@@ -32,7 +32,7 @@ def report(**outcomes):
     for name, outcome in outcomes.items():
         found = Result("lstm", "torch", name.replace("_", "-"), Outcome(outcome), "message")
         unit.results.append(found)
-    plan = Plan(["lstm"], ["torch"], [r.requirement for r in unit.results])
+    plan = RunPlan(["lstm"], ["torch"], [r.requirement for r in unit.results])
     return Report(plan, [unit], {"torch": Backend("torch", True)}, [], 1.0)
 
 
@@ -122,8 +122,10 @@ def test_a_defect_of_the_backend_has_its_own_exit_code():
 @pytest.mark.parametrize("cells", [["lstm"], [f"cell_{i}" for i in range(9)]])
 def test_shards_are_a_partition(count, cells):
     ids = list(edition.requirements())
-    whole = Plan(cells, ["torch", "jax"], ids).work()
-    parts = [Plan(cells, ["torch", "jax"], ids, shard=(i + 1, count)).work() for i in range(count)]
+    whole = RunPlan(cells, ["torch", "jax"], ids).work()
+    parts = [
+        RunPlan(cells, ["torch", "jax"], ids, shard=(i + 1, count)).work() for i in range(count)
+    ]
     checks = [(key, id) for part in parts for key, found in part.items() for id in found]
     assert sorted(checks) == sorted((key, id) for key, found in whole.items() for id in found)
     for part in parts:
@@ -132,13 +134,13 @@ def test_shards_are_a_partition(count, cells):
 
 def test_shards_cost_about_the_same():
     ids = list(edition.requirements())
-    work = Plan([f"cell_{i}" for i in range(12)], ["torch", "jax"], ids).work()
+    work = RunPlan([f"cell_{i}" for i in range(12)], ["torch", "jax"], ids).work()
     counts = [sum(3 if key[1] == "jax" else 1 for key in part) for part in divide(work, 4)]
     assert max(counts) - min(counts) <= 3
 
 
 def test_a_budget_that_is_spent_leaves_the_rest_unrun():
-    plan = Plan(["no:Cell"], [BACKEND], ["STR-01", "STR-03"], budget=0.0)
+    plan = RunPlan(["no:Cell"], [BACKEND], ["STR-01", "STR-03"], budget=0.0)
     runner = Runner(plan)
     units = runner.run()
     found = Report(plan, units, runner.backends, [], 0.0)

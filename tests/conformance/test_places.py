@@ -6,7 +6,7 @@ from cellkit.cli import main
 from cellkit_conformance import edition, places
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.report.expected import read
-from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Runner
 
 CELL = '''\
@@ -71,7 +71,7 @@ def test_checks_run_on_the_device(tmp_path):
     """Two workers of one backend, each on its own processor."""
     file = tmp_path / "placed.py"
     file.write_text(CELL, encoding="utf-8")
-    plan = Plan([f"{file}:Cell"], ["jax", "jax@cpu:1"], edition.select(["STR-01"]))
+    plan = RunPlan([f"{file}:Cell"], ["jax", "jax@cpu:1"], edition.select(["STR-01"]))
     there, elsewhere = (unit.results[0] for unit in reversed(Runner(plan).run()))
     assert there.backend == "jax@cpu:1"
     assert there.outcome is Outcome.PASS, there.message

@@ -9,7 +9,7 @@ import pytest
 
 from cellkit_conformance import edition, replay
 from cellkit_conformance.examples.strategies import Example
-from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Runner
 from cellkit_conformance.selftest.mutants.meddler import Meddler
 from cellkit_conformance.selftest.mutants.numerics import WrongSign
@@ -91,7 +91,7 @@ def test_wrong_use_says_what_to_do(given, said):
 @pytest.mark.one_backend
 def test_a_program_of_two_backends_runs_both(tmp_path):
     cell = f"{FILE}:OfOneBackend"
-    plan = Plan([cell], [OTHER, BACKEND], edition.select(["SER-04"]))
+    plan = RunPlan([cell], [OTHER, BACKEND], edition.select(["SER-04"]))
     by_backend = {unit.backend: unit.results[0] for unit in Runner(plan).run()}
     assert by_backend[OTHER].outcome == "pass"
     result = by_backend[BACKEND]

@@ -14,7 +14,7 @@ from cellkit_conformance.outcome import Outcome, Result, clean, one_line, shorte
 from cellkit_conformance.report.html import write_html
 from cellkit_conformance.report.report import Report
 from cellkit_conformance.report.terminal import show_report
-from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Backend, Unit
 
 NASTY = "<script>alert('x')</script> & \x07"
@@ -26,7 +26,7 @@ def report(*outcomes, cell="lstm"):
     for identifier, outcome in zip(ids, outcomes, strict=True):
         text = "" if outcome is Outcome.PASS else NASTY
         unit.results.append(Result(cell, "torch", identifier, outcome, text, text))
-    plan = Plan([cell], ["torch"], ids)
+    plan = RunPlan([cell], ["torch"], ids)
     return Report(plan, [unit], {"torch": Backend("torch", True)}, ["jax"], 1.0)
 
 
@@ -179,7 +179,7 @@ def test_a_cell_that_cannot_be_made_is_told_once_and_in_full(tmp_path):
         fine.results = [Result("lstm", name, i, Outcome.FAIL, f"is {name == 'jax'}") for i in ids]
         fine.results[1].message = "is 0.125" if name == "jax" else "is 1.25e-1"
         units += [broken, fine]
-    found = Report(Plan(cells, list(backends), ids), units, backends, [], 1.0)
+    found = Report(RunPlan(cells, list(backends), ids), units, backends, [], 1.0)
     console = Console(file=io.StringIO(), width=80, emoji=False)
     show_report(console, found)
     said = console.file.getvalue()

@@ -19,7 +19,7 @@ from cellkit_conformance.report.report import Report
 from cellkit_conformance.run import plan as plan_module
 from cellkit_conformance.run import process
 from cellkit_conformance.run import runner as runner_module
-from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Runner, all_results
 
 BACKEND = keras.backend.backend()
@@ -28,7 +28,7 @@ FILE = Path(__file__).with_name("troublemakers.py")
 
 def run(*cells, ids=("STR-01", "STR-03", "STR-07"), timeout=120.0, backends=(BACKEND,), workers=1):
     cells = [f"{FILE}:{cell}" for cell in cells]
-    plan = Plan(cells, backends, edition.select(ids), timeout=timeout, workers=workers)
+    plan = RunPlan(cells, backends, edition.select(ids), timeout=timeout, workers=workers)
     runner = Runner(plan)
     units = runner.run()
     return Report(plan, units, runner.backends, [], 0.0)
@@ -125,7 +125,7 @@ def test_what_hangs_before_the_first_check_is_given_up_at_once(monkeypatch, tmp_
     monkeypatch.setattr(plan_module, "LEAST_TIMEOUT", 6.0)
     (tmp_path / "sleeps.py").write_text("import time\ntime.sleep(1000)\n", encoding="utf-8")
     cells = [f"{FILE}:HangsInInit", f"{tmp_path / 'sleeps.py'}:Cell"]
-    runner = Runner(Plan(cells, [BACKEND], edition.select(["STR-01", "STR-03"]), timeout=6.0))
+    runner = Runner(RunPlan(cells, [BACKEND], edition.select(["STR-01", "STR-03"]), timeout=6.0))
     made, imported = runner.run()
     for unit, said in ((made, "making"), (imported, "importing the module of")):
         assert list(outcomes(unit).values()) == [Outcome.TIMEOUT, Outcome.BLOCKED]
@@ -174,13 +174,13 @@ def test_what_hangs_in_long_runs_alone_goes_on_and_a_step_that_hangs_is_looked_f
 def slots(monkeypatch):
     """Let a second worker join for two checks, and say of every thread whether it did."""
     monkeypatch.setattr(runner_module, "WORTH_A_WORKER", 2)
-    joined, run_course = {}, Runner._run_course
+    joined, run_unit = {}, Runner._run_unit
 
-    def note(runner, course, process, is_joined):
+    def note(runner, remaining, process, is_joined):
         joined[threading.current_thread()] = is_joined
-        return run_course(runner, course, process, is_joined)
+        return run_unit(runner, remaining, process, is_joined)
 
-    monkeypatch.setattr(Runner, "_run_course", note)
+    monkeypatch.setattr(Runner, "_run_unit", note)
     return joined
 
 
@@ -242,7 +242,7 @@ def test_the_parent_imports_no_backend():
         "import cellkit_conformance.report.html, cellkit_conformance.report.terminal\n"
         "import cellkit_conformance.cli, cellkit_conformance.golden.command\n"
         "from cellkit_conformance.run import plan, runner\n"
-        f"plan = plan.Plan(['{FILE}:Good'], ['{BACKEND}'], ['STR-01', 'STR-07'])\n"
+        f"plan = plan.RunPlan(['{FILE}:Good'], ['{BACKEND}'], ['STR-01', 'STR-07'])\n"
         "units = runner.Runner(plan).run()\n"
         "assert [r.outcome for r in runner.all_results(units)] == ['pass', 'pass'], units\n"
         "print(*{'keras', 'tensorflow', 'torch', 'jax', 'hypothesis'} & set(sys.modules))\n"
@@ -259,7 +259,7 @@ def test_results_travel_as_json():
 
 
 def test_failures_carry_the_command_that_repeats_them():
-    plan = Plan(["my lab:Cell"], ["jax"], ["MSK-01"], seed=7, layer="keras")
+    plan = RunPlan(["my lab:Cell"], ["jax"], ["MSK-01"], seed=7, layer="keras")
     command = plan.command("my lab:Cell", "jax", "MSK-01")
     assert command == (
         "cellkit conform 'my lab:Cell' --backend jax --select MSK-01 --profile quick --seed 7 "

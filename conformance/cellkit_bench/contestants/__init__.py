@@ -44,10 +44,10 @@ class Contestant:
     """One way to do the work.
 
     Args:
-        name: What it is called in the results.
+        name: Its name in the results.
         inference: Runs forward and returns the output.
         training: Runs a training step and returns its gradients.
-        comparable: Whether it has the weights of the cell, so that outputs must agree.
+        comparable: True if it has the weights of the cell, so that outputs must agree.
         layer: The layer, where it is one of Keras.
     """
 

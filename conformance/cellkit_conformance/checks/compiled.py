@@ -175,13 +175,13 @@ def results_stay_on_the_device(ctx: Context) -> None:
                 x = map_trees(backend.to_tensor, inputs)
                 result = leaves(list(layer(x)))
                 own = leaves(layer.get_initial_state(batch_size=3))
-            where = _place(leaves(x)[0])
+            where = _device_of(leaves(x)[0])
             for what, found in (("a result", result), ("an initial state", own)):
-                places = {_place(leaf) for leaf in found}
-                ctx.require(places == {where}, f"{what} is on {places}, the input on {where}")
+                there = {_device_of(leaf) for leaf in found}
+                ctx.require(there == {where}, f"{what} is on {there}, the input on {where}")
 
 
-def _place(tensor: Any) -> str:
+def _device_of(tensor: Any) -> str:
     device = tensor.device
     return str(device() if callable(device) else device)
 

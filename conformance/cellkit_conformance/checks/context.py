@@ -1,4 +1,4 @@
-"""What a check is given: subjects, comparisons that keep evidence, and property tests."""
+"""What a check is given: subjects, comparisons that keep what they found, and property tests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cellkit_conformance.edition.profiles import Profile
 from cellkit_conformance.examples.shrink import shrink
 from cellkit_conformance.examples.strategies import PLAIN, Example, Space, edges, sample
 from cellkit_conformance.outcome import Failure, NotApplicable
-from cellkit_conformance.subject.record import Claim, Refusal, Values
-from cellkit_conformance.subject.subject import Result, Subject
+from cellkit_conformance.subject.record import Claim, Finding, Refusal, Values
+from cellkit_conformance.subject.subject import Returned, Subject
 from cellkit_conformance.subject.targets import Target
 from cellkit_conformance.subject.tolerance import Tolerance
 from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, paths
@@ -46,11 +46,11 @@ class Context:
         target: The cell and its spec.
         subjects: Where subjects are kept from check to check, by case and extra arguments.
         layer: Makes the layer under test.
-        profile: How thorough to be.
+        profile: The thoroughness of the run.
         seed: Of all that is drawn.
-        shrink: Whether a failing example is made smaller.
+        shrink: True if a failing example is made smaller.
         exchange: Where the backends of a run leave what the others compare with.
-        about_the_cell: Whether what is checked may depend on the constructor case. The loop treats
+        about_the_cell: True if what is checked may depend on the constructor case. The loop treats
             all cases alike.
         only: The one example that properties are tried on, or None for all.
     """
@@ -82,7 +82,7 @@ class Context:
         self.ratio: float | None = None
         self.example: dict[str, Any] | None = None
         self.case = next(iter(target.cases))
-        self.evidence: Values | Refusal | Claim | None = None
+        self.finding: Finding | None = None
         self.current: Example | None = None
         self.turns: Counter[str] = Counter()
         for subject in subjects.values():
@@ -144,7 +144,7 @@ class Context:
         """Say that the requirement does not hold.
 
         Args:
-            message: What was expected and what was found; the first line must do alone.
+            message: Expected and found; the first line must do alone.
 
         Raises:
             Failure: Always.
@@ -156,12 +156,12 @@ class Context:
         """Fail with a message unless the condition holds.
 
         Args:
-            condition: What must be true.
-            message: What was found instead.
+            condition: The condition.
+            message: The message where it does not hold.
             claim: The condition as a program can write it, where it is about recorded results.
         """
         if not condition:
-            self.evidence = claim
+            self.finding = claim
             self.fail(message)
 
     def close(
@@ -171,17 +171,17 @@ class Context:
 
         Args:
             what: Names the values in the message.
-            got: What was computed.
+            got: The computed values.
             want: The reference.
             tolerance: The limit.
-            unit: What the values are divided by before.
+            unit: A number that both are divided by before.
         """
         self._same_structure(what, got, want)
         for (path, a), b in zip(paths(got), leaves(_ordered(want, got)), strict=True):
             name = f"{what} {path}".strip()
             a, b = np.asarray(a), np.asarray(b)
             if a.shape != b.shape:
-                self.evidence = Values(a, b)
+                self.finding = Values(a, b)
                 self.fail(f"{name} has shape {a.shape}, expected {b.shape}")
             found = (
                 tolerance.compare(a / unit, b / unit) if unit != 1.0 else tolerance.compare(a, b)
@@ -189,7 +189,7 @@ class Context:
             if self.ratio is None or found.ratio > self.ratio:
                 self.ratio, self.error, self.limit = found.ratio, found.error, found.limit
             if not found.ok:
-                self.evidence = Values(a, b, float(tolerance.limit(np.zeros(()))), unit)
+                self.finding = Values(a, b, float(tolerance.limit(np.zeros(()))), unit)
                 self.fail(
                     f"{name}{list(found.where)} is {found.got:.9g}, expected {found.want:.9g} "
                     f"(error {found.error:.3g}, limit {found.limit:.3g})"
@@ -202,13 +202,13 @@ class Context:
             name = f"{what} {path}".strip()
             a, b = np.asarray(a), np.asarray(b)
             if a.shape != b.shape:
-                self.evidence = Values(a, b)
+                self.finding = Values(a, b)
                 self.fail(f"{name} has shape {a.shape}, expected {b.shape}")
             if a.dtype != b.dtype:
                 self.fail(f"{name} has dtype {a.dtype}, expected {b.dtype}")
             equal = (a == b) | ((a != a) & (b != b))
             if not np.all(equal):
-                self.evidence = Values(a, b)
+                self.finding = Values(a, b)
                 where = tuple(int(i) for i in np.argwhere(~equal)[0])
                 self.fail(
                     f"{name}{list(where)} is {a[where]!s}, expected exactly {b[where]!s} "
@@ -219,14 +219,14 @@ class Context:
         """Require a `ValueError` whose text contains some words.
 
         Args:
-            what: What is done, for the message.
+            what: The deed, for the message.
             action: Does it.
             *fragments: Words that the text must contain, in whatever case.
 
         Returns:
             The text of the error.
         """
-        self.evidence = Refusal(what, fragments)
+        self.finding = Refusal(what, fragments)
         try:
             action()
         except ValueError as error:
@@ -234,7 +234,7 @@ class Context:
             missing = [f for f in fragments if f.lower() not in text.lower()]
             if missing:
                 self.fail(f"{what}: the ValueError does not say {missing[0]!r}: {text[:200]!r}")
-            self.evidence = None
+            self.finding = None
             return text
         except Exception as error:  # noqa: BLE001 (any other type is the finding)
             self.fail(f"{what}: raised {type(error).__name__} instead of ValueError: {error}")
@@ -265,16 +265,16 @@ class Context:
         """Run a property over a space: its edges first, then drawn examples, then shrink.
 
         Args:
-            subject: What it is about.
-            space: What the examples vary.
+            subject: The cell.
+            space: The dimensions of the examples.
             body: Checks one example.
-            draws: How many to draw; the profile's number unless given.
+            draws: Number of examples to draw; the profile's unless given.
         """
 
         def attempt(example: Example) -> None:
             self.examples += 1
             self.example = example.describe()
-            self.evidence, self.current = None, example
+            self.finding, self.current = None, example
             subject.calls.clear()
             subject.set_weights(example.weights, plain=example.values == PLAIN)
             body(subject, example)
@@ -333,7 +333,7 @@ class Context:
 
     # Comparing a layer with the oracle ----------------------------------------------------------
 
-    def agrees(self, subject: Subject, example: Example) -> Result:
+    def agrees(self, subject: Subject, example: Example) -> Returned:
         """Run layer and oracle on one example and compare outputs and states.
 
         Args:
@@ -351,7 +351,7 @@ class Context:
         self.compare(subject, example, got, want)
         return got
 
-    def compare(self, subject: Subject, example: Example, got: Result, want: Any) -> None:
+    def compare(self, subject: Subject, example: Example, got: Returned, want: Any) -> None:
         """Compare what a layer gave with a run of the oracle."""
         tolerance = subject.tolerance(example.time)
         sequences = bool(example.options.get("return_sequences", False))

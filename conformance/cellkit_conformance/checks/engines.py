@@ -17,7 +17,7 @@ from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject.backend import Gradients
 from cellkit_conformance.subject.record import Claim
-from cellkit_conformance.subject.subject import Result, Subject
+from cellkit_conformance.subject.subject import Returned, Subject
 from cellkit_conformance.trees import Tree, map_trees
 
 Data = tuple[Tree, Tree, np.ndarray | None]
@@ -157,7 +157,7 @@ def _data(ctx: Context, subject: Subject) -> Data:
 
 def _everything(
     ctx: Context, subject: Subject, data: Data, graph: bool = False, **options: Any
-) -> tuple[Result, Gradients]:
+) -> tuple[Returned, Gradients]:
     """Run and differentiate a layer, in one go."""
     layer = subject.layer(**options)
     found = gradients(subject, *data, layer=layer, graph=graph)

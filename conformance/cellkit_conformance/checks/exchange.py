@@ -41,7 +41,7 @@ class Exchange:
         """Give the file that this backend writes.
 
         Args:
-            topic: What the file is about.
+            topic: The subject of the file.
             suffix: Such as ".npz".
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class Exchange:
         """Find the files that other backends have left, by backend.
 
         Args:
-            topic: What the files are about.
+            topic: The subject of the files.
             suffix: Such as ".npz".
         """
         if not self.folder.is_dir():
@@ -68,7 +68,7 @@ class Exchange:
         """Leave arrays for the others, and read what they have left.
 
         Args:
-            topic: What the arrays are.
+            topic: The subject of the arrays.
             own: This backend's, by name.
 
         Returns:
@@ -80,7 +80,7 @@ class Exchange:
                 found[name] = {key: data[key] for key in data.files}
         # Written aside and moved, so that nobody reads half a file.
         path = self.mine(topic, ".npz")
-        part = path.with_name(f"part-{path.name}")
-        np.savez(part, **own)
-        part.replace(path)
+        unfinished = path.with_name(f"unfinished-{path.name}")
+        np.savez(unfinished, **own)
+        unfinished.replace(path)
         return found

@@ -44,8 +44,8 @@ def gradients(
             for the final states alone.
         training: The training flag.
         layer: Another layer of the subject's than the plain one.
-        anew: Whether to trace anew where a compiled function is at hand.
-        graph: Whether TensorFlow runs it in a graph, as JAX always does.
+        anew: True to trace anew where a compiled function is at hand.
+        graph: True if TensorFlow runs it in a graph, as JAX always does.
     """
     layer = subject.layer(**SEQUENCES) if layer is None else layer
     if not layer.built:
@@ -76,8 +76,8 @@ def close_gradient(
         ctx: Of the check.
         subject: The cell.
         what: Names it in the message.
-        got: What was computed.
-        want: What it should be.
+        got: The computed values.
+        want: The expected value.
     """
     size = max(1.0, float(np.abs(want).max(initial=0)))
     ctx.close(what, got, want, subject.tolerance(10), unit=size)
@@ -241,7 +241,7 @@ def compare_with_differences(
     Args:
         ctx: Of the check.
         subject: The cell, with a reference.
-        found: What `gradients` gave for the same inputs, states, mask and outputs.
+        found: The result of `gradients` for the same inputs, states, mask and outputs.
         inputs: Leaves (B, T, ...).
         states: Initial states, or None for the reference's own.
         mask: (B, T), or None.
@@ -422,7 +422,7 @@ def one_step_of_training(ctx: Context) -> None:
         _assign(seeds)
         now = leaves(subject.run(layer, inputs, training=noisy).output)
         _assign(seeds)
-        # The loss has the gradient of the projection here. It is no linear function: where nothing
+        # The loss has the gradient of the projection here. It is not linear: where nothing
         # of the gradient depends on the outputs, TensorFlow may update a weight before it is read.
         targets = [(y - _cosines(y.shape, n)).astype(np.float32) for n, y in enumerate(now)]
         before = {v.path: np.array(backend.to_numpy(v.value)) for v in layer.trainable_variables}

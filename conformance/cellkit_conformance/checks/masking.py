@@ -13,7 +13,7 @@ from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import EVERY, PADDED, Example, Space
 from cellkit_conformance.subject import backend, oracle
 from cellkit_conformance.subject.record import Claim
-from cellkit_conformance.subject.subject import Result, Subject
+from cellkit_conformance.subject.subject import Returned, Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}
@@ -348,7 +348,7 @@ def denied_masks_raise(ctx: Context) -> None:
         ctx.fail("a mask was accepted although the spec does not claim 'masking'")
 
 
-def _run(subject: Subject, example: Example, inputs: Tree, states: Tree | None) -> Result:
+def _run(subject: Subject, example: Example, inputs: Tree, states: Tree | None) -> Returned:
     return subject.run(subject.layer(**SEQUENCES), inputs, states, example.mask_array())
 
 

@@ -118,7 +118,7 @@ def large_values_stay_finite(ctx: Context) -> None:
             for a, b in pairs:
                 if not np.issubdtype(a.dtype, np.inexact):
                     continue
-                # What float32 cannot hold is no fault of the cell.
+                # The cell is not at fault where float32 cannot hold a value.
                 lost = ~np.isfinite(a) & (np.abs(b) < np.finfo(np.float32).max)
                 ctx.require(
                     not lost.any(),

@@ -73,7 +73,7 @@ def layers_do_not_meet(ctx: Context) -> None:
             got = subject.run(layer, inputs)
             ctx.same("output after another layer failed", got.output, want.output)
         if keras.backend.backend() != "torch":
-            # On Torch this imports the compiler, which takes seconds and is no part of a cell.
+            # On Torch this imports the compiler, which takes seconds and does not belong to a cell.
             keras.utils.clear_session(free_memory=False)
         got = subject.run(layer, inputs)
         ctx.same("output beside another layer", got.output, want.output)

@@ -19,7 +19,7 @@ from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend
 from cellkit_conformance.subject.record import Claim
-from cellkit_conformance.subject.subject import Result, Subject
+from cellkit_conformance.subject.subject import Returned, Subject
 from cellkit_conformance.trees import leaves, map_trees, paths
 
 SEQUENCES = {"return_sequences": True}
@@ -62,7 +62,7 @@ def training_differs(ctx: Context) -> None:
         ctx.require(_differ(first, second), said, _claim(first, second))
 
 
-def _claim(one: Result, other: Result) -> Claim:
+def _claim(one: Returned, other: Returned) -> Claim:
     """Claim that two results differ somewhere."""
     arrays, others = (leaves([r.output, r.states]) for r in (one, other))
     return Claim("differ", arrays, others)

@@ -459,7 +459,7 @@ def _require_layer(subject: Subject) -> None:
 
 
 def _means(stored: Any, given: Any) -> bool:
-    """Whether a stored value says the same as the one given: serialised, or a list for a tuple."""
+    """Tell if a stored value says the same as the one given: serialised, or a list for a tuple."""
     if stored == given or _plain(stored) == _plain(given):
         return True
     if isinstance(stored, dict) and "class_name" in stored:

@@ -171,7 +171,7 @@ def every_way_of_running_carries_the_state(ctx: Context) -> None:
 
 
 def _is_random(subject: Subject) -> bool:
-    """Whether the cell draws anything in training, as it stands."""
+    """Say whether the cell draws anything in training, as it stands."""
     layer, inputs = subject.layer(**SEQUENCES), subject.inputs(Example(8, 5))
     runs = [subject.run(layer, inputs, training=training) for training in (False, True)]
     pairs = zip(*(leaves([run.output, run.states]) for run in runs), strict=True)
@@ -361,14 +361,14 @@ def _run_chunks(
     chunks, start = [], 0
     for length in lengths:
         cut = slice(start, start + length)
-        part = map_trees(lambda a, cut=cut: a[:, cut], inputs)
-        chunks.append((part, None if mask is None else mask[:, cut]))
+        chunk = map_trees(lambda a, cut=cut: a[:, cut], inputs)
+        chunks.append((chunk, None if mask is None else mask[:, cut]))
         start += length
     want = oracle.run_chunks(
         subject.reference_step, chunks, subject.reference_states(example.batch)
     )
-    for number, ((part, part_mask), run) in enumerate(zip(chunks, want, strict=True)):
-        got = subject.run(layer, part, mask=part_mask)
+    for number, ((chunk, chunk_mask), run) in enumerate(zip(chunks, want, strict=True)):
+        got = subject.run(layer, chunk, mask=chunk_mask)
         tolerance = subject.tolerance(total)
         ctx.close(f"output of call {number}", got.output, run.sequence, tolerance)
         ctx.close(f"state after call {number}", got.states, run.states, tolerance)

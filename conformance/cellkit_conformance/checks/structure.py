@@ -221,7 +221,7 @@ def step_takes_lists_tuples_and_training(ctx: Context) -> None:
 
 
 def fits(announced: tuple[int | None, ...], real: tuple[int, ...]) -> bool:
-    """Whether a shape is as announced, where None stands for any size."""
+    """Say whether a shape is as announced, where None stands for any size."""
     return len(announced) == len(real) and all(
         want in (None, got) for want, got in zip(announced, real, strict=True)
     )

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from cellkit_conformance.cli.compare import baseline, diff, golden
-from cellkit_conformance.cli.edition import explain
-from cellkit_conformance.cli.project import new
-from cellkit_conformance.cli.run import EPILOG, conform, replay
-from cellkit_conformance.selftest.command import selftest
-
 __all__ = ["add_commands"]
 
 
@@ -19,6 +13,13 @@ def add_commands(app: typer.Typer) -> None:
     Args:
         app: The application of `cellkit`.
     """
+    # Not at the head: `cellkit explain` imports its own module alone, and answers at once.
+    from cellkit_conformance.cli.compare import baseline, diff, golden
+    from cellkit_conformance.cli.edition import explain
+    from cellkit_conformance.cli.project import new
+    from cellkit_conformance.cli.run import EPILOG, conform, replay
+    from cellkit_conformance.selftest.command import selftest
+
     app.command("conform", epilog=EPILOG)(conform)
     app.command("replay", epilog=EPILOG)(replay)
     app.command("baseline")(baseline)

@@ -2,29 +2,100 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import ast
+import functools
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from cellkit._terminal import plain, show
 from cellkit_conformance import edition
+
+MUTANTS = Path(__file__).parents[1] / "selftest" / "mutants"
+PAGE = "docs/keras-map.md"
+
+_LEVELS = {"must": "red", "should": "yellow", "info": "blue"}
+
+
+def _complete(incomplete: str) -> list[str]:
+    """Complete the id of a requirement, or the name of a group."""
+    names = [*edition.groups(), *edition.requirements()]
+    return [name for name in names if name.startswith(incomplete.upper())]
 
 
 def explain(
     identifier: Annotated[
-        str | None, typer.Argument(help="An id such as MSK-03, or a group.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="An id such as MSK-03, or a group.",
+            show_default=False,
+            autocompletion=_complete,
+        ),
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the sentence.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Say what a requirement means, or list them all."""
-    console = Console(emoji=False)
-    for name in edition.select([identifier] if identifier else []):
-        requirement = edition.requirements()[name]
-        traits = f" [dim]{{{', '.join(requirement.traits)}}}[/]" if requirement.traits else ""
-        console.print(
-            f"[bold]{name}[/] [dim]{requirement.level}[/]{traits} {escape(requirement.sentence)}",
-            highlight=False,
-        )
+    names = edition.select([identifier] if identifier else [])
+    entries = [_entry(edition.requirements()[name]) for name in names]
+    if as_json:
+        print(json.dumps(entries, indent=2))
+        return 0
+    for entry in entries:
+        if quiet:
+            print(entry["sentence"])
+            continue
+        level, traits = entry["level"], ", ".join(entry["traits"])
+        head = f"[bold]{entry['id']}[/] [{_LEVELS[level]}]{level}[/]"
+        claims = f" [dim]{{{traits}}}[/]" if traits else ""
+        show(f"{head}{claims} {plain(entry['sentence'])}")
         if identifier:
-            console.print(f"  [dim]look for:[/] {escape(requirement.hint)}", highlight=False)
+            for title, text in _more(entry).items():
+                show(f"  [dim]{title}:[/] {plain(text)}")
     return 0
+
+
+def _entry(requirement: edition.Requirement) -> dict[str, Any]:
+    """Return what there is to say of a requirement."""
+    return {
+        "id": requirement.id,
+        "level": requirement.level,
+        "traits": list(requirement.traits),
+        "profile": requirement.profile,
+        "sentence": requirement.sentence,
+        "hint": requirement.hint,
+        "broken_by": _broken_by().get(requirement.id, []),
+        "run": f"cellkit conform lstm --select {requirement.id}",
+        "link": PAGE,
+    }
+
+
+def _more(entry: dict[str, Any]) -> dict[str, str]:
+    """Return what is said of a requirement that was asked for, by title."""
+    found = {"look for": entry["hint"]}
+    if entry["broken_by"]:
+        found["a defect that it finds"] = entry["broken_by"][0]
+    return {**found, "run it": entry["run"], "read on": entry["link"]}
+
+
+@functools.cache
+def _broken_by() -> dict[str, list[str]]:
+    """Return what the broken cells of the self-test do wrong, by the requirement that notices.
+
+    It is read from their source: to import them would take a backend, and seconds.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(MUTANTS.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                continue
+            said = (ast.get_docstring(node) or "").partition("\n")[0]
+            for call in node.decorator_list:
+                if not (isinstance(call, ast.Call) and ast.unparse(call.func) == "breaks"):
+                    continue
+                for word in call.args:
+                    if said and isinstance(word, ast.Constant):
+                        found.setdefault(word.value, []).append(said)
+    return found

@@ -33,7 +33,7 @@ from cellkit_conformance.run.choice import (
     choose_places,
     read_shard,
 )
-from cellkit_conformance.run.plan import Plan, total
+from cellkit_conformance.run.plan import RunPlan, total
 from cellkit_conformance.run.runner import MOST_WORKERS, Runner, installed_backends, usual_workers
 
 DEFAULT_JSON = Path("reports/conformance.json")
@@ -124,7 +124,7 @@ def conform(
             fix=did_you_mean(profile, PROFILES) + "leave it out for a quick run",
         )
     chosen, missing = choose_backends(backend or ["all"])
-    plan = Plan(
+    plan = RunPlan(
         cells=choose_cells(cells or []),
         backends=choose_places(chosen, read_devices(device or [])),
         ids=edition.select(select or [], skip or [], profile),
@@ -181,7 +181,7 @@ class Files:
 
 
 def _conform(
-    plan: Plan, missing: list[str], files: Files, expected: Path | None, durations: bool
+    plan: RunPlan, missing: list[str], files: Files, expected: Path | None, durations: bool
 ) -> int:
     """Run a plan, write the reports, and return the exit code."""
     files.check()
@@ -275,7 +275,7 @@ def replay(
 
 def replay_plan(
     data: dict[str, Any], ids: set[str], cell: str | None = None, backend: str | None = None
-) -> Plan:
+) -> RunPlan:
     """Make the plan that runs the failures of a report again.
 
     Args:
@@ -302,7 +302,7 @@ def replay_plan(
                 found = only.setdefault((key[0], name), [])
                 if result["requirement"] not in found:
                     found.append(result["requirement"])
-    return Plan(
+    return RunPlan(
         cells=list(dict.fromkeys(cell for cell, _ in only)),
         backends=[name for name in data["backends"] if any(b == name for _, b in only)],
         ids=[id for id in edition.requirements() if any(id in found for found in only.values())],
@@ -314,7 +314,7 @@ def replay_plan(
     )
 
 
-def _run(plan: Plan, missing: list[str]) -> Report:
+def _run(plan: RunPlan, missing: list[str]) -> Report:
     console = Console(file=sys.stderr, emoji=False)
     start = time.perf_counter()
     with progress(console, total(plan)) as show:

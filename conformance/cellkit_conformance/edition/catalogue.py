@@ -25,11 +25,11 @@ class Requirement:
         id: Such as "MSK-03"; it never changes its meaning.
         level: "must", "should" or "info".
         traits: Traits that a spec must claim; "!x" means that it must not claim x.
-        sentence: What must hold.
-        hint: What usually is the matter when it does not.
+        sentence: The promise.
+        hint: The usual reason where it does not hold.
         cost: 1 (milliseconds) to 3 (seconds), for scheduling.
         profile: The least thorough profile that runs it: "quick", "standard" or "thorough".
-        script: What shows a failure: "standalone", a program made of the recorded calls alone, or
+        script: The program of a failure: "standalone", made of the recorded calls alone, or
             "replay", one that runs the check again.
     """
 
@@ -51,7 +51,7 @@ class Requirement:
         """Name the trait that gates the requirement off, or return None when it applies.
 
         Args:
-            traits: What the cell's spec claims.
+            traits: The claims of the cell's spec.
         """
         claimed = set(traits)
         for trait in self.traits:
@@ -105,7 +105,7 @@ def select(
         chosen: Ids and groups, each possibly several with commas between: `["MSK,STA-03"]`. Nothing
             means all.
         skipped: Ids and groups to leave out.
-        profile: What is too costly for this profile is left out, unless its id is chosen.
+        profile: The profile; what is too costly for it is left out, unless its id is chosen.
 
     Returns:
         Ids in the edition's order.

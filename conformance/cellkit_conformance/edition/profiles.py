@@ -12,9 +12,9 @@ class Profile:
     Attributes:
         name: As on the command line.
         examples: Drawn per property, beyond the edge examples that always run.
-        all_cases: Whether the checks of the cell itself (STR, NUM, GRD, SER, DTY) run for every
+        all_cases: True if the checks of the cell itself (STR, NUM, GRD, SER, DTY) run for every
             constructor case. NUM-03, and what only looks at configs, always do.
-        divide: Whether the cases share the examples: the first one runs all edges, the others a
+        divide: True if the cases share the examples: the first one runs all edges, the others a
             part of them, and what is drawn is divided. Otherwise all checks run for every case.
         timeout: Seconds that one check may take before its worker is killed.
     """

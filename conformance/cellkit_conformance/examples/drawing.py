@@ -71,7 +71,7 @@ def examples(draw: st.DrawFn, space: Space) -> Example:
 
     Args:
         draw: Given by Hypothesis.
-        space: What may vary.
+        space: The dimensions of the examples.
 
     Returns:
         The example; Hypothesis shrinks towards the first entry of everything.

@@ -23,8 +23,8 @@ def shrink(attempt: Callable[[Example], None], example: Example, error: Exceptio
 
     Args:
         attempt: Runs one example.
-        example: What failed.
-        error: What it raised.
+        example: The failing example.
+        error: The exception that it raised.
 
     Raises:
         Exception: What the smallest example raises.
@@ -80,5 +80,5 @@ def _fails_alike(attempt: Callable[[Example], None], example: Example, error: Ex
 
 
 def _kind(error: Exception) -> str:
-    """Give what an error says, without numbers and places."""
+    """Give what an error says, without numbers and positions."""
     return re.sub(r"[-+\d.e(),\[\]\s]|inf|nan", "", one_line(text_of(error)))

@@ -60,7 +60,7 @@ class Example:
         values: The kind of values, one of `VALUES`.
         seed: Of the values of inputs and initial states.
         weights: Of the weights.
-        initial_state: Whether a random initial state is passed.
+        initial_state: True if a random initial state is passed.
         mask: (B, T) of bools, or None for no mask.
         kind: The kind of mask, one of `MASKS`.
         options: The layer's options.
@@ -96,7 +96,7 @@ class Example:
         """Make the example again.
 
         Args:
-            data: What `describe` gave.
+            data: The result of `describe`.
         """
         given = dict(data)
         if "mask" in given:
@@ -111,12 +111,12 @@ class Space:
     Attributes:
         shapes: The (batch, time) pairs.
         masks: Kinds of masks.
-        initial_states: Whether a random initial state is passed.
+        initial_states: True if a random initial state is passed.
         options: Sets of layer options.
         splits: Ways to cut the sequence; each must sum to the time of every shape.
         values: Kinds of values.
-        weight_sets: How many sets of random weights.
-        crossed: Whether the edges show every kind of mask to every set of options.
+        weight_sets: Number of sets of random weights.
+        crossed: True if the edges show every kind of mask to every set of options.
     """
 
     shapes: Sequence[tuple[int, int]] = ((3, 5),)
@@ -135,7 +135,7 @@ def edges(space: Space, seed: int = 0) -> list[Example]:
     Drawing at random may miss a kind of mask in a short run, so these run first, always.
 
     Args:
-        space: What may vary.
+        space: The dimensions of the examples.
         seed: Of the values and of the masks.
 
     Returns:
@@ -177,8 +177,8 @@ def sample(space: Space, count: int, seed: int = 0) -> list[Example]:
     """Draw examples of a space with NumPy, where they are too few to search for any.
 
     Args:
-        space: What may vary.
-        count: How many.
+        space: The dimensions of the examples.
+        count: Number of examples.
         seed: Of all that is drawn.
 
     Returns:

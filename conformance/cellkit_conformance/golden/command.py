@@ -26,7 +26,7 @@ def run_golden(
         folder: The folder.
         backends: Keras backends, one process each.
         console: Where to print.
-        list_all: Whether to list every file whose cell is not registered, by name.
+        list_all: True to list every file whose cell is not registered, by name.
 
     Returns:
         0 when every file whose cell is registered matches, 1 when one does not, 3 when nothing

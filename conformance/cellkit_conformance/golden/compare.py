@@ -63,7 +63,7 @@ def run_entry(
         kwargs: Constructor arguments that the alias stands for.
         entry: The manifest's entry.
         arrays: The arrays of the file.
-        dtype: What to compute in.
+        dtype: The dtype to compute in.
 
     Returns:
         The outputs as "y" and the final states as "stateT.<name>".

@@ -21,7 +21,7 @@ class Match:
     Attributes:
         name: The cell in the manifest.
         cell: The registered cell, or "" where there is none.
-        dtype: What was computed in.
+        dtype: The dtype that was computed in.
         error: The largest difference relative to the largest magnitude, by array.
         limit: The largest one allowed.
         problem: Why nothing could be compared, or "".
@@ -36,7 +36,7 @@ class Match:
 
     @property
     def ok(self) -> bool:
-        """Whether every array is within the limit."""
+        """Say whether every array is within the limit."""
         return not self.problem and bool(self.error) and self.worst <= self.limit
 
     @property

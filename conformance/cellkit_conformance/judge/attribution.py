@@ -27,7 +27,7 @@ class Known:
         layer: The layer that has it: "keras", or "" for every layer.
         backends: Where it shows.
         requirements: The requirements that it breaks.
-        sentence: What is wrong.
+        sentence: The defect.
         link: Where to read more, from docs/.
     """
 

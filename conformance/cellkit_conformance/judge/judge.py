@@ -43,13 +43,13 @@ class Judge:
     Args:
         target: The cell.
         backend: The place of this process (see `places`), for the results.
-        profile: How thorough to be.
+        profile: The thoroughness of the run.
         seed: Of all that is drawn.
         layer: Makes the layer under test, with the signature of `keras.layers.RNN`.
-        shrink: Whether a failing example is made smaller.
+        shrink: True if a failing example is made smaller.
         exchange: A folder that the workers of a run share, for what is compared between backends;
             without one, this backend is alone.
-        blame: Whether a failure is tried on a canary, to see whose it is.
+        blame: True if a failure is tried on a canary, to see whose it is.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Judge:
 
         Args:
             identifier: The id.
-            context: What `context` made.
+            context: The result of `context`.
 
         Raises:
             Failure: The requirement does not hold.
@@ -155,7 +155,7 @@ class Judge:
         attribution.attribute(result, canary.run(result.requirement), layer)
 
     def _seed(self, group: str) -> None:
-        """Seed what Keras draws the seeds from that nobody gave: no outcome must depend on them.
+        """Seed the generators that nobody seeded: no outcome must depend on them.
 
         To set TensorFlow's own seed throws away every kernel that was made so far, and to make
         them again costs as much as a call of a layer. So that is done before the first check of a
@@ -178,7 +178,7 @@ def _canary(flat: bool, layer: Callable[..., Any], backend: str, seed: int) -> J
 
 
 def _is_flat(inputs: Tree) -> bool:
-    """Whether a step takes one tensor."""
+    """Say whether a step takes one tensor."""
     plain = isinstance(inputs, tuple) and not hasattr(inputs, "_fields")
     return plain and all(isinstance(dim, (int, str)) for dim in inputs)
 

@@ -47,7 +47,7 @@ def replay(
         example: The one example to try, as a report gives it; all of the profile unless given.
         turn: Which of the check's properties the example is of, where it has several.
         seed: Of everything that is drawn.
-        profile: How thorough to be: "quick", "standard" or "thorough".
+        profile: The thoroughness: "quick", "standard" or "thorough".
         layer: The layer under test: a class, "cellkit", "keras" or `module:Class`.
         also_on: Backends (`torch`, `jax@gpu:0`) whose results this one is compared with. Each
             runs the same check before, in a process of its own.

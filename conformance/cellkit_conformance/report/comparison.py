@@ -139,7 +139,7 @@ def show_changes(changes: list[Change], console: Console) -> int:
     """Print changes, the bad ones first.
 
     Args:
-        changes: What `compare` gave.
+        changes: The result of `compare`.
         console: Where to print.
 
     Returns:

@@ -53,7 +53,7 @@ class Expectation:
     source: str = FILE
 
     def covers(self, result: Result) -> bool:
-        """Whether a result is the one that is meant."""
+        """Say whether a result is the one that is meant."""
         return (
             result.cell == self.cell
             and result.requirement == self.requirement
@@ -124,7 +124,7 @@ def apply(expectations: Sequence[Expectation], results: Iterable[Result]) -> Non
     """Change the outcome of the results that an expectation covers.
 
     Args:
-        expectations: What is known to fail.
+        expectations: The expected failures.
         results: Of a run. A failure becomes an expected failure, a check that passed or does not
             apply a stale expectation; one that was not run stays as it is.
     """

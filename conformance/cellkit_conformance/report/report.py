@@ -15,7 +15,7 @@ from typing import Any
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.files import write_text
 from cellkit_conformance.outcome import Outcome, Result, clean
-from cellkit_conformance.run.plan import Plan
+from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Backend, Unit, all_results
 
 SCHEMA = 1
@@ -51,14 +51,14 @@ class Report:
     """A finished run.
 
     Attributes:
-        plan: What was to run.
-        units: What ran, per cell and backend.
-        backends: What is known about each backend.
+        plan: The plan of the run.
+        units: The units that ran, one per cell and backend.
+        backends: Facts about each backend, by name.
         missing: Backends that were asked for by "all" and are not installed.
         seconds: Wall time of the run.
     """
 
-    plan: Plan
+    plan: RunPlan
     units: Sequence[Unit]
     backends: dict[str, Backend]
     missing: Sequence[str]

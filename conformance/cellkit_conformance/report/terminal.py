@@ -31,7 +31,7 @@ def progress(console: Console, total: int) -> Iterator[Any]:
 
     Args:
         console: Where to show them.
-        total: How many checks are planned.
+        total: Number of planned checks.
 
     Yields:
         A function to be called with every result.
@@ -76,7 +76,7 @@ def show_report(console: Console, report: Report, durations: bool = False) -> No
     Args:
         console: Where to print.
         report: The finished run.
-        durations: Whether to print where the time went.
+        durations: True to print where the time went.
     """
     console.print(_matrix(report))
     _print_notes(console, report)

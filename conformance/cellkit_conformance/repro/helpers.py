@@ -55,7 +55,7 @@ def differentiate(function, arrays):
 """
 
 GRADIENTS = '''\
-def gradients(layer, inputs, states, mask=None, training=False, part=lambda result: result):
+def gradients(layer, inputs, states, mask=None, training=False, take=lambda result: result):
     """Give the gradients of one number: by inputs, by states, and by weights."""
     if not layer.built:
         layer(inputs)
@@ -73,7 +73,7 @@ def gradients(layer, inputs, states, mask=None, training=False, part=lambda resu
         given = {"initial_state": s or None, "mask": mask, "training": training}
         given = {key: value for key, value in given.items() if value is not None}
         with keras.StatelessScope(state_mapping=list(zip(weights, values))):
-            return project(part(layer(x, **given)))
+            return project(take(layer(x, **given)))
 
     found = dict(zip(floats, differentiate(function, [flat[i] for i in floats])))
     ordered = [found.get(i) for i in range(len(flat))]

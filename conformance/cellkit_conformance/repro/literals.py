@@ -29,7 +29,7 @@ def access(tree: Tree, path: str) -> str:
 
 
 def equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have the same shape, kind and entries; NaN equals NaN."""
+    """Say whether two arrays have the same shape, kind and entries; NaN equals NaN."""
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.dtype.kind != b.dtype.kind:
         return False
@@ -86,7 +86,7 @@ def index(at: tuple[Any, ...]) -> str:
 
 
 def is_literal(value: Any) -> bool:
-    """Whether a value comes back from its `repr`."""
+    """Say whether a value comes back from its `repr`."""
     try:
         return bool(ast.literal_eval(repr(value)) == value)
     except (ValueError, SyntaxError, TypeError):

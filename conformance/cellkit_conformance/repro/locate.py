@@ -34,7 +34,7 @@ class Finder:
         """Find an array.
 
         Args:
-            array: What was compared.
+            array: The array that was compared.
             but_not: An expression that does not count.
 
         Returns:
@@ -117,7 +117,7 @@ class Finder:
                 yield f"[2][{number}]", gradient
 
     def is_whole(self, call: Call) -> bool:
-        """Whether a layer returned its states as one structure behind the output."""
+        """Say whether a layer returned its states as one structure behind the output."""
         returned = list(call.returned[1:])
         return difference(self.subject.template, returned) is not None and len(returned) == 1
 

@@ -35,7 +35,7 @@ def write(result: Result, context: Context, seconds: float = 0.0) -> str:
     Args:
         result: The failure.
         context: Of the check that failed.
-        seconds: How long the check took.
+        seconds: Seconds that the check took.
 
     Returns:
         The program, or a comment that says why there is none.
@@ -104,7 +104,7 @@ def _others(result: Result, context: Context) -> list[str]:
     others = sorted(name for name in met if name in result.message)
     unknown = [name for name in others if backend_of(name) not in MODULES]
     if unknown:
-        raise NoScript(f"what is compared with was left by {unknown[0]}, which is no backend")
+        raise NoScript(f"what is compared with was left by {unknown[0]}, which is not a backend")
     return others
 
 
@@ -129,7 +129,7 @@ def _prove(text: str, result: Result | None) -> None:
 
     Args:
         text: The program.
-        result: What it has to raise, or None for whatever the same check raises the second time.
+        result: The failure that it has to raise, or None for any.
 
     Raises:
         NoScript: It passes, or fails for another reason.

@@ -38,11 +38,11 @@ OPTIONS = (
 OTHER_OPTIONS = {"engine": "auto", "remat": False, "truncate_gradient": None}
 """Further options, with their defaults."""
 
-PART_OF = {
+TAKEN = {
     "all": (),
-    "outputs": ("part=lambda result: result[0]",),
-    "last": ("part=lambda r: [keras.tree.map_structure(lambda y: y[:, -1], r[0]), r[1:]]",),
-    "states": ("part=lambda result: result[1:]",),
+    "outputs": ("take=lambda result: result[0]",),
+    "last": ("take=lambda r: [keras.tree.map_structure(lambda y: y[:, -1], r[0]), r[1:]]",),
+    "states": ("take=lambda result: result[1:]",),
 }
 """What of a layer's result a gradient is taken of, by `Call.which`."""
 
@@ -98,7 +98,7 @@ class Writer(Program):
 
     def by_refusal(self) -> bool:
         """Write a call that must raise a `ValueError`."""
-        refusal = self.context.evidence
+        refusal = self.context.finding
         if not isinstance(refusal, Refusal) or self.result.outcome is not Outcome.FAIL:
             return False
         if refusal.what.startswith("units="):
@@ -129,7 +129,7 @@ class Writer(Program):
 
     def by_values(self) -> bool:
         """Write a comparison of two arrays."""
-        values = self.context.evidence
+        values = self.context.finding
         if not isinstance(values, Values):
             return False
         values = self._first_steps(self._one_row(values))
@@ -150,7 +150,7 @@ class Writer(Program):
 
     def by_claim(self) -> bool:
         """Write what must be true of results: zero, finite, or other than something."""
-        claim = self.context.evidence
+        claim = self.context.finding
         if not isinstance(claim, Claim) or not claim.arrays:
             return False
         finder = Finder(self.subject, self.calls)
@@ -273,7 +273,7 @@ class Writer(Program):
         """Define a layer, once, and return its name."""
         if id(layer) not in self._layers:
             if getattr(layer, "cell", None) is None:
-                raise NoScript(f"{type(layer).__name__} is no layer around a cell")
+                raise NoScript(f"{type(layer).__name__} is not a layer around a cell")
             self.cell()
             options = [name for name in OPTIONS if getattr(layer, name, False)]
             given = {name: getattr(layer, name, default) for name, default in OTHER_OPTIONS.items()}
@@ -340,7 +340,7 @@ class Writer(Program):
             words.append(f"mask={self.data('mask', np.asarray(call.mask))}")
         if call.training:
             words.append("training=True")
-        return f"gradients({', '.join([*words, *PART_OF[call.which]])})"
+        return f"gradients({', '.join([*words, *TAKEN[call.which]])})"
 
     def _handed_over(self, call: Call) -> str | None:
         """Name the states of an earlier call, where this one starts from them."""
@@ -390,7 +390,7 @@ class Writer(Program):
         return [c for c in self.calls if c.layer is call.layer and c.number < call.number]
 
     def _was_reset(self, call: Call) -> bool:
-        """Whether a stateful layer was reset between its last call and this one."""
+        """Say whether a stateful layer was reset between its last call and this one."""
         before = self._before(call)
         if not before or call.stored is None or before[-1].new_states is None:
             return False

@@ -48,8 +48,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Name what is another thing than before; what is new does not count.
 
     Args:
-        before: What `take` gave.
-        after: What it gives now.
+        before: An earlier result of `take`.
+        after: A later one.
     """
     found = [name for name, value in before.items() if after.get(name) != value]
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []

@@ -18,7 +18,7 @@ LEAST_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What to run.
 
     Attributes:
@@ -29,7 +29,7 @@ class Plan:
         profile: The name of a profile.
         seed: Of all that is drawn.
         layer: The layer under test: "cellkit", "keras" or `module:Class`.
-        workers: How many processes at a time.
+        workers: Number of processes at a time.
         timeout: Seconds per check, or None for the profile's.
         shard: (i, n) runs the i-th of n parts, counted from one; None runs everything.
         budget: Seconds after which no further check is started, or None.
@@ -107,7 +107,7 @@ def divide(
 
     Args:
         work: Requirements by cell and backend.
-        count: How many parts.
+        count: Number of parts.
 
     Returns:
         The parts: together they are the whole, and no two share a check.
@@ -138,10 +138,10 @@ def _cost(key: tuple[str, str], ids: Sequence[str]) -> float:
     return WEIGHTS.get(backend_of(key[1]), 2.0) * sum(4.0 ** requirements()[id].cost for id in ids)
 
 
-def total(plan: Plan) -> int:
+def total(plan: RunPlan) -> int:
     """Count the checks of a plan.
 
     Args:
-        plan: What to run.
+        plan: The plan.
     """
     return sum(len(ids) for ids in plan.work().values())

@@ -63,7 +63,7 @@ class Process:
 
     Args:
         place: The backend, which is set as `KERAS_BACKEND`, and its device; see `places`.
-        options: What the worker is told beside its backend.
+        options: Options of the worker beside its backend.
         environment: Further environment variables.
 
     Raises:
@@ -136,10 +136,10 @@ class Process:
         return "\n".join(self._tail)
 
     def is_large(self, workers: int) -> bool:
-        """Whether it holds so much memory that the next cell should have a new one.
+        """Say whether it holds so much memory that the next cell should have a new one.
 
         Args:
-            workers: How many there are at a time.
+            workers: Number of workers at a time.
         """
         return resident(self._process.pid) * workers > MEMORY_TO_GO_ON * machine_memory()
 

@@ -1,9 +1,9 @@
 """The parent process: hands checks to workers, survives what they do, and collects results.
 
-It imports no backend and no plugin. One slot is one thread with at most one worker process; a slot
-takes a cell and a backend, prefers the backend whose worker it has, and asks for check after check.
-A slot that finds no cell helps with one that others are at. A worker that crashes or hangs is a
-result, and another worker takes over the remaining checks.
+It imports no backend and no plugin. A thread has at most one worker process. It takes a cell and a
+backend, prefers the backend whose worker it has, and asks for check after check. A thread that
+finds no cell helps with one that others are at. A worker that crashes or hangs is a result, and
+another worker takes over the remaining checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
 from cellkit_conformance.places import MODULES, backend_of
-from cellkit_conformance.run.plan import LEAST_TIMEOUT, Plan
+from cellkit_conformance.run.plan import LEAST_TIMEOUT, RunPlan
 from cellkit_conformance.run.process import Process, WorkerGone
 
 GIVE_UP_AFTER = 3
@@ -50,11 +50,11 @@ class Unit:
         cell: The cell.
         backend: The backend.
         results: By id, in the order of the edition.
-        traits: What the cell claims, once a worker has said so.
-        notes: What was assumed about the cell.
+        traits: Traits that the cell claims, once a worker has said so.
+        notes: Assumptions about the cell.
         problem: Why the cell could not be checked at all, or "".
         seconds: Wall time, without the start of the worker.
-        ids: What is to run.
+        ids: The requirements to run.
     """
 
     cell: str
@@ -73,9 +73,9 @@ class Backend:
 
     Attributes:
         name: The Keras backend, or one of its devices.
-        installed: Whether its package is there.
+        installed: True if its package is there.
         versions: Of the packages, once a worker has said so.
-        start_seconds: How long its first worker took to start.
+        start_seconds: Seconds that its first worker took to start.
         problem: Why it could not be used, or "".
         devices: All that it reports, once a worker has said so.
     """
@@ -89,15 +89,15 @@ class Backend:
 
 
 @dataclass
-class Course:
-    """The checks of a unit that are still to come, of which one slot or several take.
+class Remaining:
+    """The checks of a unit that are still to come, of which one thread or several take.
 
-    The slot that began takes them from the front, and those that join it from the back, because
+    The thread that began takes them from the front, and those that join it from the back, because
     neighbours share what they compile.
 
     Attributes:
         unit: The cell, the backend and the results.
-        left: What is still to run.
+        left: The requirements still to run.
         known: Set when it is known whether the cell can be made.
         no_step: Why no check that calls the cell can run, or "".
         start: When the cell was begun, after the start of the first worker.
@@ -113,7 +113,7 @@ class Course:
         """Take the next check, if there is one.
 
         Args:
-            joined: Whether another slot began.
+            joined: True if another thread began.
         """
         try:
             return self.left.pop() if joined else self.left.popleft()
@@ -121,10 +121,10 @@ class Course:
             return None
 
     def wants(self, place: str | None) -> bool:
-        """Say whether another slot would be of use.
+        """Say whether another thread would be of use.
 
         Args:
-            place: Of the worker that the slot has.
+            place: Of the worker that the thread has.
         """
         if place == self.unit.backend:
             return len(self.left) >= WORTH_A_HAND
@@ -141,11 +141,11 @@ class Runner:
     """Runs a plan.
 
     Args:
-        plan: What to run.
+        plan: The plan.
         on_result: Called with every result as it comes, from one thread at a time.
     """
 
-    def __init__(self, plan: Plan, on_result: Callable[[Result], None] | None = None) -> None:
+    def __init__(self, plan: RunPlan, on_result: Callable[[Result], None] | None = None) -> None:
         self.plan = plan
         self.units = [Unit(*key, ids=ids) for key, ids in plan.work().items()]
         there = installed_backends()
@@ -153,7 +153,7 @@ class Runner:
             name: Backend(name, there.get(backend_of(name), False)) for name in plan.backends
         }
         self._waiting = list(self.units)
-        self._begun: list[Course] = []
+        self._begun: list[Remaining] = []
         self._on_result = on_result
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
@@ -173,60 +173,60 @@ class Runner:
             return self._run()
 
     def _run(self) -> list[Unit]:
-        slots = [
-            threading.Thread(target=self._slot, daemon=True)
+        threads = [
+            threading.Thread(target=self._work, daemon=True)
             for _ in range(max(1, self.plan.workers))
         ]
-        for slot in slots:
-            slot.start()
+        for thread in threads:
+            thread.start()
         try:
-            for slot in slots:
-                while slot.is_alive():  # in steps, so that Ctrl-C is heard
-                    slot.join(timeout=0.2)
+            for thread in threads:
+                while thread.is_alive():  # in steps, so that Ctrl-C is heard
+                    thread.join(timeout=0.2)
         except BaseException:
             # A worker has a session of its own, so Ctrl-C does not reach it.
             with self._lock:
                 self._waiting.clear()
-                for course in self._begun:
-                    course.left.clear()
+                for remaining in self._begun:
+                    remaining.left.clear()
             for process in list(self._alive):
                 process.close()
             raise
         if self._failure is not None:
             raise self._failure
-        for unit in self.units:  # two slots deliver in any order
+        for unit in self.units:  # two threads deliver in any order
             unit.results.sort(key=lambda result: unit.ids.index(result.requirement))
             unit.notes = list(dict.fromkeys(unit.notes))
         return self.units
 
-    def _slot(self) -> None:
+    def _work(self) -> None:
         process: Process | None = None
         try:
             while found := self._next(process.place if process else None):
-                course, joined = found
-                if process is not None and process.place != course.unit.backend:
+                remaining, joined = found
+                if process is not None and process.place != remaining.unit.backend:
                     process.close()
                     process = None
                 try:
-                    process = self._run_course(course, process, joined)
+                    process = self._run_unit(remaining, process, joined)
                 finally:
                     if not joined:
-                        course.known.set()  # nobody may wait for a slot that is gone
+                        remaining.known.set()  # nobody may wait for a thread that is gone
         except BaseException as error:  # noqa: BLE001 (raised again by `run`)
             self._failure = error
         finally:
             if process is not None:
                 process.close()
 
-    def _next(self, place: str | None) -> tuple[Course, bool] | None:
-        """Find something to do for a slot.
+    def _next(self, place: str | None) -> tuple[Remaining, bool] | None:
+        """Find something to do for a thread.
 
         Args:
-            place: Of the worker that the slot has, or None.
+            place: Of the worker that the thread has, or None.
 
         Returns:
             A unit of the backend at hand, else of the backend that has most left, else one that
-            another slot is at; and whether it is that. None where nobody needs help.
+            another thread is at; and whether it is that. None where nobody needs help.
         """
         with self._lock:
             if self._failure is not None:
@@ -235,51 +235,53 @@ class Runner:
                 names = [unit.backend for unit in self._waiting]
                 chosen = place if place in names else max(names, key=names.count)
                 unit = self._waiting.pop(names.index(chosen))
-                self._begun.append(Course(unit, deque(unit.ids)))
+                self._begun.append(Remaining(unit, deque(unit.ids)))
                 return self._begun[-1], False
-            wanting = [course for course in self._begun if course.wants(place)]
+            wanting = [remaining for remaining in self._begun if remaining.wants(place)]
             return (max(wanting, key=lambda c: len(c.left)), True) if wanting else None
 
-    def _run_course(self, course: Course, process: Process | None, joined: bool) -> Process | None:
+    def _run_unit(
+        self, remaining: Remaining, process: Process | None, joined: bool
+    ) -> Process | None:
         """Run checks of a unit until there are none, and return the worker, if it lives.
 
         Args:
-            course: The unit and what is left of it.
+            remaining: The unit and what is left of it.
             process: A worker of its backend, or None.
-            joined: Whether another slot has begun with it.
+            joined: True if another thread has begun with it.
         """
-        unit, lost = course.unit, 0
+        unit, lost = remaining.unit, 0
         if joined:
             try:
                 process = process or self._start(unit.backend)
             except WorkerGone as gone:
                 unit.notes.append(f"a worker that was to help did not start: {gone.reason}")
                 return None
-            course.known.wait()
-        while (identifier := course.take(joined)) is not None:
+            remaining.known.wait()
+        while (identifier := remaining.take(joined)) is not None:
             if time.monotonic() >= self._deadline:
                 reason = f"the budget of {self.plan.budget:g} s was spent"
-                self._give_up(course, reason, identifier)
+                self._give_up(remaining, reason, identifier)
                 break
             if lost >= GIVE_UP_AFTER:
                 reason = f"{lost} checks in a row ended in a timeout or crash"
-                self._give_up(course, reason, identifier)
+                self._give_up(remaining, reason, identifier)
                 break
-            if course.no_step and identifier not in WITHOUT_STEP:
-                self._skip(unit, identifier, course.no_step, Outcome.BLOCKED)
+            if remaining.no_step and identifier not in WITHOUT_STEP:
+                self._skip(unit, identifier, remaining.no_step, Outcome.BLOCKED)
                 continue
             try:
                 if process is None:
                     process = self._start(unit.backend)
-                if not course.known.is_set():
-                    course.start = time.perf_counter()
+                if not remaining.known.is_set():
+                    remaining.start = time.perf_counter()
                     kind = self._describe(unit, process)
                     process = None if kind in (Outcome.TIMEOUT, Outcome.CRASH) else process
                     if unit.problem:
                         self._record(unit, self._unusable(unit, identifier, kind))
-                        self._give_up(course, unit.problem, why=Outcome.BLOCKED)
+                        self._give_up(remaining, unit.problem, why=Outcome.BLOCKED)
                         break
-                    course.known.set()
+                    remaining.known.set()
                 self._record(unit, self._check(unit, process, identifier))
                 lost = 0
             except WorkerGone as gone:
@@ -287,16 +289,16 @@ class Runner:
                 if not started:
                     unit.problem = f"the backend {unit.backend} does not start: {gone.reason}"
                     self.backends[unit.backend].problem = shorten(f"{gone.reason}\n{gone.tail}")
-                    self._give_up(course, unit.problem, identifier)
+                    self._give_up(remaining, unit.problem, identifier)
                     break
                 lost += 1
                 self._record(unit, self._lost(unit, identifier, gone))
-                if lost == 1 and identifier not in WITHOUT_STEP and not course.no_step:
-                    course.no_step = self._try_step(unit, identifier, gone)
-                    if course.no_step:
-                        unit.notes.append(f"{course.no_step}: what calls it is not run")
-        unit.seconds = time.perf_counter() - course.start
-        return self._part(unit, process)
+                if lost == 1 and identifier not in WITHOUT_STEP and not remaining.no_step:
+                    remaining.no_step = self._try_step(unit, identifier, gone)
+                    if remaining.no_step:
+                        unit.notes.append(f"{remaining.no_step}: what calls it is not run")
+        unit.seconds = time.perf_counter() - remaining.start
+        return self._leave(unit, process)
 
     def _try_step(self, unit: Unit, identifier: str, gone: WorkerGone) -> str:
         """Say why no check that calls the cell can run, or "" where the trouble was another.
@@ -304,7 +306,7 @@ class Runner:
         Args:
             unit: The cell and the backend.
             identifier: The check that was lost.
-            gone: How.
+            gone: The end of its worker.
         """
         try:
             if identifier != STEP:
@@ -319,12 +321,12 @@ class Runner:
             gone = again
         return f"a single step of the cell does not come back: {gone.reason}"
 
-    def _part(self, unit: Unit, process: Process | None) -> Process | None:
+    def _leave(self, unit: Unit, process: Process | None) -> Process | None:
         """Take leave of a cell: what it has changed must not reach the next one."""
         if process is None:
             return None
         try:
-            answer = process.ask({"op": "part"}, LEAST_TIMEOUT)
+            answer = process.ask({"op": "leave"}, LEAST_TIMEOUT)
         except WorkerGone:
             return None
         # Where even the question cannot be answered any more, much has changed.
@@ -404,13 +406,13 @@ class Runner:
         )
 
     def _give_up(
-        self, course: Course, reason: str, first: str = "", why: Outcome = Outcome.NOT_RUN
+        self, remaining: Remaining, reason: str, first: str = "", why: Outcome = Outcome.NOT_RUN
     ) -> None:
         """Say of the remaining checks that they were not run, and why."""
         if first:
-            self._skip(course.unit, first, reason, why)
-        while (identifier := course.take()) is not None:
-            self._skip(course.unit, identifier, reason, why)
+            self._skip(remaining.unit, first, reason, why)
+        while (identifier := remaining.take()) is not None:
+            self._skip(remaining.unit, identifier, reason, why)
 
     def _skip(self, unit: Unit, identifier: str, reason: str, why: Outcome) -> None:
         """Say of a check that it was not run, and why."""
@@ -440,6 +442,6 @@ def all_results(units: Iterable[Unit]) -> list[Result]:
     """List the results of all units.
 
     Args:
-        units: What `Runner.run` returned.
+        units: The return value of `Runner.run`.
     """
     return [result for unit in units for result in unit.results]

@@ -36,7 +36,7 @@ def uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        # What is imported later is no garbage either: a backend's symbols, for one.
+        # What is imported later stays too: a backend's symbols, for one.
         gc.set_threshold(max(GARBAGE, gc.get_threshold()[0]), *gc.get_threshold()[1:])
 
 

@@ -35,7 +35,7 @@ def main() -> int:
     """
     end_with_parent()
     requests, channel, errors = _take_streams()
-    _volunteer()
+    _be_ended_first()
     options = json.loads(sys.argv[1])
     faulthandler.enable(errors)
     try:
@@ -84,7 +84,7 @@ def _take_streams() -> tuple[TextIO, TextIO, TextIO]:
     return requests, channel, errors
 
 
-def _volunteer() -> None:
+def _be_ended_first() -> None:
     """Let Linux end this process first where memory runs out, and not the parent."""
     with contextlib.suppress(OSError):  # there is no such file elsewhere
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
@@ -149,14 +149,14 @@ class Server:
         """Answer one request.
 
         Args:
-            request: "op" is "find", "describe", "check", "part" or "golden"; "target" names the
+            request: "op" is "find", "describe", "check", "leave" or "golden"; "target" names the
                 cell; "id" the requirement.
         """
         try:
             if request["op"] == "golden":
                 return self._golden(request)
-            if request["op"] == "part":
-                return {"event": "parted", "changes": self._changes()}
+            if request["op"] == "leave":
+                return {"event": "left", "changes": self._changes()}
             if request["op"] == "find":
                 self._find(request["target"])
                 return {"event": "found"}

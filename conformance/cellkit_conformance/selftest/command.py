@@ -33,7 +33,7 @@ class Matrix:
     Attributes:
         backend: The backend.
         kills: Requirement by mutant: "killed", "n/a", or the message of a check that passed it by.
-        seconds: How long a mutant took.
+        seconds: Seconds that a mutant took, by mutant.
         problem: Why the run ended early, or "".
     """
 
@@ -150,7 +150,7 @@ def show(console: Console, matrix: Matrix) -> bool:
 
     Args:
         console: Where to print.
-        matrix: What was found on a backend.
+        matrix: The kill matrix of a backend.
 
     Returns:
         Whether something is wrong.

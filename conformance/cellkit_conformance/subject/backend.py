@@ -14,8 +14,6 @@ import numpy as np
 
 from cellkit_conformance.trees import Tree, is_branch, map_trees, paths
 
-LossTerms = tuple[Tree, Tree]
-
 
 @dataclass(frozen=True)
 class Gradients:
@@ -25,7 +23,7 @@ class Gradients:
         inputs: By path of the input leaf.
         states: By path of the initial state leaf; empty where none was passed.
         weights: By path of the trainable variable.
-        result: What the layer returned on the way, as the backend's tensors.
+        result: The return value of the layer on the way, as the backend's tensors.
     """
 
     inputs: Mapping[str, np.ndarray | None]
@@ -62,7 +60,7 @@ def _leaf_to_numpy(leaf: Any) -> np.ndarray:
 
 
 def is_floating(array: Any) -> bool:
-    """Whether one can differentiate with respect to an array."""
+    """Say whether one can differentiate with respect to an array."""
     return np.asarray(array).dtype.kind in "fc"
 
 
@@ -85,12 +83,12 @@ def differentiate(
         loss: Scalar of the layer's result and of `counts`.
         inputs: Structure of NumPy arrays (B, T, ...).
         states: Initial states as NumPy arrays, or None.
-        counts: What else the loss takes, as data.
+        counts: Further data of the loss.
         mask: A bool array (B, T), or None.
         training: Passed to the layer.
         compiled: Where JAX keeps its compiled functions from call to call; a function is found by
             the layer, the loss and the presence of states and mask.
-        graph: Whether TensorFlow runs it in a graph.
+        graph: True if TensorFlow runs it in a graph.
 
     Returns:
         The gradients with respect to every floating input, initial state and trainable weight.
@@ -242,7 +240,7 @@ def _differentiate_jax(layer, loss, inputs, states, counts, mask, training, comp
 
 
 def can_compile() -> bool:
-    """Whether this backend compiles at a price that a check can pay; Torch takes far longer."""
+    """Say whether this backend compiles at a price that a check can pay; Torch takes far longer."""
     return keras.backend.backend() != "torch"
 
 
@@ -262,7 +260,7 @@ def call_compiled(
         states: Initial states in NumPy, or None.
         mask: (B, T), or None.
         training: Passed on where it is not None.
-        xla: Whether TensorFlow compiles with XLA, and not only into a graph.
+        xla: True if TensorFlow compiles with XLA, and not only into a graph.
 
     Returns:
         What the layer returned.

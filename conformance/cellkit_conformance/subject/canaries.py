@@ -33,7 +33,7 @@ class PlainCanary(keras.layers.Layer):
     Args:
         units: Width of both states.
         activation: Of the candidate n.
-        use_bias: Whether bg, bn and q exist.
+        use_bias: True if bg, bn and q exist.
         **kwargs: Of the Keras layer.
     """
 

@@ -45,7 +45,7 @@ class Guess:
     Attributes:
         cases: Constructor arguments by case.
         inputs: The shapes of one time step.
-        notes: What was assumed, for the report.
+        notes: Assumptions, for the report.
     """
 
     cases: Mapping[str, dict[str, Any]]
@@ -57,7 +57,7 @@ def guess(name: str, cls: Any) -> Guess:
     """Find constructor arguments and inputs for a class without a spec.
 
     Args:
-        name: What reports call it.
+        name: Its name in reports.
         cls: The class of a cell.
 
     Returns:
@@ -177,7 +177,7 @@ def _inputs(name: str, cls: Any, kwargs: Mapping[str, Any]) -> Tree:
 def _works(cls: Any, kwargs: Mapping[str, Any], inputs: Tree) -> bool:
     try:
         _probe(cls(**kwargs), inputs)
-    except Exception:  # noqa: BLE001 (then it is no second case)
+    except Exception:  # noqa: BLE001 (then it cannot be a second case)
         return False
     return True
 

@@ -45,7 +45,7 @@ class Run:
         """Give what a layer returns as its output.
 
         Args:
-            return_sequences: Whether the layer returns the sequence or the last output.
+            return_sequences: True if the layer returns the sequence or the last output.
         """
         return self.sequence if return_sequences else self.last
 

@@ -29,12 +29,12 @@ class Call:
         states: NumPy arrays, or None.
         mask: An array, or None.
         training: The flag, or None.
-        which: What a gradient was taken of: "all", "outputs" or "last".
-        stored: What a stateful layer held before the call, or None.
+        which: The results that a gradient was taken of: "all", "outputs", "last" or "states".
+        stored: The states of a stateful layer before the call, or None.
         output: In NumPy, once the call has returned.
         new_states: In NumPy, or None.
-        returned: What the layer returned, as it returned it.
-        graph: Whether TensorFlow ran it in a graph.
+        returned: The return value of the layer, as it was.
+        graph: True if TensorFlow ran it in a graph.
         gradients: Of a "gradient" call, once it has returned: by inputs, by states, by weights.
         number: Grows from call to call, over all subjects.
     """
@@ -60,11 +60,11 @@ class Values:
     """A comparison of two arrays that failed.
 
     Attributes:
-        got: What was computed.
-        want: What was expected.
+        got: The computed values.
+        want: The expected values.
         limit: The tolerance for a magnitude of up to `unit`, in units of it, growing with the
             expected magnitude beyond; 0 where the values must be equal.
-        unit: What values were divided by before they were compared.
+        unit: A number that values were divided by before they were compared.
     """
 
     got: np.ndarray
@@ -78,7 +78,7 @@ class Refusal:
     """A call that was to raise a `ValueError` and did not, or with another text.
 
     Attributes:
-        what: What was done.
+        what: The deed.
         fragments: Words that the text must contain, in whatever case.
     """
 
@@ -102,6 +102,10 @@ class Claim:
     arrays: Sequence[np.ndarray]
     others: Sequence[np.ndarray] = ()
     at: tuple[Any, ...] | None = None
+
+
+Finding = Values | Refusal | Claim
+"""What a check that fails leaves for the program that shows it."""
 
 
 def calls() -> deque[Call]:

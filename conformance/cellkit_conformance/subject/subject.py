@@ -35,7 +35,7 @@ SIZES = (3, 2, 4, 5, 6, 7)
 
 
 @dataclass(frozen=True)
-class Result:
+class Returned:
     """What a layer returned, in NumPy.
 
     Attributes:
@@ -164,7 +164,7 @@ class Subject:
         Args:
             seed: Of the weights; the same on every backend.
             scale: Smaller than one where a long run must not be chaotic.
-            plain: Whether to round them, so that a program that lists them stays short.
+            plain: True to round them, so that a program that lists them stays short.
         """
         key = (seed, scale, plain)
         if key == self._weights_seed:
@@ -201,7 +201,7 @@ class Subject:
 
     @property
     def _moving(self) -> bool:
-        """Whether there are weights that a step might move."""
+        """Say whether there are weights that a step might move."""
         return not self._trainable.issuperset(self._variables)
 
     def _draw_weights(self, seed: int, scale: float, plain: bool) -> dict[str, np.ndarray]:
@@ -313,7 +313,7 @@ class Subject:
         mask: np.ndarray | None = None,
         training: bool | None = None,
         graph: bool = False,
-    ) -> Result:
+    ) -> Returned:
         """Call a layer with NumPy data and take apart what it returns.
 
         Args:
@@ -322,7 +322,7 @@ class Subject:
             states: Initial states, or None.
             mask: (B, T), or None.
             training: Passed on where it is not None.
-            graph: Whether TensorFlow runs it in a graph, where many eager steps would take long.
+            graph: True if TensorFlow runs it in a graph, where many eager steps would take long.
         """
         call = record.Call("layer", layer, inputs, states, mask, training, stored=_stored(layer))
         self.calls.append(call)
@@ -342,14 +342,14 @@ class Subject:
 
     def note(
         self, layer: Any, data: tuple[Tree, Tree, np.ndarray | None], result: Any, graph: bool
-    ) -> Result:
+    ) -> Returned:
         """Record a call that was made on the way to a gradient, and take apart what it gave.
 
         Args:
             layer: The layer.
             data: Inputs, states and mask.
-            result: What the layer returned.
-            graph: Whether TensorFlow ran it in a graph.
+            result: The return value of the layer.
+            graph: True if TensorFlow ran it in a graph.
         """
         call = record.Call("layer", layer, *data, graph=graph)
         found = self.unpack(layer, result)
@@ -357,10 +357,10 @@ class Subject:
         self.calls.append(call)
         return found
 
-    def unpack(self, layer: Any, result: Any) -> Result:
+    def unpack(self, layer: Any, result: Any) -> Returned:
         """Take apart what a layer returned, into NumPy."""
         output, states = self.split(layer, result)
-        return Result(
+        return Returned(
             backend.to_numpy(output), None if states is None else backend.to_numpy(states)
         )
 
@@ -402,7 +402,7 @@ class Subject:
 
     @property
     def has_reference(self) -> bool:
-        """Whether the spec has a NumPy reference of the step."""
+        """Say whether the spec has a NumPy reference of the step."""
         return self.target.spec is not None and self.target.spec.reference is not None
 
     def reference_step(self, inputs: Tree, states: Tree) -> tuple[Tree, Tree]:
@@ -423,7 +423,7 @@ class Subject:
         """Give the initial states by the spec: its function, or zeros, or the cell's own.
 
         Args:
-            batch: How many rows.
+            batch: Number of rows.
             symbols: Other weights than the current ones.
         """
         if not self.has_reference:
@@ -480,7 +480,7 @@ def call_cell(cell: Any, inputs: Tree, states: Tree, training: bool = False) -> 
 
 
 def _has_unbuilt(cell: Any) -> bool:
-    """Whether a layer that a cell holds has not been built; Keras lists them there."""
+    """Say whether a layer that a cell holds has not been built; Keras lists them there."""
     return any(not layer.built for layer in getattr(cell, "_layers", ()))
 
 

@@ -36,9 +36,9 @@ class Target:
         cases: Constructor arguments by case; from the spec, or guessed.
         inputs: The shapes of one time step.
         dims: Sizes that the spec pins.
-        traits: What is claimed, and "reference" where the spec has one.
-        notes: What was assumed because there is no spec, for the report.
-        effects: What importing the cell's module did to the process, beside defining the cell.
+        traits: The claims, and "reference" where the spec has one.
+        notes: Assumptions that stand in for a spec, for the report.
+        effects: Effects of importing the cell's module, beside defining the cell.
     """
 
     name: str
@@ -82,7 +82,7 @@ def resolve(name: str) -> Target:
         The target.
 
     Raises:
-        ValueError: There is no such cell, its module does not import, or it is no cell.
+        ValueError: There is no such cell, its module does not import, or it is not a cell.
     """
     return describe_found(find(name))
 
@@ -95,7 +95,7 @@ class Found:
         name: As on the command line.
         cls: The class.
         spec: Its `spec`, whatever that is, or None.
-        effects: What the import did to the process.
+        effects: Effects of the import on the process.
     """
 
     name: str
@@ -134,10 +134,10 @@ def describe_found(found: Found) -> Target:
     """Make a target of a class that was imported.
 
     Args:
-        found: What `find` gave.
+        found: The result of `find`.
 
     Raises:
-        ValueError: It is no cell, or nothing says how to construct it.
+        ValueError: It is not a cell, or nothing says how to construct it.
     """
     target = describe(found.name, found.cls, found.spec)
     return dataclasses.replace(target, effects=found.effects)
@@ -174,12 +174,12 @@ def describe(name: str, cls: Any, spec: Any) -> Target:
     """Make a target of a class.
 
     Args:
-        name: What reports call it.
+        name: Its name in reports.
         cls: A class with `call` and `state_size`.
         spec: Its `CellSpec`, or None.
 
     Raises:
-        ValueError: The class is no cell, or nothing says how to construct it.
+        ValueError: The class is not a cell, or nothing says how to construct it.
     """
     if not (inspect.isclass(cls) and callable(getattr(cls, "call", None))):
         raise problem(
@@ -242,7 +242,7 @@ def load(name: str) -> tuple[Any, Any]:
         alone += "" if where.endswith(".py") else f" 'import {where}'"
         raise problem(
             f"The module of {name} does not import.",
-            received=f"{type(error).__name__}: {text_of(error)}{_place(error)}",
+            received=f"{type(error).__name__}: {text_of(error)}{_line_of(error)}",
             expected="a module that imports",
             fix=f"run it alone: {alone} (the working directory is on the path)",
         ) from error
@@ -263,7 +263,7 @@ _FILES: dict[str, Any] = {}
 """Modules that were imported from a file by its path, by name."""
 
 
-def _place(error: BaseException) -> str:
+def _line_of(error: BaseException) -> str:
     """Say in which line a module raised, past the machinery of imports."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
@@ -294,7 +294,7 @@ def _import_file(path: Path) -> Any:
         raise ImportError(f"another module is called {name!r} already; rename the file")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     _FILES[name] = sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

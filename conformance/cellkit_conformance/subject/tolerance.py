@@ -38,7 +38,7 @@ class Comparison:
     """How far a result is from its reference.
 
     Attributes:
-        ok: Whether every entry is within its limit.
+        ok: True if every entry is within its limit.
         error: The largest error, NaN and Inf counting as infinite where the reference is finite.
         limit: The limit at the entry that is worst relative to its limit.
         ratio: The largest error as a part of its limit; above 1 is a failure.
@@ -102,7 +102,7 @@ class Tolerance:
         finite, the result must be the same infinity, or NaN for NaN.
 
         Args:
-            got: What the layer computed.
+            got: The result of the layer.
             want: The reference, of the same shape.
 
         Returns:

@@ -40,7 +40,7 @@ class Mutant:
         broken: The broken cell class or layer class, or `module:Class` of a cell.
         kills: Ids of the checks that must notice it.
         cell: The canary that a broken layer runs; the cell itself for a broken cell.
-        raises: Whether the defect is an exception. Of any other mutant an exception proves nothing:
+        raises: True if the defect is an exception. Of any other mutant an exception proves nothing:
             it may be the mutant that does not run.
     """
 
@@ -112,7 +112,7 @@ class Mutant:
         return [r for r in self.results(backend) if not self.noticed(r, backend)]
 
     def noticed(self, result: Result, backend: str) -> bool:
-        """Whether a check found the defect, or cannot on this backend.
+        """Say whether a check found the defect, or cannot on this backend.
 
         Args:
             result: Of the check.
@@ -133,7 +133,7 @@ def breaks(*kills: str, cell: Any = None, raises: bool = False) -> Callable[[Any
 
     Args:
         *kills: Ids of the checks that must notice it.
-        cell: What a broken layer runs; a canary unless given.
+        cell: The cell of a broken layer; a canary unless given.
         raises: See `Mutant`.
 
     Returns:
@@ -193,7 +193,7 @@ def forget(cell: Any, variable: Any) -> None:
 
 
 def is_traced(tensor: Any) -> bool:
-    """Whether a tensor has no value yet, because its function is being compiled."""
+    """Say whether a tensor has no value yet, because its function is being compiled."""
     name = keras.backend.backend()
     if name == "jax":
         import jax

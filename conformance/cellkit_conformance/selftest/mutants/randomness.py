@@ -24,7 +24,7 @@ class NoiseInInference(PlainCanary):
         self.seeds = keras.random.SeedGenerator(1)
 
     def noisy(self, training: bool) -> bool:
-        """Whether to add noise."""
+        """Say whether to add noise."""
         return True
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
@@ -40,7 +40,7 @@ class HiddenNoise(NoiseInInference):
     """Noise in training, and no trait that says so."""
 
     def noisy(self, training: bool) -> bool:
-        """Whether to add noise."""
+        """Say whether to add noise."""
         return bool(training)
 
 
