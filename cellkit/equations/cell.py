@@ -13,7 +13,9 @@ from cellkit.equations import arguments
 from cellkit.equations.analyse import Analysis, analyse, check_all
 from cellkit.equations.declare import Declaration, declare
 from cellkit.equations.layout import Layout, Weight, layout_of
+from cellkit.equations.parse import parse
 from cellkit.equations.program import Program
+from cellkit.equations.restore import plain
 from cellkit.equations.sizes import Size
 from cellkit.equations.spec import spec_of
 from cellkit.errors import problem
@@ -391,6 +393,14 @@ class EquationCell(Cell, metaclass=_Equations):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EquationCell:
         """Make a cell from what `get_config` returned."""
+        saved = config.get("equations")
+        if saved is not None and parse(saved["equations"]) != cls.declaration.text:
+            raise problem(
+                f"The saved cell has other equations than the class {cls.__name__} of today.",
+                received=_dedented(saved["equations"]),
+                expected=_dedented(cls.equations),
+                fix="define the class with the text that was saved, or under another name",
+            )
         config = {name: value for name, value in config.items() if name != "equations"}
         cell: EquationCell = super().from_config(config)
         return cell
@@ -516,18 +526,17 @@ def define(
         "name": name,
         "package": package,
         "equations": equations,
-        **{key: value for key, value in declared.items() if key != "numbers" and value},
+        **{key: plain(value) for key, value in declared.items() if key != "numbers" and value},
         "numbers": dict(numbers),
     }
     if initializers:
         cls.definition["initializers"] = {
-            key: keras.saving.serialize_keras_object(value) for key, value in initializers.items()
+            key: keras.initializers.serialize(keras.initializers.get(value))
+            for key, value in initializers.items()
         }
     registered: type[EquationCell] = keras.saving.register_keras_serializable(package=package)(cls)
     return registered
 
 
 def _dedented(text: Any) -> str:
-    from cellkit.equations.parse import parse
-
     return parse(text).source.strip("\n")

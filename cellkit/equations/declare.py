@@ -198,7 +198,7 @@ def _checked_sizes(sizes: Any) -> dict[str, Any]:
         if (
             not isinstance(name, str)
             or not _NAME.fullmatch(name)
-            or not (number or named or size == ())
+            or not (number or named or size in ((), []))
         ):
             raise problem(
                 "The sizes of equations are not sizes by name.",
@@ -207,7 +207,7 @@ def _checked_sizes(sizes: Any) -> dict[str, Any]:
                 "() for a parameter that is a single number",
                 fix="write for example sizes={'P': 'projection_units'}",
             )
-    return dict(entries)
+    return {name: () if size == [] else size for name, size in entries.items()}
 
 
 def _checked_numbers(numbers: Any) -> dict[str, Value]:

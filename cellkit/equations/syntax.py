@@ -12,7 +12,7 @@ The right side of a definition is an expression: `Number`, `Name`, `Negative`, `
 `Logical`, `Call`, `Conditional`, `Indicator` (``1[u > 0]``) or `Concatenation` (``[x; h]``).
 
 Nothing here knows what a name stands for; `cellkit.equations.analyse` finds that out. Trees compare
-by what they say, without their places.
+by what they say, without their places and remarks.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class Definition:
     rebinds: bool = False
     family: Family | None = None
     own: tuple[str, ...] | None = None
-    remark: str = ""
+    remark: str = dataclasses.field(default="", compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class Function:
     name: str
     arguments: tuple[str, ...]
     value: Expression
-    remark: str = ""
+    remark: str = dataclasses.field(default="", compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from cellkit.cells.structure import declared_output, declared_state, describe_sh
 from cellkit.cells.validate import check_dtype
 from cellkit.cells.watch import Watch
 from cellkit.engines.backend import backend
+from cellkit.equations.restore import restore as restore_definitions
 from cellkit.errors import problem
 from cellkit.layers.arguments import (
     as_state,
@@ -675,6 +676,7 @@ class RNN(keras.layers.RNN):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Make a layer from what `get_config` returned."""
         import_plugins(config)
+        restore_definitions(config)
         return super().from_config(dict(config), custom_objects)
 
 
