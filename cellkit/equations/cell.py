@@ -8,7 +8,15 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cells import Cell, LinearCell, TensorSpec, vector_size
+from cellkit.cells import (
+    Cell,
+    LinearCell,
+    StandardWeights,
+    TensorSpec,
+    has_standard_activations,
+    split,
+    vector_size,
+)
 from cellkit.equations import arguments
 from cellkit.equations.analyse import Analysis, analyse, check_all
 from cellkit.equations.declare import Declaration, declare
@@ -18,6 +26,7 @@ from cellkit.equations.program import Program
 from cellkit.equations.restore import plain
 from cellkit.equations.sizes import Size
 from cellkit.equations.spec import spec_of
+from cellkit.equations.standard import standard_letters
 from cellkit.errors import problem
 from cellkit.registry.names import listed
 
@@ -380,6 +389,37 @@ class EquationCell(Cell, metaclass=_Equations):
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
         return self.program.step(projected, states)
+
+    def standard(self) -> StandardWeights | None:
+        """Return the weights of a text that says the standard LSTM or GRU, by gate."""
+        found = self._kept.make("standard", lambda: standard_letters(self.analysis))
+        if found is None or not has_standard_activations(self):
+            return None
+        kind, letters = found
+        gates = {"lstm": "ifgo", "gru": "zrn"}[kind]
+        kernel = self._side_by_side([letters[f"W_{gate}"] for gate in gates])
+        recurrent = self._side_by_side([letters[f"U_{gate}"] for gate in gates])
+        if not self.use_bias:
+            return StandardWeights(kind, kernel, recurrent, None)
+        bias = self._side_by_side([letters[f"b_{gate}"] for gate in gates])
+        if kind == "lstm":
+            return StandardWeights(kind, kernel, recurrent, bias)
+        own = self._side_by_side([letters["b_hn"]])
+        zeros = keras.ops.zeros((2 * self.units,), dtype=own.dtype)
+        return StandardWeights(kind, kernel, recurrent, bias, keras.ops.concatenate([zeros, own]))
+
+    def _side_by_side(self, names: list[str]) -> Any:
+        """Return the weights of these letters side by side: a variable, if they lie so already."""
+        (index, first), *rest = (self.layout.where[name] for name in names)
+        weight = self.layout.weights[index]
+        variable = self.equation_weights[weight.name]
+        places = [first, *(place for _, place in rest)]
+        if places == list(range(len(weight.parameters))):
+            return variable
+        value = variable.value
+        widths = [self._number(size, weight.name) for size in weight.widths]
+        pieces = split(value, widths)
+        return keras.ops.concatenate([pieces[place] for place in places], axis=-1)
 
     # Configuration -------------------------------------------------------------------------------
 
