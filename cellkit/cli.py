@@ -16,6 +16,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -290,6 +291,44 @@ def show_command(
     if found.get("example"):
         show("\n[bold]example[/bold]")
         show("[cyan]" + plain(textwrap.indent(found["example"], "  ").rstrip()) + "[/cyan]")
+
+
+@app.command("define")
+def define_command(
+    file: Annotated[Path, typer.Argument(help="A file with a text of equations.")],
+    name: Annotated[
+        str | None, typer.Option(help="Of the class.", show_default="from the file's name")
+    ] = None,
+    inputs: Annotated[str | None, typer.Option(help="Names, with commas: x,dt.")] = None,
+    states: Annotated[str | None, typer.Option(help="Names in their order: h,c.")] = None,
+    output: Annotated[str | None, typer.Option(help="The name of what is given out.")] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="Such as P=projection_units or u=1; can be repeated.")
+    ] = None,
+    number: Annotated[
+        list[str] | None, typer.Option(help="Such as leaky=1.0; can be repeated.")
+    ] = None,
+    conform: Annotated[
+        bool, typer.Option("--conform", help="Prove the cell with the conformance suite.")
+    ] = False,
+    backend: Annotated[str, typer.Option(help="For --conform: backends, or all.")] = "all",
+    profile: Annotated[str, typer.Option(help="For --conform.")] = "quick",
+    as_json: _Json = False,
+) -> None:
+    """Make a cell from a file of equations, and say what was understood."""
+    from cellkit.equations import command
+
+    text, made = command.read(file), name or command.class_name(file)
+    declared = command.declared_by(inputs, states, output, size or [], number or [])
+    found = command.facts(*command.understood(made, text, declared))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        command.show_facts(found)
+    if conform:
+        code = command.prove(made, text, declared, backend, profile, main)
+        if code:
+            raise typer.Exit(code)
 
 
 @app.command("doctor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -81,6 +82,7 @@ class _Equations(type(Cell)):  # type: ignore[misc]
         if linear:
             bases = tuple(LinearEquationCell if b is EquationCell else b for b in bases)
         namespace["declaration"] = made
+        namespace["__doc__"] = _with_equations(namespace.get("__doc__"), made)
         namespace["initializers"] = _checked_initializers(initializers, analyses)
         if "__init__" not in namespace:
             namespace["__init__"] = arguments.constructor(made)
@@ -109,6 +111,16 @@ def _declared(name: str, text: Any, declared: dict[str, Any]) -> Declaration:
     return declare(name, text, **declared)
 
 
+def _with_equations(doc: str | None, declaration: Declaration) -> str:
+    """Return a docstring with the equations in front of its arguments."""
+    shown = f"```\n{declaration.source.strip(chr(10))}\n```"
+    if doc is None:  # as Python leaves it with -OO
+        return f"{declaration.name}, made of equations.\n\n{shown}\n"
+    doc = inspect.cleandoc(doc)
+    head, arguments, rest = doc.partition("\nArgs:\n")
+    return f"{head.rstrip()}\n\n{shown}\n" + (f"{arguments}{rest}\n" if arguments else "")
+
+
 def _checked_initializers(initializers: Any, analyses: list[Analysis]) -> dict[str, Any]:
     known = dict.fromkeys(p for analysis in analyses for p in analysis.parameters)
     fits = isinstance(initializers, Mapping) and all(name in known for name in initializers)
@@ -119,7 +131,7 @@ def _checked_initializers(initializers: Any, analyses: list[Analysis]) -> dict[s
             expected=f"a dict from letters, out of {listed(known)}, to initializers",
             fix="write for example initializers={'b_f': 'ones'}",
         )
-    return dict(initializers)
+    return {name: initializer(value) for name, value in initializers.items()}
 
 
 class EquationCell(Cell, metaclass=_Equations):
@@ -314,9 +326,9 @@ class EquationCell(Cell, metaclass=_Equations):
         """Create one weight, or return None for biases that the cell does without."""
         widths = [self._number(size, weight.name) for size in weight.widths]
         options: dict[str, Any] = {}
-        initializer = self._initializer(weight, widths)
-        if initializer is not None:
-            options["initializer"] = initializer
+        chosen = self._initializer(weight, widths)
+        if chosen is not None:
+            options["initializer"] = chosen
         if weight.rows is not None:
             shape = (self._number(weight.rows, weight.name), sum(widths))
             add = self.add_recurrent_kernel if weight.recurrent else self.add_kernel
@@ -341,20 +353,20 @@ class EquationCell(Cell, metaclass=_Equations):
         }[weight.role]
         if weight.name in self.declaration.trainable:
             usual = keras.initializers.Constant(getattr(self, weight.name))
-        if not any(initializer is not None for initializer in own):
+        if all(i is None for i in own):
             return usual if weight.role in ("scalar", "vector") else None
         chosen = [keras.initializers.get(usual if i is None else i) for i in own]
         if len(chosen) == 1:
             return chosen[0]
 
-        def initializer(shape: Any, dtype: Any = None) -> Any:
+        def joined(shape: Any, dtype: Any = None) -> Any:
             parts = [
                 _fresh(i)((*shape[:-1], width), dtype=dtype)
                 for i, width in zip(chosen, widths, strict=True)
             ]
             return keras.ops.concatenate(parts, axis=-1)
 
-        return initializer
+        return joined
 
     # The step ------------------------------------------------------------------------------------
 
@@ -472,10 +484,16 @@ def _several(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _fresh(initializer: Any) -> Any:
+def initializer(value: Any) -> Any:
+    """Return a Keras initializer; a number stands for a constant."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return keras.initializers.Constant(value) if number else keras.initializers.get(value)
+
+
+def _fresh(given: Any) -> Any:
     """Return a copy of an initializer, so that two weights don't draw the same numbers."""
-    known = isinstance(initializer, keras.initializers.Initializer)
-    return initializer.clone() if known else initializer
+    known = isinstance(given, keras.initializers.Initializer)
+    return given.clone() if known else given
 
 
 def define(
@@ -554,7 +572,7 @@ def define(
     }
     namespace = {
         "__module__": sys._getframe(1).f_globals.get("__name__", __name__),
-        "__doc__": f"{name}, made from its equations.\n\n```\n{_dedented(equations)}\n```\n",
+        "__doc__": f"{name}, made of equations.",
         "__qualname__": name,
         "equations": equations,
         "paper": paper,
@@ -571,7 +589,7 @@ def define(
     }
     if initializers:
         cls.definition["initializers"] = {
-            key: keras.initializers.serialize(keras.initializers.get(value))
+            key: keras.initializers.serialize(initializer(value))
             for key, value in initializers.items()
         }
     registered: type[EquationCell] = keras.saving.register_keras_serializable(package=package)(cls)

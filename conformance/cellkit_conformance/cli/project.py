@@ -14,6 +14,8 @@ import typer
 
 from cellkit import registry
 from cellkit._errors import problem
+from cellkit.equations import command
+from cellkit.equations.source import module_source
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -24,35 +26,44 @@ def new(
         Path | None,
         typer.Option(help="The folder to make.", show_default="cellkit-NAME, here"),
     ] = None,
+    equations: Annotated[
+        Path | None,
+        typer.Option(help="A file with a text of equations, which the cell is made of."),
+    ] = None,
 ) -> int:
     """Write a plugin project: one cell with its reference and spec, tests, CI, README, licence."""
     _check(name)
     project = name if name.startswith("cellkit") else f"cellkit_{name}"
     project = project.replace("_", "-")
     folder = path or Path(project)
-    written = write_project(name, project, folder)
+    text = None if equations is None else command.read(equations)
+    written = write_project(name, project, folder, text)
     print("\n".join(str(file) for file in written))
     print(
         f"\nNext:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n"
         f"  cellkit conform {name} --html report.html\n"
-        f"Then put your equation into {name}.py."
+        + (f"Then put your equation into {name}.py." if text is None else "")
     )
     return 0
 
 
-def write_project(name: str, project: str, folder: Path) -> list[Path]:
+def write_project(
+    name: str, project: str, folder: Path, equations: str | None = None
+) -> list[Path]:
     """Write the files of a project.
 
     Args:
         name: Of the cell and its module.
         project: Of the distribution.
         folder: Where; it is made, and must be empty.
+        equations: The text that the cell is made of; by default it shows how one is written by
+            hand.
 
     Returns:
         The files.
 
     Raises:
-        ValueError: The folder holds something.
+        ValueError: The folder holds something, or the equations make no sense.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise problem(
@@ -77,7 +88,12 @@ def write_project(name: str, project: str, folder: Path) -> list[Path]:
         "project": project,
         "class_name": class_name(name),
         "year": datetime.datetime.now(datetime.UTC).year,
+        "equations": equations is not None,
     }
+    cell = None
+    if equations is not None:
+        command.understood(values["class_name"], equations, {})
+        cell = module_source(values["class_name"], name, equations, values["year"])
     files = {
         "pyproject.toml": "pyproject.toml.j2",
         f"{name}.py": "cell.py.j2",
@@ -91,7 +107,10 @@ def write_project(name: str, project: str, folder: Path) -> list[Path]:
     for target, template in files.items():
         file = folder / target
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(environment.get_template(template).render(values), encoding="utf-8")
+        content = environment.get_template(template).render(values)
+        if cell is not None and target == f"{name}.py":
+            content = cell
+        file.write_text(content, encoding="utf-8")
         written.append(file)
     return written
 
