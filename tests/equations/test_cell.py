@@ -211,7 +211,7 @@ def test_engines_agree(text, linear):
     assert issubclass(cls, LinearEquationCell) == issubclass(cls, cellkit.LinearCell) == linear
     cell = cls(4, dtype=DTYPE, bias_initializer="random_normal")
     x, mask = values(2, 3, 7, 5), np.random.default_rng(3).random((3, 7)) > 0.3
-    names = ["loop", "projected", "scan" if linear else "gated"]
+    names = ["loop", "projected", "scan" if linear else "fused"]
     found = {}
     for name in names:
         layer = cellkit.RNN(cell, return_sequences=True, engine=name, dtype=DTYPE)
