@@ -321,7 +321,7 @@ def test_a_check_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         layer(np.zeros((2, 3, 4), "float32"))
         watch = Watch(layer)
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_View", lambda *_: pytest.fail("walked through all of it"))
+            patch.setattr(module, "View", lambda *_: pytest.fail("walked through all of it"))
             layer(np.zeros((2, 3, 4), "float32"))
             watch.key()
 

@@ -18,6 +18,7 @@ import collections
 import enum
 import functools
 import hashlib
+import io
 import itertools
 import operator
 import random
@@ -71,7 +72,7 @@ class Watch:
     def __init__(self, *roots: Any) -> None:
         self._roots = roots
         self._lock = threading.Lock()
-        self._view = _View(roots)
+        self._view = View(roots)
         self._edition = 0
         self._seen = 0
 
@@ -83,7 +84,7 @@ class Watch:
         view = self._view
         if not view.same():
             with self._lock:
-                new = _View(self._roots)
+                new = View(self._roots)
                 if not new.equals(self._view):
                     self._edition += 1
                 self._view = new
@@ -97,7 +98,7 @@ class Watch:
     def forget(self) -> None:
         """Count as a change: for changes that cannot be seen."""
         with self._lock:
-            self._view = _View(self._roots)
+            self._view = View(self._roots)
             self._edition += 1
 
     @property
@@ -112,7 +113,7 @@ class Watch:
         return (type(None), ())
 
 
-class _View:
+class View:
     """What could be reached at one moment.
 
     Args:
@@ -120,17 +121,25 @@ class _View:
 
     Attributes:
         unseen: What changes unseen, in words, or None.
+        sized: Dicts, lists and sets: those whose number of entries counts.
+        buffers: Arrays, tensors and bytes.
+        closures: The cells of closures.
+        slotted: Objects with slots, each with the names of these.
+        spaces: Dicts of global names, each with the names that count.
     """
 
     def __init__(self, roots: tuple[Any, ...]) -> None:
         self.unseen: str | None = None
-        self._sized: list[Any] = []  # whose number of entries counts
+        self.sized: list[Any] = []
+        self.buffers: list[Any] = []
+        self.closures: list[Any] = []
+        self.slotted: list[tuple[Any, list[str]]] = []
         self._lists: list[Any] = []  # lists and sets
         self._getters: list[Callable[[Any], Iterable[Any]]] = []  # of entries ...
         self._owners: list[Any] = []  # ... of these objects
         self._probes: list[Callable[[], bool]] = []
         self._variables: list[Any] = []
-        self._names: dict[int, tuple[dict[str, Any], dict[str, None]]] = {}
+        self.spaces: dict[int, tuple[dict[str, Any], dict[str, None]]] = {}
         self._kept: list[Any] = [roots]  # an id must not be given away
         self._seen: set[int] = set()
         self._todo: list[Any] = []
@@ -140,10 +149,10 @@ class _View:
             self._put("root", roots)
             while self._todo and self._room >= 0:
                 self._visit(self._todo.pop())
-            for space, names in self._names.values():
+            for space, names in self.spaces.values():
                 self._get(_getter(operator.itemgetter, list(names)), space)
             self._get(_trainable, self._variables)
-            self._lengths = list(map(len, self._sized))
+            self._lengths = list(map(len, self.sized))
             self._flat = tuple(self._places())
         except RuntimeError:  # another thread changes a container: nothing of this view is right
             self._lengths, self._tokens = [-1], [object()]
@@ -152,14 +161,14 @@ class _View:
         """Tell whether every place still holds the same object, and every array its content."""
         try:
             return (
-                list(map(len, self._sized)) == self._lengths
+                list(map(len, self.sized)) == self._lengths
                 and all(map(operator.is_, self._places(), self._flat))
                 and all([probe() for probe in self._probes])
             )
         except (RuntimeError, KeyError, ValueError):
             return False  # something is gone, or is being changed by another thread
 
-    def equals(self, other: _View) -> bool:
+    def equals(self, other: View) -> bool:
         """Tell whether all that counts is the same by value, where values can be compared."""
         return self._tokens == other._tokens
 
@@ -185,7 +194,7 @@ class _View:
             self._todo.append(value)
 
     def _size(self, container: Any) -> None:
-        self._sized.append(container)
+        self.sized.append(container)
         self._room -= len(container)
         if self._room < 0:
             self.unseen = f"more than {_MOST} objects"
@@ -222,6 +231,8 @@ class _View:
             self._tensor(x)
         elif isinstance(x, (types.FunctionType, types.MethodType, types.BuiltinMethodType)):
             self._function(x)
+        elif isinstance(x, io.IOBase):
+            self.unseen = f"a stream ({type(x).__name__})"
         elif not _apart(x):
             self._object(x)
         if _foreign(type(x)):  # a function that was decorated or compiled
@@ -263,7 +274,7 @@ class _View:
         foreign = _foreign(kind)
         if type(attributes) is dict and (attributes or not foreign):
             if isinstance(x, keras.layers.Layer):
-                self._items(attributes, _bookkeeping())
+                self._items(attributes, bookkeeping())
             elif "_modules" in attributes:
                 self._items(attributes, _module_bookkeeping())
             elif not (foreign and isinstance(x, (list, dict, set))):
@@ -279,6 +290,7 @@ class _View:
                 for name, value in zip(names, getter(x), strict=True):
                     self._put(name, value)
                 self._get(getter, x)
+                self.slotted.append((x, names))
             if not _foreign(base) and id(base) not in self._seen:
                 self._seen.add(id(base))
                 self._items(vars(base), _CLASS_BOOKKEEPING)
@@ -299,8 +311,9 @@ class _View:
             for value in _closure(x.__closure__):
                 self._put("closure", value)
             self._get(_closure, x.__closure__)
+            self.closures += x.__closure__
         space = x.__globals__
-        _, known = self._names.setdefault(id(space), (space, {}))
+        _, known = self.spaces.setdefault(id(space), (space, {}))
         for name in _global_names(x.__code__):
             value = space.get(name)
             if name in known or name not in space or _apart(value):
@@ -316,6 +329,7 @@ class _View:
                 self._put("element", value)
             self._get(_elements, x)
             return
+        self.buffers.append(x)
         token = (x.dtype.str, x.shape, _digest(x.tobytes()))
         self._tokens.append(token)
         if not (x.base is None and not x.flags.writeable):
@@ -330,11 +344,13 @@ class _View:
         """Watch a tensor of PyTorch's that is no variable: its content where that costs little."""
         if x.requires_grad:  # trained: its value is an argument, as a variable's is
             return
+        self.buffers.append(x)
         state = _tensor_state(x)
         self._tokens.append(state[1:])
         self._probes.append(lambda: _tensor_state(x) == state)
 
     def _content(self, x: Any, read: Callable[[Any], Any]) -> None:
+        self.buffers.append(x)
         content = read(x)
         self._tokens.append(content)
         self._probes.append(lambda: bool(read(x) == content))
@@ -370,7 +386,7 @@ def _followed() -> tuple[type, ...]:
 
 
 @functools.cache
-def _bookkeeping() -> frozenset[str]:
+def bookkeeping() -> frozenset[str]:
     """Return the attributes that Keras keeps on every layer for itself."""
     return frozenset(vars(keras.layers.Layer(name="bare"))) - _COUNTED | _PASSING
 

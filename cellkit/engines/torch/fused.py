@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import torch
 
+from cellkit.cells.effects import Undone
 from cellkit.cells.operations import columns_of, value_of
 from cellkit.cells.recorder import Recorder
 from cellkit.cells.scope import SequenceScope, sequence_scope
@@ -30,8 +31,9 @@ from cellkit.engines.request import pack
 from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
 from cellkit.engines.shared.project import project
+from cellkit.engines.torch.derive.guard import Refused
 from cellkit.engines.torch.derive.program import Program, Sequence, apply
-from cellkit.engines.torch.derive.record import Refused, evaluate, record
+from cellkit.engines.torch.derive.record import evaluate, record, same
 from cellkit.engines.torch.loop import select
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def _known_step(request: Request) -> tuple[Any, str | None]:
 
 def _learn(request: Request) -> _Known:
     """Record one step with a few rows of made-up numbers. Nothing is drawn or written for good."""
-    cell, plan = request.cell, steps.plan_of(request)
+    plan = steps.plan_of(request)
     kernels = [variable for variable, _ in plan.kernels]
     variables = list({id(v): v for v in (*kernels, *plan.others)}.values())
     tensors = [*request.states, *(value_of(v) for v in variables)]
@@ -137,11 +139,33 @@ def _learn(request: Request) -> _Known:
     given = keras.tree.flatten(request.inputs)
     if dtype not in _TOLERANCE or any(t.dtype != dtype for t in (*tensors, *given)):
         raise Refused(_DTYPES)
-    draw = _Numbers(request.states[0], (*given, *tensors))
+    with Undone(request.cell) as effects:
+        # Twice, with other numbers and another number of rows: what depends on them by anything
+        # but the operations shows as a difference. The second rows are what is compared, too.
+        numbers = [_Numbers(request.states[0], (*given, *tensors), again) for again in (0, 1)]
+        (tape, *_), (other, step, masks) = [
+            _recorded(request, plan, variables, draw) for draw in numbers
+        ]
+        if not same(tape, other):
+            raise Refused("is another one for other values, or another number of rows")
+        known = _Known(Program(tape), variables, step.keys)
+        with torch.no_grad(), Recorder():
+            if not _agrees(known, step, numbers[1], masks):
+                raise Refused("has another gradient than its operations")
+    if effects.found is not None:
+        raise Refused(effects.found)
+    return known
+
+
+def _recorded(
+    request: Request, plan: steps.Plan, variables: list[Any], draw: _Numbers
+) -> tuple[Any, _Step, list[Any]]:
+    """Return a record of one step, the step, and the masks that it used."""
+    dtype = request.states[0].dtype
     request = dataclasses.replace(request, scope=SequenceScope(draw.rows))
     with torch.no_grad(), Recorder():
         x = keras.tree.map_structure(lambda x: draw(x.shape[2:]), request.inputs)
-        projected = cell.prepare(x, False)
+        projected = request.cell.prepare(x, False)
         leaves = keras.tree.flatten(projected)
         if any(t.dtype != dtype for t in leaves):
             raise Refused(_DTYPES)
@@ -150,18 +174,14 @@ def _learn(request: Request) -> _Known:
         states = [draw(s.shape[1:]) for s in request.states]
         weights = [value_of(v).detach() for v in variables]
         step(inputs, states, None, weights)  # draws the masks that are drawn once per call
-        masks = request.scope.drawn()
-        step.keys = list(masks)
-        step(inputs, states, [*masks.values()], weights)
+        drawn = request.scope.drawn()
+        step.keys, masks = list(drawn), [*drawn.values()]
+        step(inputs, states, masks, weights)
         if step.step.writes:
             raise Refused("writes a variable, or draws random numbers")
         if step.step.adds_losses:
             raise Refused("adds a loss")
-        tape = record(step, inputs, states, [*masks.values()], weights)
-        known = _Known(Program(tape), variables, step.keys)
-        if not _agrees(known, step, draw, [*masks.values()]):
-            raise Refused("has another gradient than its operations")
-    return known
+        return record(step, inputs, states, masks, weights), step, masks
 
 
 def _projection(request: Request) -> Any:
@@ -238,17 +258,21 @@ class _Numbers:
     Args:
         like: A tensor of the dtype and device to use.
         tensors: What is computed with: no axis of theirs has as many entries as there are rows.
+        again: How often numbers were made up before: they are others, and larger, and so is the
+            number of rows.
     """
 
-    def __init__(self, like: Any, tensors: Iterable[Any]) -> None:
+    def __init__(self, like: Any, tensors: Iterable[Any], again: int = 0) -> None:
         taken = {n for x in tensors for n in x.shape}
-        self.rows, self.like = next(n for n in itertools.count(7) if n not in taken), like
-        self.generator = torch.Generator(device="cpu").manual_seed(7)
+        free = (n for n in itertools.count(7) if n not in taken)
+        self.rows, self.like = next(itertools.islice(free, again, None)), like
+        self.generator = torch.Generator(device="cpu").manual_seed(7 + again)
+        self.scale = 1.0 + again
 
     def __call__(self, shape: Any, *lead: int) -> Any:
         shape = (*lead, self.rows, *shape)
         x = torch.randn(shape, generator=self.generator, dtype=self.like.dtype, device="cpu")
-        return x.to(self.like.device)
+        return (self.scale * x).to(self.like.device)
 
 
 class _Step:

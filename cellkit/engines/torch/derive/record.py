@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cellkit.engines.torch.derive.guard import Guard, Refused
+
 # Operations that compute each element from the elements at the same place, and from numbers.
 ELEMENTWISE = frozenset(
     "add sub rsub mul div neg reciprocal abs sign square sqrt rsqrt pow exp expm1 exp2 log log1p "
@@ -35,10 +37,6 @@ _WITH_OUT = (
     "add sub mul div neg reciprocal abs sqrt rsqrt exp expm1 log log1p sigmoid tanh sin cos erf "
     "maximum minimum mm addmm"
 ).split()
-
-
-class Refused(Exception):
-    """The step does something that is not known to be row by row; the message says what."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -174,8 +172,16 @@ def record(
         for kind, xs in kinds
     }
     pairs = [(x, n) for kind, xs in kinds for x, n in zip(xs, leaves[kind], strict=True)]
-    with torch.no_grad(), _Recording(rows, dtype, pairs) as recording:
-        output, news = step(inputs, states, masks, weights)
+    with torch.no_grad(), _Recording(rows, dtype, pairs) as recording, Guard(rows) as guard:
+        try:
+            output, news = step(inputs, states, masks, weights)
+        except Refused:
+            raise
+        except Exception as error:  # if it is the step's own, the loop will raise it
+            reason = guard.reason or f"raises {type(error).__name__} for made-up rows: {error}"
+            raise Refused(reason) from error
+    if guard.reason is not None:
+        raise Refused(guard.reason)  # the step caught what was raised
     found = [recording.known.get(id(y)) for y in (*output, *news)]
     expected = [None] * len(output) + [s.dtype for s in states]
     for y, node, expects in zip((*output, *news), found, expected, strict=True):
@@ -185,6 +191,44 @@ def record(
     outputs, news = results[: len(output)], results[len(output) :]
     leaf = leaves["input"], leaves["state"], leaves["mask"], leaves["weight"]
     return _simplified(Tape(*leaf, recording.nodes, outputs, news))
+
+
+def same(a: Tape, b: Tape) -> bool:
+    """Tell whether two records of a step, with other numbers and rows, hold the same operations."""
+    groups = [(t.inputs, t.states, t.masks, t.weights, t.nodes, t.outputs, t.news) for t in (a, b)]
+    if [len(g) for g in groups[0]] != [len(g) for g in groups[1]]:
+        return False
+    pairs = {x: y for g, h in zip(*groups, strict=True) for x, y in zip(g, h, strict=True)}
+
+    def alike(x: Any, y: Any) -> bool:
+        if type(x) is not type(y):
+            return False
+        if type(x) is Node:
+            if x.name == y.name == "literal":
+                return _identical(x.value, y.value)
+            return pairs.get(x) is y
+        if isinstance(x, (list, tuple)):
+            return len(x) == len(y) and all(map(alike, x, y))
+        if isinstance(x, dict):
+            return x.keys() == y.keys() and all(alike(x[k], y[k]) for k in x)
+        if isinstance(x, functools.partial):
+            return alike((x.func, x.args, x.keywords), (y.func, y.args, y.keywords))
+        return repr(x) == repr(y) if isinstance(x, float) else bool(x == y)
+
+    return all(
+        (x.name, x.shape, x.rows, x.timed, x.loop, x.active)
+        == (y.name, y.shape, y.rows, y.timed, y.loop, y.active)
+        and alike((x.function, x.args), (y.function, y.args))
+        for x, y in pairs.items()
+    )
+
+
+def _identical(x: Any, y: Any) -> bool:
+    if x.dtype != y.dtype or x.shape != y.shape:
+        return False
+    return bool(
+        torch.equal(x, y) or torch.equal(x.isnan() | (x == y), torch.ones_like(x, dtype=bool))
+    )
 
 
 class _Recording(TorchDispatchMode):
@@ -258,8 +302,11 @@ class _Recording(TorchDispatchMode):
     def _constant(
         self, operation: Any, name: str, args: Any, kwargs: Any, nodes: Any, result: Any
     ) -> None:
+        parts = [result] if torch.is_tensor(result) else result
         if "nondeterministic_seeded" in str(operation.tags) or not nodes:
             raise Refused(f"executes `{name}`")
+        if not isinstance(parts, (list, tuple)) or not all(map(torch.is_tensor, parts)):
+            raise Refused(f"executes `{name}`, which returns more than tensors")
         whole = Node(name, (), functools.partial(operation, **kwargs), tuple(args), rows=False)
         whole.timed = False
         if torch.is_tensor(result):
