@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cellkit.cells import Cell, GatedCell, LinearCell, TensorSpec
     from cellkit.equations.cell import EquationCell, define
     from cellkit.layers.bidirectional import Bidirectional
+    from cellkit.layers.keras_weights import load_keras_weights
     from cellkit.layers.rnn import RNN
     from cellkit.layers.stacked import StackedCells
 
@@ -62,6 +63,7 @@ __all__ = [
     "get",
     "import_weights",
     "list_cells",
+    "load_keras_weights",
     "register",
 ]
 

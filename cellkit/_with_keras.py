@@ -31,6 +31,7 @@ NAMES = {
     "TensorSpec": "cellkit.cells.structure",
     "EquationCell": "cellkit.equations.cell",
     "define": "cellkit.equations.cell",
+    "load_keras_weights": "cellkit.layers.keras_weights",
 }
 """The public names of cellkit that need Keras, with their modules."""
 
