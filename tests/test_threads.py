@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 
 import keras
 import numpy as np
@@ -231,3 +232,18 @@ def test_settings_that_differ_from_thread_to_thread(kind, hasty):
     together = at_once([lambda kw=kw: values(layer(x, **kw))[0] for kw in calls], rounds=5)
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-7)
+
+
+def test_exploring_in_many_threads_leaves_the_streams_of_the_process_alone(hasty):
+    class Slow(type(cellkit.create("gru", units=4))):
+        def step(self, projected, states):
+            time.sleep(0.005)  # long enough for the threads to meet
+            return super().step(projected, states)
+
+    layers = [cellkit.RNN(Slow(4)) for _ in range(4)]
+    x = sequences(1)[0]
+    for layer in layers:
+        layer.build(x.shape)
+    before = sys.stdout
+    at_once([lambda layer=layer: values(layer(x)) for layer in layers])
+    assert sys.stdout is before

@@ -22,6 +22,10 @@ import numpy as np
 
 from cellkit.cells.watch import View, bookkeeping
 
+# What is put back (`sys.stdout`, random states) belongs to the process: one thread at a time, or
+# the first to end would leave the streams and numbers of the second behind.
+_alone = threading.RLock()
+
 
 class Undone:
     """A context in which whatever can be reached from an object changes for the moment only.
@@ -39,6 +43,20 @@ class Undone:
         self.found: str | None = None
 
     def __enter__(self) -> Undone:
+        _alone.acquire()
+        try:
+            return self._enter()
+        except BaseException:
+            _alone.release()
+            raise
+
+    def __exit__(self, *_: Any) -> None:
+        try:
+            self._exit()
+        finally:
+            _alone.release()
+
+    def _enter(self) -> Undone:
         self._view = View((self._root,))
         self.found = None if self._view.unseen is None else f"uses {self._view.unseen}"
         self._put_back = [
@@ -53,7 +71,7 @@ class Undone:
         sys.stdout = self._printed
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def _exit(self) -> None:
         if sys.stdout is self._printed:
             sys.stdout = self._printed.stream
         if self._printed.used:
@@ -100,8 +118,10 @@ class _RandomStates:
         if changed:
             random.setstate(self._python)
             np.random.set_state(self._numpy)
-        if self._torch is not None:
-            sys.modules["torch"].random.set_rng_state(self._torch)
+        torch = sys.modules.get("torch")
+        if torch is not None and self._torch is not None:
+            if not torch.equal(torch.random.get_rng_state(), self._torch):
+                torch.random.set_rng_state(self._torch)
         return changed
 
 
