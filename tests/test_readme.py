@@ -16,7 +16,13 @@ import cellkit
 from cellkit.registry import cell_weights
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/index.md", "docs/semantics.md", "docs/writing-a-cell.md"]
+PAGES = [
+    "README.md",
+    "docs/equations.md",
+    "docs/index.md",
+    "docs/semantics.md",
+    "docs/writing-a-cell.md",
+]
 BLOCK = re.compile(
     r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
 )
@@ -129,6 +135,22 @@ def test_page_on_writing_a_cell_runs_as_it_stands():
     x = rng.normal(size=(2, 9, 3)).astype("float32")
     mean = cellkit.RNN(names["MeanCell"](3))(x)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(mean), x.mean(axis=1), atol=1e-5)
+
+
+def test_page_on_equations_runs_as_it_stands(capsys):
+    names = run_page("docs/equations.md")
+    said = capsys.readouterr().out.splitlines()
+    assert said[:4] == [
+        "There is no function `foo`.",
+        "  Received: line 2",
+        "    h' = z * foo(h)",
+        "             ^^^",
+    ]
+    page = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")
+    assert "\n".join(said[:4]) in page
+    assert names["LSTMPCell"].spec.deviations and names["cell"].built
+    rng = np.random.default_rng(3)
+    check_reference(names["GRUCell"](5), names["GRUCell"].spec.reference, rng)
 
 
 def test_first_page_of_the_site_runs_as_it_stands():
