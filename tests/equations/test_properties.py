@@ -17,7 +17,7 @@ from cellkit.equations.declare import declare
 BACKEND = keras.backend.backend()
 BATCH, TIME, FEATURES, UNITS = 2, 3, 3, 4
 # Every text is compiled anew where there is a compiler.
-EXAMPLES = 40 if BACKEND == "torch" else 12
+EXAMPLES = {"torch": 40, "tensorflow": 12, "jax": 6}[BACKEND]
 SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,
