@@ -232,3 +232,25 @@ def test_initial_states_that_a_dtype_cannot_hold():
     what, received, _, _ = raised(count, X, initial_state=[np.full((2, 1), 0.5)])
     assert "dtype" in what and "float" in received
     close(count(X, initial_state=[np.full((2, 1), 2)])[1], state)
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, True, [1]])
+def test_seeds_that_are_no_integers(seed):
+    what, received, _, _ = raised(cellkit.create, "gru", units=3, seed=seed)
+    assert "seed" in what and repr(seed) in received
+
+
+def test_a_cell_without_a_state():
+    class Stateless:
+        state_size = ()
+
+        def call(self, inputs, states):
+            return inputs, states
+
+    what, received, _, fix = raised(cellkit.RNN(Stateless()), X)
+    assert "no state" in what and "[]" in received and "TimeDistributed" in fix
+
+
+def test_initial_states_of_uneven_lists():
+    what, *_ = raised(layer(), X, initial_state=[[[1.0, 2.0, 3.0], [1.0]]])
+    assert "structure" in what

@@ -16,7 +16,7 @@ from cellkit.cells.initializers import Draws
 from cellkit.cells.operations import precise, to_tensor, where
 from cellkit.cells.standard import StandardWeights
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
-from cellkit.cells.validate import check_dtype, plain_number, positive_int, probability
+from cellkit.cells.validate import check_dtype, checked_seed, positive_int, probability
 from cellkit.errors import problem
 
 # The training flag of the running step, for `Cell.drop`, which a step calls without arguments.
@@ -129,7 +129,7 @@ class Cell(keras.layers.Layer):
         self.dropout = probability(type(self), "dropout", dropout)
         self.recurrent_dropout = probability(type(self), "recurrent_dropout", recurrent_dropout)
         self.zoneout = probability(type(self), "zoneout", zoneout)
-        self.seed = seed = plain_number(seed)
+        self.seed = seed = checked_seed(type(self), seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._draws = Draws()
 

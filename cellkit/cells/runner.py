@@ -147,6 +147,13 @@ class Layout:
     def __init__(self, structure: Any) -> None:
         self.structure = structure
         self.specs: list[TensorSpec] = keras.tree.flatten(structure)
+        if not self.specs:
+            raise problem(
+                "The cell has no state.",
+                received=f"state_size={structure!r}",
+                expected="at least one state, which is what makes a layer recurrent",
+                fix="apply a layer without a state with `keras.layers.TimeDistributed`",
+            )
         flat = type(structure) is list and all(isinstance(s, TensorSpec) for s in structure)
         self.flat = flat
         self.ordered = not has_mapping(structure)

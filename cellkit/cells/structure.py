@@ -207,7 +207,10 @@ def match(layout: Any, given: Any) -> Any:
             given = given[0]
         if given is None or isinstance(given, Mapping) or _holds_tensors(given):
             raise Mismatch
-        return np.asarray(given) if is_numbers(given) else given
+        try:
+            return np.asarray(given) if is_numbers(given) else given
+        except ValueError:  # lists of different lengths
+            raise Mismatch from None
     if isinstance(layout, Mapping):
         if not isinstance(given, Mapping) or set(given) != set(layout):
             raise Mismatch

@@ -47,6 +47,19 @@ def positive_int(owner: type, name: str, value: Any) -> int:
     return int(value)
 
 
+def checked_seed(owner: type, seed: Any) -> int | None:
+    """Return `seed` if it is None or an int, else raise a three-part `ValueError`."""
+    seed = plain_number(seed)
+    if seed is None or (isinstance(seed, int) and not isinstance(seed, bool)):
+        return seed
+    raise problem(
+        f"`seed` of {owner.__name__} is not an integer.",
+        received=f"seed={seed!r}",
+        expected="an int, or None for a random seed",
+        fix="pass e.g. seed=1",
+    )
+
+
 def probability(owner: type, name: str, value: Any) -> float:
     """Return `value` if it is a rate in `[0, 1)`, else raise a three-part `ValueError`."""
     value = plain_number(value)
