@@ -3,8 +3,38 @@
 One gate instead of two, one gate and no reset, and a GRU for series with missing values.
 """
 
+from cellkit_gru.atr import ATRCell
+from cellkit_gru.brc import BRCCell
+from cellkit_gru.dsgu import DSGUCell
+from cellkit_gru.fastgrnn import FastGRNNCell
 from cellkit_gru.gru_d import GRUDCell
+from cellkit_gru.lightru import LightRUCell
+from cellkit_gru.ligru import LiGRUCell
 from cellkit_gru.mgu import MGUCell
+from cellkit_gru.mut1 import MUT1Cell
+from cellkit_gru.mut2 import MUT2Cell
+from cellkit_gru.mut3 import MUT3Cell
+from cellkit_gru.nbrc import NBRCCell
+from cellkit_gru.ran import RANCell
+from cellkit_gru.sgu import SGUCell
+from cellkit_gru.star import STARCell
 from cellkit_gru.ugrnn import UGRNNCell
 
-__all__ = ["GRUDCell", "MGUCell", "UGRNNCell"]
+__all__ = [
+    "ATRCell",
+    "BRCCell",
+    "DSGUCell",
+    "FastGRNNCell",
+    "GRUDCell",
+    "LiGRUCell",
+    "LightRUCell",
+    "MGUCell",
+    "MUT1Cell",
+    "MUT2Cell",
+    "MUT3Cell",
+    "NBRCCell",
+    "RANCell",
+    "SGUCell",
+    "STARCell",
+    "UGRNNCell",
+]

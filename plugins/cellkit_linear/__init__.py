@@ -9,6 +9,7 @@ from cellkit_linear.min_lstm import MinLSTMCell
 from cellkit_linear.qrnn import QRNNCell
 from cellkit_linear.rg_lru import RGLRUCell
 from cellkit_linear.s5 import S5Cell
+from cellkit_linear.t_rnn import TRNNCell
 
 __all__ = [
     "LRUCell",
@@ -17,5 +18,6 @@ __all__ = [
     "QRNNCell",
     "RGLRUCell",
     "S5Cell",
+    "TRNNCell",
     "positive",
 ]

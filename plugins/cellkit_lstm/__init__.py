@@ -10,12 +10,20 @@ from cellkit_lstm.cifg_lstm import CIFGLSTMCell
 from cellkit_lstm.janet import JANETCell
 from cellkit_lstm.layer_norm_lstm import LayerNormLSTMCell
 from cellkit_lstm.lstmp import LSTMPCell
+from cellkit_lstm.mc_lstm import MemoryControllerLSTMCell
 from cellkit_lstm.mlstm import MLSTMCell
+from cellkit_lstm.mogrifier_lstm import MogrifierLSTMCell
+from cellkit_lstm.multiplicative_lstm import MultiplicativeLSTMCell
 from cellkit_lstm.nas import NASCell
 from cellkit_lstm.nested_lstm import NestedLSTMCell
+from cellkit_lstm.on_lstm import ONLSTMCell
+from cellkit_lstm.original_lstm import OriginalLSTMCell
 from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
 from cellkit_lstm.phased_lstm import PhasedLSTMCell
+from cellkit_lstm.residual_lstm import ResidualLSTMCell
 from cellkit_lstm.slstm import SLSTMCell
+from cellkit_lstm.sub_lstm import SubLSTMCell
+from cellkit_lstm.wmc_lstm import WMCLSTMCell
 from cellkit_lstm.zoneout_lstm import ZoneoutLSTMCell
 
 __all__ = [
@@ -24,10 +32,18 @@ __all__ = [
     "LSTMPCell",
     "LayerNormLSTMCell",
     "MLSTMCell",
+    "MemoryControllerLSTMCell",
+    "MogrifierLSTMCell",
+    "MultiplicativeLSTMCell",
     "NASCell",
     "NestedLSTMCell",
+    "ONLSTMCell",
+    "OriginalLSTMCell",
     "PeepholeLSTMCell",
     "PhasedLSTMCell",
+    "ResidualLSTMCell",
     "SLSTMCell",
+    "SubLSTMCell",
+    "WMCLSTMCell",
     "ZoneoutLSTMCell",
 ]
