@@ -279,7 +279,7 @@ def freeze(name: str, witness: Witness) -> dict[str, Any]:
         "version": importlib.metadata.version("torchrecurrent"),
         "class": f"torchrecurrent.{witness.cls}",
         "dtype": "float64",
-        "equation": [line.rstrip() for line in _lines(registered.cls.equations)],
+        "equation": [line.rstrip() for line in _lines(registered.cls)],
         "states": list(names),
         "output": "y" if witness.read in (_own_output, _controlled) else names[0],
         "initial_state": "random",
@@ -293,7 +293,9 @@ def freeze(name: str, witness: Witness) -> dict[str, Any]:
     return entry
 
 
-def _lines(text: str) -> list[str]:
+def _lines(cls: Any) -> list[str]:
+    """Return the lines of a cell's equations: its text, or the block of its docstring."""
+    text = getattr(cls, "equations", None) or cls.__doc__.split("```")[1]
     return [line.strip() for line in text.strip().splitlines()]
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from against_reference import DTYPE, check_golden, to_numpy
+from three_parts import raised
 
 import cellkit
 from cellkit.registry import registry
@@ -13,12 +14,14 @@ CELLS = sorted(
     for name in registry.declarations()
     if issubclass(registry.get(name).cls, cellkit.EquationCell)
 )
-FROZEN = sorted(alias for name in CELLS for alias in registry.get(name).spec.aliases)
+FROZEN = sorted(
+    alias for name in [*CELLS, "intersection_rnn"] for alias in registry.get(name).spec.aliases
+)
 
 
 def test_there_are_many():
-    assert len(CELLS) >= 31
-    assert len(FROZEN) >= 29
+    assert len(CELLS) >= 30
+    assert len(FROZEN) >= 28
 
 
 @pytest.mark.parametrize("name", FROZEN)
@@ -34,6 +37,15 @@ def test_the_paper_and_the_weights_have_names(name):
     cell.build((None, 4))
     assert len({w.name for w in cell.weights}) == len(cell.weights)
     assert "```" not in found.cls.__doc__  # the equations stand once, as a text that runs
+
+
+def test_an_intersection_rnn_says_how_wide_its_inputs_must_be():
+    _, received, expected, fix = raised(
+        lambda: cellkit.RNN(cellkit.create("intersection_rnn", units=4))(np.ones((2, 3, 5)))
+    )
+    assert "5 features for units=4" in received
+    assert "as many features as units" in expected
+    assert "units=5" in fix and "Dense(4)" in fix
 
 
 @pytest.mark.parametrize("name", CELLS)
