@@ -132,7 +132,9 @@ def states(registered: registry.RegisteredCell) -> str:
         default = parameters[key].default if key in parameters else ...
         width = "unit" in key or "filter" in key
         if default is inspect.Parameter.empty or (default is None and width):
-            arguments[key] = value * SCALE if width else value
+            # A cell whose inputs are as wide as itself can't be made wider alone.
+            scaled = width and value not in keras.tree.flatten(registered.spec.inputs)
+            arguments[key] = value * SCALE if scaled else value
             if width:
                 widths[key] = arguments[key]
     sizes: dict[str, int] = {}
