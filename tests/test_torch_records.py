@@ -39,6 +39,7 @@ class Base(cellkit.Cell):
         super().build(shape)
         self.kernel = self.add_kernel((shape[-1], self.units))
         self.recurrent_kernel = self.add_recurrent_kernel((self.units, self.units))
+        self.generator = keras.random.SeedGenerator(3)
         self.log: list[int] = []
         self.count = 0
         self.table = np.zeros(2)
@@ -302,3 +303,120 @@ def test_a_plain_step_is_still_recorded() -> None:
     x = np.random.RandomState(0).randn(3, TIME, FEATURES).astype("float32")
     np.testing.assert_allclose(auto(x).detach(), loop(x).detach(), atol=1e-6)
     assert auto.engine_report().engine == "fused"
+
+
+def projecting(extra: Any) -> Any:
+    """Return two layers whose `project` does something besides."""
+
+    def project(self: Any, x: Any) -> Any:
+        return extra(self, matmul(x, self.kernel))
+
+    layers = pair(lambda c, h: h)
+    for layer in layers:
+        type(layer.cell).project = project
+    return layers
+
+
+PROJECTIONS = {
+    **{f"read: {k}": v for k, v in READS.items() if k in ("float", "item", "convert_to_numpy")},
+    **{
+        f"size: {k}": v
+        for k, v in SIZES.items()
+        if k in ("shape", "one row", "many rows", "numel", "mean", "turns")
+    },
+    **{f"effect: {k}": v for k, v in EFFECTS.items()},
+    "random": lambda c, h: h + keras.random.normal((h.shape[0], UNITS), seed=c.generator),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in PROJECTIONS if n != "random"])
+def test_a_projection_is_that_of_each_step(name: str) -> None:
+    """What depends on other rows, their number or the past is computed step by step."""
+    auto, loop = projecting(PROJECTIONS[name])
+    outcomes = []
+    for layer in (auto, loop):
+        start()
+        outcomes.append([])
+        for batch in (3, 1, 2):
+            x = np.random.RandomState(batch).randn(batch, TIME, FEATURES).astype("float32")
+            y = layer(x).detach().numpy()
+            outcomes[-1].append((y, state(layer.cell), len(CALLS), COUNT, len(Base.shared)))
+    for (a, *counts), (b, *want) in zip(*outcomes, strict=True):
+        assert counts == want
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert auto.engine_report().engine == "loop"
+
+
+def test_a_projection_that_draws_draws_at_every_step() -> None:
+    """Random numbers of `project` are drawn as often as the loop draws them."""
+    counts = []
+    for layer in projecting(PROJECTIONS["random"]):
+        layer(np.zeros((3, TIME, FEATURES), "float32"))
+        counts.append(ops.convert_to_numpy(layer.cell.generator.state).tolist())
+    assert counts[0] == counts[1]
+
+
+class Decay(cellkit.LinearCell):
+    """A linear recurrence whose coefficients do something besides."""
+
+    extra: Any = None
+
+    def build(self, shape: Any) -> None:
+        super().build(shape)
+        self.kernel = self.add_kernel((shape[-1], self.units))
+        self.count = 0
+
+    def project(self, x: Any) -> Any:
+        return matmul(x, self.kernel)
+
+    def coefficients(self, projected: Any) -> Any:
+        return 0.9, type(self).extra(self, projected)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [READS["item"], SIZES["shape"], SIZES["mean"], EFFECTS["attribute"], EFFECTS["global list"]],
+    ids=["item", "shape", "mean", "attribute", "global list"],
+)
+def test_coefficients_are_those_of_each_step(extra: Any) -> None:
+    """A scan computes them once for all steps, the loop at every step."""
+    outcomes = []
+    for engine in ("auto", "loop"):
+        start()
+        kind = type("Made", (Decay,), {"extra": staticmethod(extra), "__module__": __name__})
+        layer = cellkit.RNN(kind(UNITS), engine=engine, return_sequences=True)
+        layer.build((None, TIME, FEATURES))
+        layer.cell.kernel.assign(np.random.RandomState(2).randn(FEATURES, UNITS))
+        outcomes.append([])
+        for batch in (3, 1):
+            x = np.random.RandomState(batch).randn(batch, TIME, FEATURES).astype("float32")
+            outcomes[-1].append((layer(x).detach().numpy(), layer.cell.count, len(CALLS)))
+        assert layer.engine_report().engine == "loop"
+    for (a, *counts), (b, *want) in zip(*outcomes, strict=True):
+        assert counts == want
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+class Outer(cellkit.Cell):
+    """A cell with a recurrent layer inside."""
+
+    def build(self, shape: Any) -> None:
+        super().build(shape)
+        self.kernel = self.add_kernel((shape[-1], self.units))
+        self.inner = cellkit.RNN(cellkit.create("mgu", units=self.units))
+        self.inner.build((None, 2, self.units))
+
+    def step(self, x: Any, states: Any) -> Any:
+        v = matmul(x, self.kernel)
+        h = self.inner(ops.stack([v, -v], axis=1)) + 0.3 * states[0]
+        return h, [h]
+
+
+def test_a_recurrent_layer_inside_a_step_runs_in_the_loop() -> None:
+    """It chooses an engine of its own, and its products are not the outer step's."""
+    cell = Outer(UNITS)
+    auto, loop = cellkit.RNN(cell), cellkit.RNN(cell, engine="loop")
+    x = np.random.RandomState(0).randn(3, TIME, FEATURES).astype("float32")
+    for _ in range(2):
+        np.testing.assert_allclose(auto(x).detach(), loop(x).detach(), atol=1e-6)
+    assert "recurrent layer inside" in auto.engine_report().reasons["fused"]

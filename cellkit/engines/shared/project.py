@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from cellkit.cells.cell import Cell
+from cellkit.cells.effects import Undone
+from cellkit.cells.recorder import Recorder
 from cellkit.cells.runner import trace
+from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.engines.backend import backend
 from cellkit.engines.engine import Engine, Need
 from cellkit.engines.shared import needs
@@ -87,23 +90,41 @@ def _sizes(x: Any, count: int | None = None) -> tuple[Any, ...]:
 
 def not_row_wise(request: Request) -> str | None:
     """Return why the steps of many rows can't be projected at once, or None if they can."""
-    if request.options.cache.current("row-wise", request.edition, lambda: _row_wise(request)):
-        return None
-    name = type(request.cell).__name__
-    return f"what {name}.project returns does not have one row for each row of the inputs"
+    reason: str | None = request.options.cache.current(
+        ("row-wise", request.training), request.edition, lambda: _not_rows(request)
+    )
+    return reason
 
 
-def _row_wise(request: Request) -> bool:
-    """Tell by its shapes whether all that the cell projects has the rows of its inputs."""
+def _not_rows(request: Request) -> str | None:
+    """Trace `project`: does all that it returns have the rows of its inputs, and nothing else?"""
     specs = keras.tree.map_structure(
         lambda x: keras.KerasTensor(
             (None, *x.shape[2:]), dtype=keras.backend.standardize_dtype(x.dtype)
         ),
         request.inputs,
     )
-    cell = request.cell
-    projected = trace(lambda x: cell.prepare(x), specs, variables=cell.variables)
-    return all(len(x.shape) and x.shape[0] is None for x in keras.tree.flatten(projected))
+    cell, name, training = request.cell, type(request.cell).__name__, request.training
+    recorder = Recorder()
+
+    def twice(x: Any) -> Any:
+        scope = SequenceScope(keras.ops.shape(keras.tree.flatten(x)[0])[0])
+        with sequence_scope(scope, [], training):
+            with Recorder():
+                cell.prepare(x, training)  # draws the masks that are drawn once per call
+            with recorder:
+                return cell.prepare(x, training)
+
+    with Undone(cell) as effects:
+        if effects.found is None:
+            projected = trace(twice, specs, variables=cell.variables)
+    if effects.found is not None:
+        return f"{name}.project {effects.found}"
+    if recorder.written or recorder.losses:
+        return f"{name}.project draws random numbers, writes a variable or adds a loss"
+    if all(len(x.shape) and x.shape[0] is None for x in keras.tree.flatten(projected)):
+        return None
+    return f"what {name}.project returns does not have one row for each row of the inputs"
 
 
 ROW_WISE = Need("a `project` that treats its rows one by one", not_row_wise)

@@ -156,6 +156,8 @@ def _explore(request: Request) -> Plan:
         if isinstance(part, keras.layers.Layer):
             if (part.compute_dtype, part.variable_dtype) != own:
                 return Plan(f"{type(part).__name__} inside {name} has a dtype of its own")
+    if any(isinstance(part, keras.layers.RNN) for part in compat.parts(cell)):
+        return Plan(f"{name} has a recurrent layer inside, which chooses how to run by itself")
     kernels: list[tuple[Any, slice]] = []
     recorder = Recorder()
 

@@ -5,10 +5,13 @@ from typing import Any
 
 from cellkit.engines.engine import Engine
 from cellkit.engines.shared import needs, plain, project, scan, stack
-from cellkit.engines.torch import chunks, fused, kernel
+from cellkit.engines.torch import chunks, fused, kernel, rows
 
 # A transformation could not see through these.
 _OPAQUE = ("stack", "kernel", "fused")
+
+# They compute for all steps at once what does not depend on a state.
+_AT_ONCE = ("scan", "fused", "projected")
 
 
 def _on_torch(engine: Engine) -> Engine:
@@ -16,6 +19,8 @@ def _on_torch(engine: Engine) -> Engine:
     asked = list(engine.needs)
     if engine.name in _OPAQUE:
         asked.insert(asked.index(needs.SOMETHING) + 1, needs.NO_TRANSFORMATION)
+    if engine.name in _AT_ONCE:
+        asked.append(rows.APART)
     return dataclasses.replace(engine, needs=tuple(asked), worth=(needs.SEVERAL_STEPS,))
 
 
