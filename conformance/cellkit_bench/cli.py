@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cellkit import registry
-from cellkit._errors import problem
+from cellkit.errors import problem
 from cellkit_bench.plan import CELLS, BenchPlan, default_plan, quick_plan
 from cellkit_conformance.files import unwritable, write_text
 from cellkit_conformance.run.choice import choose_backends, choose_cells

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 
 def unwritable(failures: Iterable[tuple[object, OSError]]) -> ValueError:

@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterable
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 CPU = "cpu"
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from cellkit._errors import problem
-from cellkit._names import did_you_mean
+from cellkit.errors import problem
+from cellkit.registry.names import did_you_mean
 from cellkit_conformance import edition
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.edition.profiles import PROFILES

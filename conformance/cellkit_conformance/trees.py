@@ -123,7 +123,7 @@ def is_shape(node: Tree) -> bool:
     return isinstance(node, tuple) and all(isinstance(dim, (int, str)) for dim in node)
 
 
-def map_shapes(function: Callable[[tuple], Any], tree: Tree) -> Tree:
+def map_shapes(function: Callable[[tuple[Any, ...]], Any], tree: Tree) -> Tree:
     """Apply a function to every shape tuple of a structure such as a spec's `inputs`."""
     if is_shape(tree) and not hasattr(tree, "_fields"):
         return function(tree)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 import cellkit
-from cellkit._errors import problem
+from cellkit.errors import problem
 from cellkit_bench import equations
 from cellkit_bench.plan import Work
 

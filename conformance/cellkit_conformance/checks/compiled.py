@@ -31,8 +31,8 @@ def compiled_equals_eager(ctx: Context) -> None:
     for subject in itertools.islice(ctx.cases(), 1):
         example = Example(3, 5, seed=ctx.seed, initial_state=True)
         inputs, states = subject.inputs(example), subject.random_states(example)
-        mask = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)
-        mask = mask if "masking" in ctx.target.traits else None
+        rows = [[1, 1, 0, 1, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+        mask = np.array(rows, dtype=bool) if "masking" in ctx.target.traits else None
         layer = subject.layer(**SEQUENCES)
         want = subject.run(layer, inputs, states, mask)
         tolerance = subject.tolerance(example.time)
@@ -91,7 +91,7 @@ def _count_calls(cell: Any) -> list[int]:
         calls.append(1)
         return step(*args, **kwargs)
 
-    counted.__signature__ = signature  # type: ignore[attr-defined] (layers read it)
+    counted.__signature__ = signature  # type: ignore[attr-defined]  # layers read it
     object.__setattr__(cell, "call", counted)
     return calls
 
@@ -119,7 +119,7 @@ def steps_are_counted_once(ctx: Context) -> None:
 def _counting(cls: type) -> type:
     """Derive a cell that counts its steps in a variable that does not train."""
 
-    class Counting(cls):  # type: ignore[misc, valid-type]
+    class Counting(cls):
         def build(self, input_shape: Any) -> None:
             super().build(input_shape)
             self.steps_counted = self.add_weight(

@@ -47,9 +47,9 @@ class Context:
         subjects: Where subjects are kept from check to check, by case and extra arguments.
         layer: Makes the layer under test.
         profile: The thoroughness of the run.
+        exchange: Where the backends of a run leave what the others compare with.
         seed: Of all that is drawn.
         shrink: True if a failing example is made smaller.
-        exchange: Where the backends of a run leave what the others compare with.
         about_the_cell: True if what is checked may depend on the constructor case. The loop treats
             all cases alike.
         only: The one example that properties are tried on, or None for all.
@@ -61,9 +61,9 @@ class Context:
         subjects: dict[Any, Subject],
         layer: Callable[..., Any],
         profile: Profile,
+        exchange: Exchange,
         seed: int = 0,
         shrink: bool = True,
-        exchange: Exchange | None = None,
         about_the_cell: bool = True,
         only: Failed | None = None,
     ) -> None:
@@ -87,8 +87,7 @@ class Context:
         self.turns: Counter[str] = Counter()
         for subject in subjects.values():
             subject.calls.clear()
-        if exchange is not None:
-            exchange.met.clear()
+        exchange.met.clear()
 
     # Subjects -----------------------------------------------------------------------------------
 
@@ -259,7 +258,7 @@ class Context:
         self,
         subject: Subject,
         space: Space,
-        body: Callable[[Subject, Example], None],
+        body: Callable[[Subject, Example], object],
         draws: int | None = None,
     ) -> None:
         """Run a property over a space: its edges first, then drawn examples, then shrink.

@@ -144,7 +144,7 @@ def truncation_cuts_between_blocks(ctx: Context) -> None:
 
 
 def _require_option(ctx: Context, name: str) -> None:
-    if name not in inspect.signature(ctx.layer.__init__).parameters:  # type: ignore[misc]
+    if name not in inspect.signature(ctx.layer.__init__).parameters:
         raise NotApplicable(f"the layer has no option `{name}`")
 
 

@@ -106,14 +106,14 @@ def errors_are_the_same_everywhere(ctx: Context) -> None:
             else:
                 texts[what] = np.array("accepted")
             ctx.examples += 1
-    for what, text in texts.items():
-        named = [word for word in BACKEND_WORDS if word in str(text).lower()]
-        ctx.require(not named, f"the error for {what} speaks of {named}: {str(text)[:200]}")
+    for what, array in texts.items():
+        named = [word for word in BACKEND_WORDS if word in str(array).lower()]
+        ctx.require(not named, f"the error for {what} speaks of {named}: {str(array)[:200]}")
     for name, theirs in ctx.exchange.arrays("errors", texts).items():
-        for what, text in texts.items():
+        for what, array in texts.items():
             other = str(theirs.get(what, "nothing"))
             ctx.require(
-                other == str(text), f"{what}: {str(text)[:150]!r}, and on {name} {other[:150]!r}"
+                other == str(array), f"{what}: {str(array)[:150]!r}, and on {name} {other[:150]!r}"
             )
 
 

@@ -81,6 +81,6 @@ class Exchange:
         # Written aside and moved, so that nobody reads half a file.
         path = self.mine(topic, ".npz")
         unfinished = path.with_name(f"unfinished-{path.name}")
-        np.savez(unfinished, **own)
+        np.savez(unfinished, **own)  # type: ignore[arg-type]  # taken for its option
         unfinished.replace(path)
         return found

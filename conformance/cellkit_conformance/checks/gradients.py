@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.spec import cell_weights, variables_by_path
+from cellkit.registry import cell_weights, variables_by_path
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example, Space
@@ -175,7 +175,7 @@ def every_weight_learns(ctx: Context) -> None:
 def no_dead_inputs(ctx: Context) -> None:
     """Look for input features, state entries and weight entries that change nothing."""
     for subject in ctx.cases():
-        alive: dict[str, np.ndarray] = {}
+        alive: dict[str, Any] = {}
         for seed in range(4):
             found = _of_drawn_weights(ctx, subject, seed)
             ctx.examples += 1

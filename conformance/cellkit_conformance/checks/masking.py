@@ -46,7 +46,7 @@ def masked_steps_keep_states(ctx: Context) -> None:
         got = _run(subject, example, inputs, states)
         want = subject.expect(inputs, states, example.mask_array())
         ctx.close("state", got.states, want.states, subject.tolerance(example.time))
-        for row in np.flatnonzero(~example.mask_array().any(axis=1)):
+        for row in map(int, np.flatnonzero(~example.own_mask.any(axis=1))):
             ctx.same(
                 f"state of row {row}, which is masked throughout",
                 _row(got.states, row),
@@ -68,7 +68,7 @@ def rows_equal_their_unmasked_steps(ctx: Context) -> None:
 
     def body(subject: Subject, example: Example) -> None:
         inputs, states = subject.inputs(example), subject.random_states(example)
-        mask = example.mask_array()
+        mask = example.own_mask
         got = _run(subject, example, inputs, states)
         tolerance = subject.tolerance(example.time)
         for row, keep in enumerate(mask):
@@ -90,7 +90,7 @@ def masked_output_repeats(ctx: Context) -> None:
 
     def body(subject: Subject, example: Example) -> None:
         got = ctx.agrees(subject, example)
-        mask = example.mask_array()
+        mask = example.own_mask
         for row, keep in enumerate(mask):
             for t in np.flatnonzero(~keep):
                 if keep[:t].any():
@@ -112,7 +112,7 @@ def masked_first_output_is_zero(ctx: Context) -> None:
     def body(subject: Subject, example: Example) -> None:
         inputs, states = subject.inputs(example), subject.random_states(example)
         got = _run(subject, example, inputs, states)
-        before = ~np.logical_or.accumulate(example.mask_array(), axis=1)
+        before = ~np.logical_or.accumulate(example.own_mask, axis=1)
         _require_zero(ctx, got.output, before, "before the first valid step")
 
     for subject in ctx.cases():
@@ -131,7 +131,7 @@ def zeroed_outputs(ctx: Context) -> None:
     def body(subject: Subject, example: Example) -> None:
         got = ctx.agrees(subject, example)
         if example.options["return_sequences"]:
-            _require_zero(ctx, got.output, ~example.mask_array(), "at a masked step")
+            _require_zero(ctx, got.output, ~example.own_mask, "at a masked step")
 
     for subject in ctx.cases():
         looped = {"zero_output_for_mask": True}
@@ -154,10 +154,10 @@ def fully_masked_rows(ctx: Context) -> None:
 
     def body(subject: Subject, example: Example) -> None:
         inputs, states = subject.inputs(example), subject.random_states(example)
-        mask = example.mask_array()
+        mask = example.own_mask
         layer = subject.layer(return_sequences=False)
         got = subject.run(layer, inputs, states, mask)
-        for row in np.flatnonzero(~mask.any(axis=1)):
+        for row in map(int, np.flatnonzero(~mask.any(axis=1))):
             ctx.same(f"state of masked row {row}", _row(got.states, row), _row(states, row))
             zeros = map_trees(np.zeros_like, _row(got.output, row))
             ctx.same(f"last output of masked row {row}", _row(got.output, row), zeros)
@@ -176,7 +176,7 @@ def dtypes_of_masks(ctx: Context) -> None:
     """Give one mask in five dtypes, as tensor and as NumPy array."""
 
     def body(subject: Subject, example: Example) -> None:
-        inputs, mask = subject.inputs(example), example.mask_array()
+        inputs, mask = subject.inputs(example), example.own_mask
         layer, x = subject.layer(**SEQUENCES), map_trees(backend.to_tensor, inputs)
         want = subject.run(layer, inputs, mask=mask)
         for dtype in ("bool", "int32", "uint8", "float32"):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
 import keras
 import numpy as np
 
-from cellkit.spec import cell_weights
+from cellkit.registry import cell_weights
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example, Space
 from cellkit_conformance.outcome import NotApplicable
-from cellkit_conformance.subject import backend
+from cellkit_conformance.subject import backend, oracle
 from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, leaves, map_trees
@@ -55,7 +56,7 @@ def every_step_of_a_loop(ctx: Context) -> None:
     """Compare a loop with the oracle: the outputs of every step, the states after 1, 4 and 5."""
     for subject in ctx.cases():
         space = Space(shapes=[(3, 5), (3, 1), (3, 4)], options=[SEQUENCES])
-        ctx.each(subject, space, lambda s, e: ctx.agrees(s, e) and None)
+        ctx.each(subject, space, ctx.agrees)
 
 
 @check("NUM-03")
@@ -63,7 +64,7 @@ def every_case(ctx: Context) -> None:
     """Compare a loop with the oracle for every constructor case."""
     for subject in ctx.cases(every=True):
         space = Space(options=[SEQUENCES])
-        ctx.each(subject, space, lambda s, e: ctx.agrees(s, e) and None, ctx.profile.examples // 2)
+        ctx.each(subject, space, ctx.agrees, ctx.profile.examples // 2)
 
 
 @check("NUM-04")
@@ -74,9 +75,13 @@ def data_can_see_the_order_of_gates(ctx: Context) -> None:
         inputs, states = subject.inputs(example), subject.states(example)
         reference = subject.target.spec.reference
 
-        def run(symbols, subject=subject, inputs=inputs, states=states, reference=reference):
-            from cellkit_conformance.subject import oracle
-
+        def run(
+            symbols: Any,
+            subject: Subject = subject,
+            inputs: Tree = inputs,
+            states: Tree = states,
+            reference: Any = reference,
+        ) -> oracle.Run:
             return oracle.run(lambda x, s: reference(symbols, x, s, subject.config), inputs, states)
 
         want = run(subject.symbols)
@@ -203,13 +208,13 @@ def _numpy(tree: Tree) -> Tree:
     return backend.to_numpy(tree)
 
 
-def _wide(states):
+def _wide(states: Tree) -> Tree:
     return map_trees(
         lambda leaf: leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf, states
     )
 
 
-def _times(factor: float):
+def _times(factor: float) -> Callable[[np.ndarray], np.ndarray]:
     def scale(array: np.ndarray) -> np.ndarray:
         inexact = np.issubdtype(array.dtype, np.inexact)
         return (array * factor).astype(array.dtype) if inexact else array

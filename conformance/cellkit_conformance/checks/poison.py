@@ -23,7 +23,7 @@ def forward_poison(ctx: Context) -> None:
 
     def body(subject: Subject, example: Example) -> None:
         inputs, states = subject.inputs(example), subject.states(example)
-        layer, mask = subject.layer(**example.options), example.mask_array()
+        layer, mask = subject.layer(**example.options), example.own_mask
         want = subject.run(layer, inputs, states, mask)
         poison = POISONS[example.seed % len(POISONS)]
         got = subject.run(layer, _fill(inputs, mask, poison), states, mask)
@@ -43,7 +43,7 @@ def backward_poison(ctx: Context) -> None:
     """Differentiate with NaN and both infinities in masked inputs, and with zeros there."""
 
     def body(subject: Subject, example: Example) -> None:
-        mask = example.mask_array()
+        mask = example.own_mask
         inputs, states = subject.inputs(example), subject.random_states(example)
         clean = gradients(subject, _fill(inputs, mask, 0.0), states, mask)
         poisoned = gradients(subject, _fill(inputs, mask, *POISONS[:3]), states, mask)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.spec import cell_weights, set_cell_weights
+from cellkit.registry import cell_weights, set_cell_weights
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.gradients import close_gradient, gradients
@@ -18,6 +18,7 @@ from cellkit_conformance.checks.serialization import parameters_of
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.backend import Gradients
 from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Returned, Subject
 from cellkit_conformance.trees import leaves, map_trees, paths
@@ -75,18 +76,18 @@ def dropout_masks(ctx: Context) -> None:
         example = Example(8, 5, seed=ctx.seed)
         inputs = subject.inputs(example)
         # Of the outputs alone: a state may well remember what dropout kept from the gates.
-        whole = {}
+        whole: Mapping[str, Any] = {}
         if len(leaves(inputs)) > 1:  # one of them may be no data, and come through whole
-            whole = gradients(subject, inputs, None, which="outputs", training=False).inputs
+            whole = _by_input(gradients(subject, inputs, None, which="outputs", training=False))
         patterns = []
         for _ in range(2):
-            found = gradients(subject, inputs, None, which="outputs", training=True)
+            found = _by_input(gradients(subject, inputs, None, which="outputs", training=True))
             ctx.examples += 1
-            for name, gradient in found.inputs.items():
+            for name, gradient in found.items():
                 dropped = gradient == 0
-                if len(found.inputs) > 1 and dropped.mean() < 0.2:
+                if len(found) > 1 and dropped.mean() < 0.2:
                     continue  # a time or a mask among the inputs comes through whole
-                if len(found.inputs) > 1 and (whole[name] == 0).any():
+                if len(found) > 1 and (whole[name] == 0).any():
                     continue  # zeros without dropout too (a decay at rest): they tell nothing
                 # A step whose gradient is zero throughout (relu at rest) tells nothing either.
                 axes = tuple(range(2, dropped.ndim))
@@ -100,7 +101,7 @@ def dropout_masks(ctx: Context) -> None:
                     f"the mask of input {name} changes from step to step",
                 )
                 rows = kept[known.any(axis=(1, *axes))]
-                if len(found.inputs) > 1 and rows.all():
+                if len(found) > 1 and rows.all():
                     continue  # zeros at single steps, and no entry dropped: it comes through whole
                 ctx.require(
                     bool((~rows).any() and rows.any()),
@@ -166,9 +167,9 @@ def dropout_scales_what_it_keeps(ctx: Context) -> None:
         inputs = dropping.inputs(Example(64, 2, seed=ctx.seed))
         twice = [still.run(still.layer(**SEQUENCES), inputs, training=True) for _ in range(2)]
         noisy = _differ(*twice)  # then no two gradients in training can be compared
-        whole = gradients(still, inputs, None, which="outputs", training=True).inputs
+        whole = _by_input(gradients(still, inputs, None, which="outputs", training=True))
         for _ in range(4):
-            found = gradients(dropping, inputs, None, which="outputs", training=True).inputs
+            found = _by_input(gradients(dropping, inputs, None, which="outputs", training=True))
             masks = {}
             for name, gradient in found.items():
                 dropped = gradient == 0
@@ -254,7 +255,7 @@ def _compare_scaled(
         mask = masks.get(next(names))
         return array if mask is None else (array * mask / (1 - rate)).astype(array.dtype)
 
-    at = gradients(still, map_trees(scale, inputs), None, which="outputs", training=True).inputs
+    at = _by_input(gradients(still, map_trees(scale, inputs), None, which="outputs", training=True))
     ctx.examples += 1
     for name, gradient in found.items():
         factor = 1.0 if masks[name] is None else masks[name] / (1 - rate)
@@ -494,6 +495,11 @@ def no_hidden_randomness(ctx: Context) -> None:
         training = subject.run(layer, inputs, training=True)
         ctx.same("output in training", training.output, inference.output)
         ctx.same("state in training", training.states, inference.states)
+
+
+def _by_input(found: Gradients) -> Mapping[str, Any]:
+    """Give the gradients by inputs, which are all there: a layer reads its inputs."""
+    return found.inputs
 
 
 def _dropping(ctx: Context) -> list[Subject]:

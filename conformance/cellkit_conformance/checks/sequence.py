@@ -231,11 +231,11 @@ def unrolled(ctx: Context) -> None:
     for subject in ctx.cases():
         few = ctx.profile.examples // 2
         plain = Space(shapes=[(3, 3)], options=UNROLLED[:1])
-        ctx.each(subject, plain, lambda s, e: ctx.agrees(s, e) and None, few)
+        ctx.each(subject, plain, ctx.agrees, few)
         if "masking" in ctx.target.traits:
             every = (*EVERY, "all_masked")
             masked = Space(shapes=[(3, 3)], masks=every, options=UNROLLED, crossed=True)
-            ctx.each(subject, masked, lambda s, e: ctx.agrees(s, e) and None, few)
+            ctx.each(subject, masked, ctx.agrees, few)
 
 
 @check("SEQ-12")

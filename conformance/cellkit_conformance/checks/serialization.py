@@ -12,14 +12,14 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from cellkit.spec import cell_weights, set_cell_weights
+from cellkit.registry import cell_weights, set_cell_weights
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example
@@ -314,7 +314,7 @@ def copies_stand_alone(ctx: Context) -> None:
         layer = subject.fresh_layer(**SEQUENCES)
         inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
         want = subject.run(layer, inputs)
-        ways = {
+        ways: dict[str, Callable[[], Any]] = {
             "copy.deepcopy": lambda la=layer: copy.deepcopy(la),
             "pickle": lambda la=layer: pickle.loads(pickle.dumps(la)),  # noqa: S301 (own bytes)
         }
@@ -443,7 +443,7 @@ def _defaults(cls: type) -> list[str]:
     for base in cls.__mro__:
         if base in (keras.layers.Layer, object):
             break
-        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+        parameters = inspect.signature(base.__init__).parameters.values()
         names += [p.name for p in parameters if p.default is not p.empty and p.name != "self"]
     return list(dict.fromkeys(names))
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.structure import declared_output, declared_state
+from cellkit.cells.structure import declared_output, declared_state
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example
@@ -245,7 +245,7 @@ def _as_list(states: Any) -> Any:
     return states if isinstance(states, (list, dict, tuple)) else [states]
 
 
-def _shapes(announced: Any) -> list[tuple]:
+def _shapes(announced: Any) -> list[tuple[Any, ...]]:
     """List the shapes in a structure of shapes."""
     if isinstance(announced, dict):
         return [shape for value in announced.values() for shape in _shapes(value)]

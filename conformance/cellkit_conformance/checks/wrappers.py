@@ -105,7 +105,7 @@ def _run(
     go_backwards: bool,
 ) -> Any:
     """Run the oracle with the weights of another layer than the subject's."""
-    from cellkit.spec import cell_weights, set_cell_weights
+    from cellkit.registry import cell_weights, set_cell_weights
 
     kept = cell_weights(subject.cell)
     set_cell_weights(subject.cell, cell_weights(layer.cell))

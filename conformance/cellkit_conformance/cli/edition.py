@@ -97,5 +97,5 @@ def _broken_by() -> dict[str, list[str]]:
                     continue
                 for word in call.args:
                     if said and isinstance(word, ast.Constant):
-                        found.setdefault(word.value, []).append(said)
+                        found.setdefault(str(word.value), []).append(said)
     return found

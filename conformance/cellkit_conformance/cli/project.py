@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from cellkit import registry
-from cellkit._errors import problem
 from cellkit.equations import command
 from cellkit.equations.source import module_source
+from cellkit.errors import problem
 
 TEMPLATES = Path(__file__).with_name("templates")
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cellkit._errors import problem
-from cellkit._names import did_you_mean
+from cellkit.errors import problem
+from cellkit.registry.names import did_you_mean
 from cellkit_conformance import edition
 from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.files import unwritable

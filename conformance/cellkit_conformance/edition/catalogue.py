@@ -9,8 +9,9 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 DATA = Path(__file__).with_name("requirements.toml")
 
@@ -147,5 +148,5 @@ def _expand(selectors: Iterable[str]) -> set[str]:
 
 
 @functools.cache
-def _load() -> dict:
+def _load() -> dict[str, Any]:
     return tomllib.loads(DATA.read_text(encoding="utf-8"))

@@ -30,7 +30,7 @@ def masks(draw: st.DrawFn, kind: str, batch: int, time: int) -> Mask | None:
         return None
     if kind in MIXED:
         kinds = islice(cycle(MIXED[kind]), batch)
-        return tuple(row for one in kinds for row in draw(masks(one, 1, time)))
+        return tuple(row for one in kinds for row in draw(masks(one, 1, time)) or ())
     rows = np.ones((batch, time), dtype=bool)
     if kind in EVERY:
         rows = every(kind, batch, time)

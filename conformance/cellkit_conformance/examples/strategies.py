@@ -82,6 +82,14 @@ class Example:
         """Give the mask as a bool array of shape (B, T), or None."""
         return None if self.mask is None else np.array(self.mask, dtype=bool)
 
+    @property
+    def own_mask(self) -> np.ndarray:
+        """The mask of an example of a space where all have one."""
+        mask = self.mask_array()
+        if mask is None:
+            raise ValueError(f"an example of kind {self.kind!r} has no mask")
+        return mask
+
     def describe(self) -> dict[str, Any]:
         """Give the example as plain data for reports; what is at its default is left out."""
         data = {key: value for key, value in asdict(self).items() if value not in (None, (), {})}
@@ -151,7 +159,7 @@ def edges(space: Space, seed: int = 0) -> list[Example]:
         count = max(count, len(crossed))
     # Where every dimension has the same number of entries they would run in step, and a mask would
     # meet one set of options only; a shuffle per dimension mixes them and stays deterministic.
-    dims = [
+    dims: list[list[Any]] = [
         list(islice(cycle(_shuffled(entries, rng)), count))
         for entries in (
             space.shapes,
@@ -167,9 +175,9 @@ def edges(space: Space, seed: int = 0) -> list[Example]:
         dims[1], dims[3] = [mask for mask, _ in pairs], [option for _, option in pairs]
     found = []
     for i, (shape, kind, states, options, split, values) in enumerate(zip(*dims, strict=True)):
-        mask = _mask(kind, *shape, rng)
-        weights = i % space.weight_sets
-        found.append(Example(*shape, values, seed + i, weights, states, mask, kind, options, split))
+        (batch, time), weights = shape, i % space.weight_sets
+        drawn = (values, seed + i, weights, states, _mask(kind, batch, time, rng))
+        found.append(Example(batch, time, *drawn, kind, options, split))
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 
 DEFAULT_LIMITS = {"float64": 1e-9, "float32": 1e-5}
 """Relative to the largest magnitude of an array, where the manifest says nothing."""

@@ -125,9 +125,9 @@ class Judge:
             self.subjects,
             self.layer,
             self.profile,
+            self.exchange,
             self.seed,
             self.shrink,
-            self.exchange,
             requirements()[identifier].group in ABOUT_THE_CELL,
             only,
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 from cellkit_conformance.checks.context import Failed
 from cellkit_conformance.edition import requirements, select
 from cellkit_conformance.edition.profiles import PROFILES

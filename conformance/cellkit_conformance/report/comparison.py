@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 from cellkit_conformance.files import unwritable, write_text
 from cellkit_conformance.outcome import Outcome
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellkit._errors import problem
-from cellkit._names import did_you_mean
+from cellkit.errors import problem
+from cellkit.registry.names import did_you_mean
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.places import MODULES, backend_of

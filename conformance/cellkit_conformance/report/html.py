@@ -85,7 +85,7 @@ def _page(report: Report) -> dict[str, Any]:
     """Gather what the template shows."""
     headline, _, tail = report.verdict.partition(";" if ";" in report.verdict else ":")
     units = {(unit.cell, unit.backend): unit for unit in report.units}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "cell": cell,
             "units": [

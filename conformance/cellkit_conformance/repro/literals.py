@@ -61,8 +61,10 @@ def _values(array: np.ndarray) -> str:
         if array.size > MANY:
             flat = np.array2string(array.reshape(-1), separator=", ", floatmode="unique")
             return f"np.reshape({flat}, {array.shape})"
-        mode = {"floatmode": "maxprec", "precision": 8} if array.dtype == np.float64 else {}
-        text = np.array2string(array, separator=", ", **({"floatmode": "unique"} | mode))
+        if array.dtype == np.float64:
+            text = np.array2string(array, separator=", ", floatmode="maxprec", precision=8)
+        else:
+            text = np.array2string(array, separator=", ", floatmode="unique")
     line = re.sub(r"\s*([\[\],])\s*", r"\1", text).replace(",", ", ")
     return line if len(line) <= LINE else text
 

@@ -100,8 +100,7 @@ def _replay(result: Result, context: Context) -> str:
 
 def _others(result: Result, context: Context) -> list[str]:
     """List the backends that the message compares this one with."""
-    met = context.exchange.met if context.exchange is not None else ()
-    others = sorted(name for name in met if name in result.message)
+    others = sorted(name for name in context.exchange.met if name in result.message)
     unknown = [name for name in others if backend_of(name) not in MODULES]
     if unknown:
         raise NoScript(f"what is compared with was left by {unknown[0]}, which is not a backend")

@@ -6,8 +6,8 @@ import re
 
 from cellkit import registry
 from cellkit._distribution import install_command
-from cellkit._errors import problem
-from cellkit._names import did_you_mean
+from cellkit.errors import problem
+from cellkit.registry.names import did_you_mean
 from cellkit_conformance.places import CPU, MODULES, choose, place
 from cellkit_conformance.run.process import Process, WorkerGone
 from cellkit_conformance.run.runner import installed_backends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import io
 import json
 import os
 import queue
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cellkit_conformance.places import backend_of
 from cellkit_conformance.run import lifeline
@@ -80,7 +81,7 @@ class Process:
         chosen = {"KERAS_BACKEND": backend_of(place)}
         variables = {**QUIET, **os.environ, **chosen, **(environment or {})}
         start = time.perf_counter()
-        self._process = subprocess.Popen(
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
@@ -92,6 +93,7 @@ class Process:
             env=variables,
             **lifeline.OF_A_WORKER,
         )
+        self._stdin, self._stdout, self._stderr = _pipes(self._process)
         self._answers: queue.Queue[str | None] = queue.Queue()
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._readers = [
@@ -125,8 +127,8 @@ class Process:
         """
         line = json.dumps({**request, "timeout": timeout}) + "\n"
         try:
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
+            self._stdin.write(line.encode())
+            self._stdin.flush()
         except OSError:  # it is gone, or going
             return self._receive(5.0)
         return self._receive(timeout)
@@ -155,9 +157,9 @@ class Process:
             for reader in self._readers:
                 reader.join(timeout=5.0)
         with contextlib.suppress(BrokenPipeError):  # a request that nobody read any more
-            self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.stderr.close()
+            self._stdin.close()
+        self._stdout.close()
+        self._stderr.close()
 
     def _kill(self) -> None:
         try:
@@ -201,19 +203,27 @@ class Process:
         return None
 
     def _read_answers(self) -> None:
-        for line in self._process.stdout:
+        for line in self._stdout:
             self._answers.put(line.decode("utf-8", "replace"))
         self._answers.put(None)
 
     def _read_errors(self) -> None:
         # Read in blocks, because a line may be endless; a block may also end within a line.
         rest = b""
-        while block := self._process.stderr.read1(65536):
+        while block := self._stderr.read1(65536):
             *lines, rest = (rest + block).split(b"\n")
             self._tail.extend(line[:500].decode("utf-8", "replace") for line in lines)
             rest = rest[:500]
         if rest:
             self._tail.append(rest.decode("utf-8", "replace"))
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], io.BufferedReader]:
+    """Give the pipes to a process that was started with all three."""
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    if stdin is None or stdout is None or not isinstance(stderr, io.BufferedReader):
+        raise RuntimeError("a worker has to be started with three pipes")
+    return stdin, stdout, stderr
 
 
 def resident(pid: int) -> int:

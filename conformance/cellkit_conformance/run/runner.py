@@ -271,8 +271,7 @@ class Runner:
                 self._skip(unit, identifier, remaining.no_step, Outcome.BLOCKED)
                 continue
             try:
-                if process is None:
-                    process = self._start(unit.backend)
+                worker = process = process or self._start(unit.backend)
                 if not remaining.known.is_set():
                     remaining.start = time.perf_counter()
                     kind = self._describe(unit, process)
@@ -282,7 +281,7 @@ class Runner:
                         self._give_up(remaining, unit.problem, why=Outcome.BLOCKED)
                         break
                     remaining.known.set()
-                self._record(unit, self._check(unit, process, identifier))
+                self._record(unit, self._check(unit, worker, identifier))
                 lost = 0
             except WorkerGone as gone:
                 started, process = process is not None, None

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 from cellkit_conformance.edition import groups, requirements
 from cellkit_conformance.places import MODULES
 from cellkit_conformance.run import lifeline

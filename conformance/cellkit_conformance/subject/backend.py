@@ -14,6 +14,9 @@ import numpy as np
 
 from cellkit_conformance.trees import Tree, is_branch, map_trees, paths
 
+Loss = Callable[[Any, Any], Any]
+"""Makes the scalar to differentiate of what a layer returns, and of further data."""
+
 
 @dataclass(frozen=True)
 class Gradients:
@@ -66,7 +69,7 @@ def is_floating(array: Any) -> bool:
 
 def differentiate(
     layer: Any,
-    loss: Callable[[Any, Any], Any],
+    loss: Loss,
     inputs: Tree,
     states: Tree | None,
     counts: np.ndarray,
@@ -93,7 +96,7 @@ def differentiate(
     Returns:
         The gradients with respect to every floating input, initial state and trainable weight.
     """
-    call = {
+    call: Callable[..., Any] = {
         "tensorflow": _differentiate_tensorflow,
         "torch": _differentiate_torch,
         "jax": _differentiate_jax,
@@ -157,7 +160,16 @@ def _replace(tree: Tree | None, values: Mapping[str, Any], prefix: str = "") -> 
     return map_trees(lambda leaf: values.get(next(names), leaf), tree)
 
 
-def _differentiate_tensorflow(layer, loss, inputs, states, counts, mask, training, compiled):
+def _differentiate_tensorflow(
+    layer: Any,
+    loss: Loss,
+    inputs: Tree,
+    states: Tree | None,
+    counts: Any,
+    mask: Any,
+    training: bool,
+    compiled: dict[Any, Any] | None,
+) -> Any:
     import tensorflow as tf
 
     of_inputs, of_states = _floating(inputs), _floating(states)
@@ -174,8 +186,17 @@ def _in_graph(call: Callable[..., Any]) -> Callable[..., Any]:
     """Let a function of `differentiate` run in a graph of TensorFlow."""
     import tensorflow as tf
 
-    def run(layer, loss, inputs, states, counts, mask, training, compiled):
-        def graph(x, s, c, m):
+    def run(
+        layer: Any,
+        loss: Loss,
+        inputs: Tree,
+        states: Tree | None,
+        counts: Any,
+        mask: Any,
+        training: bool,
+        compiled: dict[Any, Any] | None,
+    ) -> Any:
+        def graph(x: Tree, s: Tree | None, c: Any, m: Any) -> Any:
             return call(layer, loss, x, s, c, m, training, compiled)
 
         # Called at once, TensorFlow would take all of these for one that it traces too often.
@@ -194,10 +215,19 @@ def _densify(tf: Any, gradients: Any) -> Any:
     return gradients
 
 
-def _differentiate_torch(layer, loss, inputs, states, counts, mask, training, compiled):
+def _differentiate_torch(
+    layer: Any,
+    loss: Loss,
+    inputs: Tree,
+    states: Tree | None,
+    counts: Any,
+    mask: Any,
+    training: bool,
+    compiled: dict[Any, Any] | None,
+) -> Any:
     import torch
 
-    def leaf_of_graph(x):
+    def leaf_of_graph(x: Any) -> Any:
         return x.detach().clone().requires_grad_(True)
 
     of_inputs = {k: leaf_of_graph(v) for k, v in _floating(inputs).items()}
@@ -217,14 +247,32 @@ def _differentiate_torch(layer, loss, inputs, states, counts, mask, training, co
     return gradients, map_trees(lambda leaf: leaf.detach(), list(result))
 
 
-def _differentiate_jax(layer, loss, inputs, states, counts, mask, training, compiled):
+def _differentiate_jax(
+    layer: Any,
+    loss: Loss,
+    inputs: Tree,
+    states: Tree | None,
+    counts: Any,
+    mask: Any,
+    training: bool,
+    compiled: dict[Any, Any] | None,
+) -> Any:
     import jax
 
     key = (id(layer), loss, states is None, mask is None, training)
     functions = {} if compiled is None else compiled
     if key not in functions:
 
-        def value(of_inputs, of_states, weights, others, inputs, states, counts, mask):
+        def value(
+            of_inputs: Any,
+            of_states: Any,
+            weights: Any,
+            others: Any,
+            inputs: Tree,
+            states: Tree | None,
+            counts: Any,
+            mask: Any,
+        ) -> Any:
             inputs, states = _replace(inputs, of_inputs), _replace(states, of_states)
             given = {"initial_state": states, "mask": mask, "training": training}
             given = {name: entry for name, entry in given.items() if entry is not None}

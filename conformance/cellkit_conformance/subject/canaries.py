@@ -14,13 +14,22 @@ import numpy as np
 from keras import ops
 
 import cellkit
-from cellkit.spec import rename
+from cellkit.registry import rename
 
 PAPER = cellkit.Paper("The cellkit authors", 2026, "A cell to test with", "doi:10.0000/none")
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
+
+
+Symbols = dict[str, np.ndarray]
+"""Weights under the symbols of the paper."""
+
+Config = dict[str, Any]
+States = list[np.ndarray]
+Step = tuple[Any, Any]
+"""Output and new states."""
 
 
 @keras.saving.register_keras_serializable(package="cellkit_conformance")
@@ -110,10 +119,10 @@ class PlainCanary(keras.layers.Layer):
         }
 
 
-def plain_reference(w: dict, x: np.ndarray, states: list, config: dict) -> tuple[Any, Any]:
+def plain_reference(w: Symbols, x: np.ndarray, states: States, config: Config) -> tuple[Any, Any]:
     """Compute one step of `PlainCanary` in NumPy."""
     h, c = states
-    act = {"tanh": np.tanh, "linear": lambda z: z}[config["activation"]]
+    act = np.tanh if config["activation"] == "tanh" else np.asarray
     g = _sigmoid(x @ w["Wg"] + h @ w["Ug"] + w.get("bg", 0.0))
     n = act(x @ w["Wn"] + c @ w["Un"] + w.get("bn", 0.0))
     new_c = g * c + (1 - g) * n
@@ -175,7 +184,9 @@ class NestedCanary(cellkit.Cell):
         return output, {"memory": memory, "count": states["count"] + 1, "level": [level]}
 
 
-def nested_reference(w: dict, x: dict, states: dict, config: dict) -> tuple[Any, Any]:
+def nested_reference(
+    w: Symbols, x: dict[str, Any], states: dict[str, Any], config: Config
+) -> tuple[Any, Any]:
     """Compute one step of `NestedCanary` in NumPy."""
     outer = np.einsum("bi,bj->bij", x["a"] @ w["A"], x["b"].sum(1) @ w["B"])
     memory = np.tanh(0.5 * states["memory"] + outer)
@@ -184,7 +195,7 @@ def nested_reference(w: dict, x: dict, states: dict, config: dict) -> tuple[Any,
     return output, {"memory": memory, "count": states["count"] + 1, "level": [level]}
 
 
-def nested_start(w: dict, batch: int, config: dict) -> dict:
+def nested_start(w: Symbols, batch: int, config: Config) -> dict[str, Any]:
     """Give the initial states of `NestedCanary`."""
     return {
         "memory": np.full((batch, config["units"], 2), 0.25),
@@ -200,13 +211,13 @@ NestedCanary.spec = cellkit.CellSpec(
     paper=PAPER,
     symbols=rename({**{name: name for name in "ABCR"}, "initial_state_1": "s"}),
     initial_state=nested_start,
-    traits={"masking", "dropout", "zoneout"},
+    traits=frozenset({"masking", "dropout", "zoneout"}),
 )
 
 CANARIES = (PlainCanary, NestedCanary)
 
 
-def stock_reference(w: dict, x: np.ndarray, states: list, config: dict) -> tuple[Any, Any]:
+def stock_reference(w: Symbols, x: np.ndarray, states: States, config: Config) -> tuple[Any, Any]:
     """Compute one step of `keras.layers.LSTMCell` in NumPy."""
     h, c = states
     z = x @ w["W"] + h @ w["U"] + w.get("b", 0.0)
@@ -222,6 +233,6 @@ STOCK_SPEC = cellkit.CellSpec(
     cases={"default": {"units": 4}, "wide": {"units": 5}},
     paper=PAPER,
     symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
-    traits={"masking", "dropout", "recurrent_dropout", "equiv:LSTM"},
+    traits=frozenset({"masking", "dropout", "recurrent_dropout", "equiv:LSTM"}),
 )
 """Of `keras.layers.LSTMCell`, for the map of what Keras keeps: a cell that Keras knows."""

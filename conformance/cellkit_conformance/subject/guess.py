@@ -13,14 +13,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cellkit._errors import problem
+from cellkit.errors import problem
 from cellkit_conformance.outcome import one_line, text_of
 from cellkit_conformance.trees import Tree, map_shapes
 
 SIZES = ((4, 3, 5, 6, 7), (4, 4, 4, 4, 4), (8, 2, 2, 2, 2), (9, 3, 3, 3, 3))
 """What integers are tried: all different, all equal, and one that the others divide."""
 
-FRACTIONS = ("alpha", "beta", "decay", "dropout", "dt", "epsilon", "gamma", "leak", "momentum")
+FRACTIONS: tuple[str, ...] = (
+    "alpha",
+    "beta",
+    "decay",
+    "dropout",
+    "dt",
+    "epsilon",
+    "gamma",
+    "leak",
+    "momentum",
+)
 FRACTIONS += ("prob", "probability", "radius", "rate", "ratio", "scale", "sparsity", "tau")
 """Words in the names of arguments that are fractions."""
 
@@ -146,7 +156,7 @@ def _value(parameter: inspect.Parameter, sizes: Iterator[int]) -> Any:
 def _inputs(name: str, cls: Any, kwargs: Mapping[str, Any]) -> Tree:
     """Find inputs that a cell accepts, the simplest first."""
     said: list[str] = []
-    keys: dict[str, tuple] = {}
+    keys: dict[str, tuple[Any, ...]] = {}
     candidates = list(INPUTS)
     for inputs in candidates:
         try:
@@ -189,9 +199,9 @@ def _probe(cell: Any, inputs: Tree) -> None:
     """
     import keras
 
-    sizes = {}
+    sizes: dict[str, int] = {}
 
-    def concrete(shape: tuple) -> tuple[int, ...]:
+    def concrete(shape: tuple[Any, ...]) -> tuple[int, ...]:
         return (2, *(sizes.setdefault(dim, 3 + len(sizes)) for dim in shape))
 
     shapes = map_shapes(concrete, inputs)

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.spec import cell_weights, set_cell_weights, variables_by_path
+from cellkit.registry import cell_weights, set_cell_weights, variables_by_path
 from cellkit_conformance.examples.strategies import PLAIN, Example, draw_values
 from cellkit_conformance.outcome import Failure, text_of, trace_of
 from cellkit_conformance.subject import backend, oracle, record
@@ -73,7 +73,7 @@ class Subject:
         self.make_layer = layer
         self.compiled: dict[Any, Any] = {}
         self.calls = record.calls()
-        self._layers: dict[frozenset, Any] = {}
+        self._layers: dict[frozenset[tuple[str, Any]], Any] = {}
         self._weights_seed: tuple[int, float, bool] | None = None
         self._drawn: dict[tuple[int, float, bool], dict[str, np.ndarray]] = {}
         self._symbols: dict[tuple[int, float, bool], dict[str, np.ndarray]] = {}
@@ -417,7 +417,7 @@ class Subject:
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             kind = type(result).__name__
             raise Failure(f"the reference in the spec returns {kind}, and not (output, states)")
-        return result
+        return result[0], result[1]
 
     def reference_states(self, batch: int, symbols: Mapping[str, np.ndarray] | None = None) -> Tree:
         """Give the initial states by the spec: its function, or zeros, or the cell's own.
@@ -465,8 +465,8 @@ class Subject:
         multiplier = 1.0 if self.target.spec is None else self.target.spec.tolerance
         return Tolerance(self.compute_dtype, max(1, steps), sum(sizes) + sum(states), multiplier)
 
-    def _shape_list(self) -> list[tuple]:
-        found: list[tuple] = []
+    def _shape_list(self) -> list[tuple[int, ...]]:
+        found: list[tuple[int, ...]] = []
         map_shapes(found.append, self.input_shapes)
         return found
 
@@ -523,7 +523,7 @@ def _concrete_shapes(inputs: Tree, dims: Mapping[str, Any]) -> Tree:
     sizes: dict[str, int] = {}
     free = iter(SIZES * 4)
 
-    def concrete(shape: tuple) -> tuple[int, ...]:
+    def concrete(shape: tuple[Any, ...]) -> tuple[int, ...]:
         for dim in shape:
             if isinstance(dim, str) and dim not in sizes:
                 pinned = dims.get(dim)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cellkit._errors import problem
-from cellkit.spec import CellSpec
+from cellkit.errors import problem
+from cellkit.registry import CellSpec
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import text_of
 from cellkit_conformance.subject.guess import guess

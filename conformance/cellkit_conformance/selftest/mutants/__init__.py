@@ -14,6 +14,8 @@ import keras
 from cellkit_conformance.checks import MODULES
 from cellkit_conformance.selftest.mutants.base import MUTANTS, Mutant, breaks
 
+__all__ = ["MUTANTS", "Mutant"]
+
 # A module of mutants is named after that of the checks; those of poison stand with the masks.
 for _name in MODULES:
     if _name != "poison":

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from cellkit.spec import rename
+from cellkit.registry import rename
 from cellkit_conformance.selftest.mutants.base import BrokenLayer, breaks, first
-from cellkit_conformance.subject.canaries import PlainCanary, plain_reference
+from cellkit_conformance.subject.canaries import Config, PlainCanary, Symbols, plain_reference
 
 
 @breaks("NUM-01", "NUM-02", "NUM-03")
@@ -110,7 +110,7 @@ class DivisionByInput(PlainCanary):
         return super().candidate(x, c) + 0.0 * (x / length)[:, :1]
 
 
-def _blind_reference(w: dict, x: Any, states: Any, config: dict) -> Any:
+def _blind_reference(w: Symbols, x: Any, states: Any, config: Config) -> Any:
     """Use the sum of two weights only, so that their order cannot be seen."""
     both = w["Wg"] + w["Wn"]
     return plain_reference({**w, "Wg": both, "Wn": both}, x, states, config)

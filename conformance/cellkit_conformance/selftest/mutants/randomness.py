@@ -10,9 +10,15 @@ import numpy as np
 from keras import ops
 
 import cellkit
-from cellkit.spec import rename
+from cellkit.registry import rename
 from cellkit_conformance.selftest.mutants.base import BrokenLayer, breaks, first
-from cellkit_conformance.subject.canaries import NestedCanary, PlainCanary
+from cellkit_conformance.subject.canaries import (
+    Config,
+    NestedCanary,
+    PlainCanary,
+    States,
+    Symbols,
+)
 
 
 @breaks("RNG-01")
@@ -149,7 +155,7 @@ class Elman(cellkit.Cell):
         return drop(x, rate, key)
 
 
-def _elman_reference(w: dict, x: np.ndarray, states: list, config: dict) -> tuple[Any, Any]:
+def _elman_reference(w: Symbols, x: np.ndarray, states: States, config: Config) -> tuple[Any, Any]:
     """Compute one step of `Elman` in NumPy."""
     h = np.tanh(x @ w["W"] + states[0] @ w["U"] + w["b"])
     return h, [h]

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from cellkit.states import StateStore
+from cellkit.layers.states import StateStore
 from cellkit_conformance.selftest.mutants.base import BrokenLayer, breaks, first
 from cellkit_conformance.subject.canaries import NestedCanary
 from cellkit_conformance.trees import map_trees
@@ -112,7 +112,7 @@ class TrainingForgets(BrokenLayer):
     ) -> Any:
         """Write zeros after a step of training."""
         result = super().call(sequences, initial_state, mask, training, **kwargs)
-        if self.stateful and training:
+        if self.state_store is not None and training:
             for variable in self.state_store.values:
                 variable.assign(ops.zeros_like(variable.value))
         return result
