@@ -83,17 +83,18 @@ def write_project(
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (no markup; the name is an identifier)
     )
+    cls, year = class_name(name), datetime.datetime.now(datetime.UTC).year
     values = {
         "name": name,
         "project": project,
-        "class_name": class_name(name),
-        "year": datetime.datetime.now(datetime.UTC).year,
+        "class_name": cls,
+        "year": year,
         "equations": equations is not None,
     }
     cell = None
     if equations is not None:
-        command.understood(values["class_name"], equations, {})
-        cell = module_source(values["class_name"], name, equations, values["year"])
+        command.understood(cls, equations, {})
+        cell = module_source(cls, name, equations, year)
     files = {
         "pyproject.toml": "pyproject.toml.j2",
         f"{name}.py": "cell.py.j2",
