@@ -223,7 +223,7 @@ def test_wrong_arguments_are_told(options, what, received):
         assert told[3] == "did you mean `dropout`?"
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5), {"a": (2, 3, 4)}])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), {"a": (2, 3, 4)}])
 def test_inputs_that_are_no_vector_per_step_are_told(shape):
     x = {k: data(*s) for k, s in shape.items()} if isinstance(shape, dict) else data(*shape)
     layer = cellkit.RNN(cellkit.create("lstm", units=3))

@@ -7,6 +7,7 @@ from cellkit.cells.cell import Cell, training_mode
 from cellkit.cells.gated import GatedCell
 from cellkit.cells.initializers import ChronoInitializer
 from cellkit.cells.linear import LinearCell, as_dtype
+from cellkit.cells.named import resolve
 from cellkit.cells.operations import matmul, normalize, precise, split
 from cellkit.cells.standard import StandardWeights, has_standard_activations
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
@@ -32,6 +33,7 @@ __all__ = [
     "positive_int",
     "precise",
     "probability",
+    "resolve",
     "split",
     "training_mode",
     "vector_size",

@@ -13,10 +13,18 @@ from cellkit import _keras_compat as compat
 from cellkit.cells import scope as _sequence
 from cellkit.cells.config import arguments, check_keywords, deserialize, serialize
 from cellkit.cells.initializers import Draws
+from cellkit.cells.named import check_dtype_name, resolve
 from cellkit.cells.operations import precise, to_tensor, where
 from cellkit.cells.standard import StandardWeights
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
-from cellkit.cells.validate import check_dtype, checked_seed, positive_int, probability
+from cellkit.cells.validate import (
+    NOT_GIVEN,
+    check_dtype,
+    check_states,
+    checked_seed,
+    positive_int,
+    probability,
+)
 from cellkit.errors import problem
 
 # The training flag of the running step, for `Cell.drop`, which a step calls without arguments.
@@ -110,22 +118,32 @@ class Cell(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         check_keywords(type(self), kwargs)
+        check_dtype_name(type(self), kwargs.get("dtype"))
+        resolve(type(self), "activity_regularizer", kwargs.get("activity_regularizer"))
         super().__init__(**kwargs)
         check_dtype(self)
         compat.take_over_conversion(self)
         self.units: Any = None if units is None else positive_int(type(self), "units", units)
-        self.activation = precise(keras.activations.get(activation))
-        self.recurrent_activation = precise(keras.activations.get(recurrent_activation))
+        self.activation = precise(resolve(type(self), "activation", activation))
+        self.recurrent_activation = precise(
+            resolve(type(self), "recurrent_activation", recurrent_activation)
+        )
         self.use_bias = bool(use_bias)
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.recurrent_constraint = keras.constraints.get(recurrent_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.kernel_initializer = resolve(type(self), "kernel_initializer", kernel_initializer)
+        self.recurrent_initializer = resolve(
+            type(self), "recurrent_initializer", recurrent_initializer
+        )
+        self.bias_initializer = resolve(type(self), "bias_initializer", bias_initializer)
+        self.kernel_regularizer = resolve(type(self), "kernel_regularizer", kernel_regularizer)
+        self.recurrent_regularizer = resolve(
+            type(self), "recurrent_regularizer", recurrent_regularizer
+        )
+        self.bias_regularizer = resolve(type(self), "bias_regularizer", bias_regularizer)
+        self.kernel_constraint = resolve(type(self), "kernel_constraint", kernel_constraint)
+        self.recurrent_constraint = resolve(
+            type(self), "recurrent_constraint", recurrent_constraint
+        )
+        self.bias_constraint = resolve(type(self), "bias_constraint", bias_constraint)
         self.dropout = probability(type(self), "dropout", dropout)
         self.recurrent_dropout = probability(type(self), "recurrent_dropout", recurrent_dropout)
         self.zoneout = probability(type(self), "zoneout", zoneout)
@@ -246,18 +264,18 @@ class Cell(keras.layers.Layer):
 
     # The step -----------------------------------------------------------------------------------
 
-    def __call__(self, inputs: Any, states: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, states: Any = NOT_GIVEN, *args: Any, **kwargs: Any) -> Any:
         """Convert inputs and states, each to its own dtype, and advance one time step."""
+        states = check_states(self, inputs, states)
         inputs = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), inputs)
         # A state keeps its declared dtype: Keras would round a float32 accumulator to the compute
         # dtype of a mixed policy.
         dtypes = [s.dtype for s in keras.tree.flatten(self.state_spec())]
-        leaves = keras.tree.flatten(states)
-        if len(leaves) == len(dtypes):
-            leaves = [
-                to_tensor(x, self.compute_dtype, d) for x, d in zip(leaves, dtypes, strict=True)
-            ]
-            states = keras.tree.pack_sequence_as(states, leaves)
+        leaves = [
+            to_tensor(x, self.compute_dtype, d)
+            for x, d in zip(keras.tree.flatten(states), dtypes, strict=True)
+        ]
+        states = keras.tree.pack_sequence_as(states, leaves)
         return super().__call__(inputs, states, *args, **kwargs)
 
     @property

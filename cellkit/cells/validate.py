@@ -1,4 +1,4 @@
-"""Checks of what the constructor of a cell is given, each with a three-part error."""
+"""Checks of what a cell is given, made and called, each with a three-part error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit.cells.structure import Mismatch, describe_shapes, match
 from cellkit.errors import problem
+
+NOT_GIVEN = object()
+"""Stands for the states in a call of a cell without any."""
+
+TIME_AXIS = (
+    "give the layer inputs with a time axis, e.g. `keras.Input((time, features))`, or `x[:, None]` "
+    "for sequences of one step"
+)
+"""Advice on inputs of a layer that have no time axis."""
 
 
 def vector_size(cell: keras.layers.Layer, input_shape: Any) -> int:
@@ -18,6 +28,13 @@ def vector_size(cell: keras.layers.Layer, input_shape: Any) -> int:
     """
     shape = input_shape
     flat = isinstance(shape, (list, tuple)) and all(d is None or isinstance(d, int) for d in shape)
+    if flat and len(shape) < 2:
+        raise problem(
+            f"The inputs of {type(cell).__name__} lack an axis.",
+            received=f"inputs of one step with shape {tuple(shape)}",
+            expected="(batch, features) per step, so (batch, time, features) for the layer",
+            fix=TIME_AXIS,
+        )
     if not flat or len(shape) != 2 or shape[-1] is None:
         raise problem(
             f"{type(cell).__name__} takes one vector per time step.",
@@ -28,6 +45,53 @@ def vector_size(cell: keras.layers.Layer, input_shape: Any) -> int:
             "such inputs",
         )
     return int(shape[-1])
+
+
+def check_states(cell: Any, inputs: Any, states: Any) -> Any:
+    """Return the states that a cell is called with, in the structure that it declares.
+
+    Args:
+        cell: The cell.
+        inputs: The inputs of the step.
+        states: What was passed, or `NOT_GIVEN`.
+
+    Raises:
+        ValueError: If there are none, or if they are not the cell's.
+    """
+    name = type(cell).__name__
+    if states is NOT_GIVEN:
+        raise problem(
+            f"{name} is one step of a recurrence, and was called without states.",
+            received=f"inputs {describe_shapes(inputs)} and no states",
+            expected="cell(inputs, states) -> (output, new_states)",
+            fix="a cell is one step: to run it over time, wrap it in `cellkit.RNN(cell)`; for the "
+            "first of your own steps, pass `cell.get_initial_state(batch_size)`",
+        )
+    declared = cell.state_spec()
+    try:
+        states = match(declared, states)
+    except Mismatch:
+        raise _wrong_states(name, states, declared) from None
+    batch = {x.shape[0] for x in keras.tree.flatten(inputs) if len(getattr(x, "shape", ()))}
+    for spec, state in zip(keras.tree.flatten(declared), keras.tree.flatten(states), strict=True):
+        shape = tuple(getattr(state, "shape", None) or np.shape(state))
+        fits = len(shape) == len(spec.shape) + 1 and all(
+            a is None or b is None or a == b for a, b in zip(shape[1:], spec.shape, strict=True)
+        )
+        rows = {size for size in (*batch, shape[0] if shape else None) if isinstance(size, int)}
+        if not fits or len(rows) > 1:
+            raise _wrong_states(name, states, declared, inputs)
+    return states
+
+
+def _wrong_states(name: str, states: Any, declared: Any, inputs: Any = None) -> ValueError:
+    beside = "" if inputs is None else f", beside inputs {describe_shapes(inputs)}"
+    return problem(
+        f"The states that {name} was called with are not its states.",
+        received=f"{describe_shapes(states)}{beside}",
+        expected=f"{describe_shapes(declared)}, with the batch of the inputs",
+        fix="pass what `cell.get_initial_state(batch_size)` or the step before returned",
+    )
 
 
 def plain_number(value: Any) -> Any:

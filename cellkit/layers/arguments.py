@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,8 +11,10 @@ import numpy as np
 
 from cellkit.cells.operations import known, to_tensor
 from cellkit.cells.runner import flatten_shapes, is_shape, map_shapes
-from cellkit.cells.structure import describe
+from cellkit.cells.structure import describe, describe_shapes
+from cellkit.cells.validate import TIME_AXIS
 from cellkit.errors import problem
+from cellkit.registry.registry import spec_of
 
 
 def shape_text(shapes: Any, lead: tuple[str, ...] = ()) -> str:
@@ -72,6 +76,8 @@ def check_inputs(layer: Any, sequences: Any, built_for: Any) -> None:
     for axis, what in ((0, "batch size"), (1, "number of time steps")):
         sizes = [s[axis] for s in flat if s[axis] is not None]
         if any(size != sizes[0] for size in sizes[1:]):
+            if axis == 1 and _lacks_time_axis(getattr(layer, "cell", None), shapes):
+                raise _no_time_axis(layer.cell, shapes)
             raise problem(
                 f"The inputs of {name} differ in their {what}.",
                 received=f"inputs of shape {text}",
@@ -116,6 +122,53 @@ def _structure(shapes: Any) -> Any:
     return None
 
 
+@contextlib.contextmanager
+def time_axis_told(cell: Any, shapes: Any) -> Iterator[None]:
+    """Say of a cell that can't be built that the inputs of the layer have no time axis, if so.
+
+    A cell may take inputs of any rank, so it is found out only where something fails.
+
+    Args:
+        cell: The cell of the layer.
+        shapes: The shapes of the layer's inputs.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _lacks_time_axis(cell, shapes):
+            raise
+        raise _no_time_axis(cell, shapes) from error
+
+
+def _no_time_axis(cell: Any, shapes: Any) -> ValueError:
+    return problem(
+        "The inputs have no time axis.",
+        received=f"inputs of shape {shape_text(shapes)} for {type(cell).__name__}",
+        expected="(batch, time, ...): one axis more than the cell takes at a step",
+        fix=TIME_AXIS,
+    )
+
+
+def _lacks_time_axis(cell: Any, shapes: Any) -> bool:
+    cell = getattr(cell, "cells", [cell])[0]
+    spec = spec_of(type(cell))
+    if spec is not None:
+        ranks = _ranks(spec.inputs)
+    elif type(cell).__module__.startswith("keras."):
+        ranks = [1]  # Keras' own cells take vectors
+    else:
+        return False
+    return [len(shape) for shape in flatten_shapes(shapes)] == [rank + 1 for rank in ranks]
+
+
+def _ranks(inputs: Any) -> list[int]:
+    """Return the ranks of the inputs of one step as a spec names them, without the batch."""
+    if isinstance(inputs, tuple) and all(isinstance(size, (int, str)) for size in inputs):
+        return [len(inputs)]
+    entries = inputs.values() if isinstance(inputs, dict) else inputs
+    return [rank for entry in entries for rank in _ranks(entry)]
+
+
 def validate_mask(sequences: Any, mask: Any) -> None:
     """Check the shapes of one mask, or of one mask per input.
 
@@ -152,13 +205,21 @@ def _is_written_out(mask: Any) -> bool:
     return all(isinstance(m, (bool, int, float, np.generic)) or _is_written_out(m) for m in mask)
 
 
-def _check_mask(sequences: Any, mask: Any) -> None:
+def _check_mask(sequences: Any, mask: Any, attached: bool = False) -> None:
     want = tuple(keras.tree.flatten(sequences)[0].shape[:2])
     have = tuple(getattr(mask, "shape", np.shape(mask)))
     ranked = len(have) == 2 or (len(have) == 3 and have[2] == 1)
     sized = ranked and all(
         a is None or b is None or a == b for a, b in zip(have, want, strict=False)
     )
+    if not sized and attached:
+        raise problem(
+            "The mask that an earlier layer has attached to the inputs does not fit them.",
+            received=f"a mask of shape {have}, for inputs of shape {describe_shapes(sequences)}",
+            expected=f"{want} or {(*want, 1)}: one value per row and time step",
+            fix="pass a mask of the time steps, e.g. `mask=keras.ops.any(inner, axis=-1)` where "
+            "`inner` is the mask of inner sequences: keras.layers.TimeDistributed hands that on",
+        )
     if not sized:
         raise problem(
             "The mask does not fit the inputs.",
@@ -213,11 +274,13 @@ def merge_masks(sequences: Any, mask: Any, implicit: list[Any], lengths: Any) ->
     Returns:
         Boolean tensor of shape `(batch, time)`, or None.
     """
-    masks = _masks(sequences, mask) or [m for m in implicit if m is not None]
+    given = _masks(sequences, mask)
+    masks = given or [m for m in implicit if m is not None]
     first = keras.tree.flatten(sequences)[0]
     merged = None
     for m in masks:
-        _check_mask(sequences, m)
+        # A functional model passes on the masks that it finds attached.
+        _check_mask(sequences, m, attached=any(m is other for other in implicit))
         m = keras.ops.convert_to_tensor(m)
         if keras.backend.standardize_dtype(m.dtype) != "bool":
             m = keras.ops.not_equal(m, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from cellkit.cells.named import check_dtype_name, resolve
 from cellkit.cells.validate import plain_number
 from cellkit.errors import problem
 from cellkit.registry.registry import accepted_arguments, create, get
@@ -24,7 +25,7 @@ _LAYER_OPTIONS = ("name", "dtype", "trainable", "activity_regularizer", "autocas
 
 
 def check_options(cls: type, kwargs: dict[str, Any]) -> None:
-    """Reject unknown keywords."""
+    """Reject unknown keywords, and names that Keras does not know."""
     known = ("cell", *_OPTIONS, *_LAYER_OPTIONS)
     unknown = [k for k in kwargs if k not in known]
     if unknown:
@@ -35,6 +36,8 @@ def check_options(cls: type, kwargs: dict[str, Any]) -> None:
             expected="one of " + ", ".join(known),
             fix=f"did you mean `{near[0]}`?" if near else "remove it",
         )
+    check_dtype_name(cls, kwargs.get("dtype"))
+    resolve(cls, "activity_regularizer", kwargs.get("activity_regularizer"))
 
 
 def check_unroll(unroll: Any) -> bool | int:

@@ -36,6 +36,7 @@ from cellkit.layers.arguments import (
     check_values,
     merge_masks,
     shape_text,
+    time_axis_told,
     validate_mask,
 )
 from cellkit.layers.known_shapes import (
@@ -213,8 +214,6 @@ class RNN(keras.layers.RNN):
                 fix="use `keras.Input(batch_shape=(batch, time, ...))`, or call the layer on data "
                 "first",
             )
-        # Kept for the checks of later calls and for saving.
-        self._holder.set("input_shapes", sequences_shape)
         if constants_shape is not None:
             specs = specs_from_shapes(constants_shape, None, self.compute_dtype)
             self._holder.set("constants", specs)
@@ -224,6 +223,8 @@ class RNN(keras.layers.RNN):
             self._holder.get("input_dtypes"),
             self._holder.get("constants"),
         )
+        # Kept for the checks of later calls and for saving, once the cell has taken them.
+        self._holder.set("input_shapes", sequences_shape)
         lend_masks(self.cell)  # before the first look at what may change
         if not isinstance(self.cell, keras.layers.Layer):
             self.plain_cell_parts = _tracked_parts(self.cell)
@@ -270,7 +271,9 @@ class RNN(keras.layers.RNN):
                     self._holder.set("input_dtypes", dtypes)
                     if constants is not None:
                         self._holder.set("constants", specs_of(constants, self.compute_dtype))
-                    self.build(convert(lambda x: static_shape(x.shape), sequences))
+                    shapes = convert(lambda x: static_shape(x.shape), sequences)
+                    with time_axis_told(self.cell, shapes):
+                        self.build(shapes)
         batch = keras.tree.flatten(sequences)[0].shape[0]
         self._check_stored_batch(batch)
         if initial_state is not None:

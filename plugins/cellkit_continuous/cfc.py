@@ -15,6 +15,7 @@ from cellkit.cells import (
     matmul,
     positive_int,
     precise,
+    resolve,
     split,
 )
 from cellkit.errors import problem
@@ -103,7 +104,8 @@ class CfCCell(Cell):
         self.backbone_units = positive_int(type(self), "backbone_units", backbone_units)
         self.backbone_layers = _layers(backbone_layers)
         own = backbone_activation == "lecun_tanh"
-        function = keras.activations.get(lecun_tanh if own else backbone_activation)
+        named = lecun_tanh if own else backbone_activation
+        function = resolve(type(self), "backbone_activation", named)
         self.backbone_activation = precise(function)
         self.dt = constant_gap(type(self), dt, "pass e.g. dt=1.0 for regular steps")
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, check_gaps, matmul, split
+from cellkit.cells import Cell, TensorSpec, check_gaps, matmul, resolve, split
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
 from cellkit.registry.reference import activation, relu
@@ -96,7 +96,7 @@ class GRUDCell(Cell):
         self.mean = None if mean is None else _means(mean)
         self.gaps = gaps
         decay = decay_initializer or keras.initializers.RandomUniform(0.0, 0.1)
-        self.decay_initializer = keras.initializers.get(decay)
+        self.decay_initializer = resolve(type(self), "decay_initializer", decay)
 
     @property
     def state_size(self) -> list[Any]:

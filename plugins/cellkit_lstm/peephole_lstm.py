@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cells import matmul, split
+from cellkit.cells import matmul, resolve, split
 from cellkit.registry import CellSpec, Paper, blocks, gate_blocks
 from cellkit.registry.reference import activation
 from cellkit_lstm._base import LSTMBase, from_file
@@ -61,7 +61,9 @@ class PeepholeLSTMCell(LSTMBase):
     ) -> None:
         super().__init__(units, **kwargs)
         self.peepholes = bool(peepholes)
-        self.peephole_initializer = keras.initializers.get(peephole_initializer)
+        self.peephole_initializer = resolve(
+            type(self), "peephole_initializer", peephole_initializer
+        )
 
     def build(self, input_shape: Any) -> None:
         """Create the weights of the LSTM, and `peephole_kernel`."""
