@@ -79,6 +79,13 @@ def make(name: str):
     return registered.cls(**arguments)
 
 
+def inputs_of(name: str):
+    """Return the inputs of a cell, as wide as the cell where its spec says that they must be."""
+    spec = cellkit.get(name).spec
+    units = next(iter(spec.cases.values())).get("units")
+    return (units * SCALE,) if spec.inputs == (units,) else spec.inputs
+
+
 def model_of(cell, task: _feed.Task) -> keras.Model:
     """Put the cell between its inputs and one dense layer, on all that the last output holds."""
     inputs = keras.tree.map_structure(lambda x: keras.Input((None, *x.shape[2:])), task.inputs)
@@ -127,7 +134,7 @@ class Watch(keras.callbacks.Callback):
 def train(name: str, bars) -> dict:
     """Train one cell and return what is known about it then."""
     keras.utils.set_random_seed(3)
-    inputs = cellkit.get(name).spec.inputs
+    inputs = inputs_of(name)
     task, test = (_feed.feed(name, inputs, split, options.data) for split in ("train", "test"))
     # At least two epochs, if need be of fewer rows: the first one compiles, the others are timed.
     rows = min(len(task.labels), max(1, STEPS // 2) * BATCH)
