@@ -176,10 +176,12 @@ class _Expander:
                 )
             self.add(statement, names, places, value.arguments[0], scope, repeated)
             return
-        for (name, primed), place in targets:
+        for ((name, primed), place), suffix in zip(
+            targets, _suffixes([t[0][0] for t in targets]), strict=True
+        ):
             inner = scope
             if len(targets) > 1:
-                inner = dataclasses.replace(scope, suffix=name, own=statement.own)
+                inner = dataclasses.replace(scope, suffix=suffix, own=statement.own)
             self.add(statement, ((name, primed),), (place,), value, inner, repeated)
 
     def add(
@@ -238,3 +240,10 @@ def expand(
     expander = _Expander(declaration, options, numbers)
     expander.go(declaration.text.statements, Scope(), False)
     return expander.lines, expander.functions
+
+
+def _suffixes(names: list[str]) -> list[str]:
+    """Return what tells names apart: ``i`` and ``f`` also of ``a_i`` and ``a_f``."""
+    heads = {name.partition("_")[0] for name in names}
+    tails = [name.partition("_")[2] for name in names]
+    return tails if len(heads) == 1 and all(tails) and len(names) > 1 else names

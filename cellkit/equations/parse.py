@@ -45,6 +45,7 @@ _FAMILY = re.compile(
     r" *,? *(?P<for>for +)?(?P<index>[^\W\d]\w*) *(?:=|in\b) *(?P<first>\d{1,6}) *\.\. *"
     r"(?P<last>[^\W\d]\w*|\d{1,6})"
 )
+_EMPTY = re.compile(r"\n *(?=\n)")
 _OWN = re.compile(r" *with own (?P<names>\w+(?:(?: *, *| +and +)\w+)*) +each\b")
 
 
@@ -82,7 +83,7 @@ def parse(text: str) -> Text:
             expected=f"at most {MAX_LENGTH} characters; the limit is at the caret",
             fix="write what repeats as a family, `for k = 0..7`, or as a function",
         )
-    statements = parser.block(0, None)
+    statements = parser.block(0)
     if not statements:
         raise wrong(
             source,
@@ -113,7 +114,7 @@ class _Parser(ExpressionParser):
 
     # Lines and blocks ----------------------------------------------------------------------------
 
-    def block(self, indent: int, header: Place | None) -> tuple[Statement, ...]:
+    def block(self, indent: int) -> tuple[Statement, ...]:
         """Parse the lines that are indented by `indent`, up to one that is indented less."""
         statements: list[Statement] = []
         while self.scanner.next_line():
@@ -130,6 +131,23 @@ class _Parser(ExpressionParser):
                 )
             statements.extend(self.line())
         return tuple(statements)
+
+    def paragraph(self, indent: int) -> tuple[Statement, ...]:
+        """Parse the lines under a head that are not indented: up to an empty line or a head."""
+        scanner = self.scanner
+        statements: list[Statement] = []
+        empty = False
+        while not empty and scanner.indent() == indent and not self.at_head():
+            statements.extend(self.line())
+            before = scanner.position
+            if not scanner.next_line():
+                break
+            empty = _EMPTY.search(self.source, before, scanner.position) is not None
+        return tuple(statements)
+
+    def at_head(self) -> bool:
+        """Tell whether a line begins a block."""
+        return _opens_block(self.source[self.scanner.position :].split("\n", 1)[0])
 
     def line(self) -> list[Statement]:
         """Parse one line, and the block that it may begin."""
@@ -158,8 +176,11 @@ class _Parser(ExpressionParser):
         if token.kind == "end" or token.gap >= 2 and not self._begins_statement():
             scanner.rest_of_line()
             body: tuple[Statement, ...] = ()
-            if scanner.next_line() and scanner.indent() > indent:
-                body = self.block(scanner.indent(), place)
+            if scanner.next_line():
+                if scanner.indent() > indent:
+                    body = self.block(scanner.indent())
+                elif scanner.indent() == indent:
+                    body = self.paragraph(indent)
         else:
             body = tuple(self.line())
         self.blocks -= 1
@@ -262,7 +283,8 @@ class _Parser(ExpressionParser):
     def remark(self) -> str:
         """Take the remark at the end of a line."""
         token = self.scanner.peek()
-        if token.kind == "end" or (token.gap >= 2 and token.text not in OPERATORS):
+        operator = token.kind == "sign" and token.text in OPERATORS
+        if token.kind == "end" or (token.gap >= 2 and not operator):
             return self.scanner.rest_of_line()
         if token.kind == "sign" and token.text in (")", "]"):
             self.fail(

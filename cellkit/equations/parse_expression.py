@@ -119,7 +119,7 @@ class ExpressionParser:
             left = self.binary(token, left, right)
         if strength == 0:
             token = self.scanner.peek()
-            if token.text == "if":
+            if token.text == "if" and not (self.in_remark(token) and not self.has_else()):
                 left = self.conditional(left)
         self.nesting -= 1
         return left
@@ -137,7 +137,17 @@ class ExpressionParser:
                     return following
             scanner.position = before
             return None
+        if token.kind == "name" and self.in_remark(token):
+            return None
         return token if token.kind in ("sign", "name") and token.text in OPERATORS else None
+
+    def in_remark(self, token: Token) -> bool:
+        """Tell whether a word that could go on with an expression begins a remark."""
+        return self.scanner.depth == 0 and token.gap >= 2
+
+    def has_else(self) -> bool:
+        """Tell whether an `else` follows on the line."""
+        return re.match(r"[^#\n]*\belse\b", self.source[self.scanner.position :]) is not None
 
     def go_on(self) -> None:
         """Go to the next line where this one ends in the middle of an expression."""

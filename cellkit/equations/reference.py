@@ -183,8 +183,12 @@ class _Step:
         elif len(targets) == 1:
             yield _Line(targets, value, indices, None, None)
         else:
+            heads = {name.split("_")[0] for name, _ in targets}
+            shared = len(heads) == 1 and all("_" in name for name, _ in targets)
             for target in targets:
-                yield _Line((target,), value, indices, target[0], statement.own)
+                # Of `a_i, a_f = W @ x` the weights are W_i and W_f.
+                suffix = target[0].split("_", 1)[1] if shared else target[0]
+                yield _Line((target,), value, indices, suffix, statement.own)
 
     def count(self, last: int | str) -> int:
         return last if isinstance(last, int) else int(self.number(last))

@@ -22,7 +22,7 @@ class SCRNCell(Cell):
 
     ```
     s' = (1 - a) * (B @ x) + a * s         context: a running mean of the inputs
-    h' = sigmoid(P @ s' + A @ x + R @ h)   hidden units
+    h' = s(P @ s' + A @ x + R @ h)         hidden units
     y = tanh(U @ h' + V @ s' + b)          output
     ```
 

@@ -49,7 +49,8 @@ class MinGRUCell(InputGatedCell):
 
     ```
     z = s(W_z @ x + b_z)
-    n = g(W_n @ x + b_n)          g(v) = v + 0.5 where v >= 0, else s(v)
+    n = g(W_n @ x + b_n)
+    g(v) = v + 0.5 if v >= 0 else sigmoid(v)
     h' = (1 - z) * h + z * n
     ```
 

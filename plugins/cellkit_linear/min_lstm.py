@@ -24,7 +24,8 @@ class MinLSTMCell(InputGatedCell):
     f = s(W_f @ x + b_f)
     i = s(W_i @ x + b_i)
     F = f / (f + i),  I = i / (f + i)          so that the scale of h does not depend on time
-    n = g(W_n @ x + b_n)                       g(v) = v + 0.5 where v >= 0, else s(v)
+    n = g(W_n @ x + b_n)
+    g(v) = v + 0.5 if v >= 0 else sigmoid(v)
     h' = F * h + I * n
     ```
 

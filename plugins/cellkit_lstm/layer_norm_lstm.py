@@ -25,11 +25,14 @@ class LayerNormLSTMCell(LSTMBase):
 
     ```
     norm(v) = (v - mean(v)) / sqrt(var(v) + epsilon)
-    i, f, g, o = gamma_x * norm(W @ x) + gamma_h * norm(U @ h) + b     the norms are over all 4 H
-    c' = s(f) * c + s(i) * tanh(g)
-    h' = s(o) * tanh(gamma_c * norm(c') + beta_c)                      form="paper"
+    i, f, g, o = split(gamma_x * norm(W @ x) + gamma_h * norm(U @ h) + b)    norms over all 4 H
 
-    c' = gamma_c * norm(s(f) * c + s(i) * tanh(g)) + beta_c            form="tfa"
+    form="paper":
+    c' = s(f) * c + s(i) * tanh(g)
+    h' = s(o) * tanh(gamma_c * norm(c') + beta_c)
+
+    form="tfa":
+    c' = gamma_c * norm(s(f) * c + s(i) * tanh(g)) + beta_c
     h' = s(o) * tanh(c')
     ```
 

@@ -24,8 +24,9 @@ class NASCell(GatedCell):
     ```
     x_k = W_k @ x,  m_k = U_k @ h + b_k                    for k = 0..7
     a0 = s(x_0 + m_0)        a1 = relu(x_1 + m_1)
-    a2 = s(x_2 + m_2)        a3 = relu(x_3 * m_3)          third_gate="multiply"
-                             a3 = relu(x_3 + m_3)          third_gate="add"
+    a2 = s(x_2 + m_2)
+    a3 = relu(x_3 * m_3)     third_gate="multiply"
+    a3 = relu(x_3 + m_3)     third_gate="add"
     a4 = tanh(x_4 + m_4)     a5 = s(x_5 + m_5)
     a6 = tanh(x_6 + m_6)     a7 = s(x_7 + m_7)
     l0 = tanh(a0 * a1)       l1 = tanh(a2 + a3)

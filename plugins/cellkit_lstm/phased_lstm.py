@@ -25,10 +25,11 @@ class PhasedLSTMCell(PeepholeLSTMCell):
 
     ```
     phi = ((t - shift) mod tau) / tau                      phase of each unit, in [0, 1)
-    k = 2 * phi / r_on          if phi < r_on / 2          opening
-        2 - 2 * phi / r_on      if r_on / 2 <= phi < r_on  closing
-        alpha * phi             otherwise                  closed, but for a leak
-    h~, c~ = the step of an LSTM, or of one with peepholes
+    opening = 2 * phi / r_on;  closing = 2 - opening;  closed = alpha * phi
+    k = opening if phi < r_on / 2 else closing if phi < r_on else closed
+    i, f, o = s(W @ x + U @ h + b)                         or with peepholes, as in that LSTM
+    g = tanh(W_g @ x + U_g @ h + b_g)
+    c~ = f * c + i * g;  h~ = o * tanh(c~)
     c' = k * c~ + (1 - k) * c
     h' = k * h~ + (1 - k) * h
     ```

@@ -1,0 +1,177 @@
+"""The equations that a docstring shows, evaluated as written, give the reference's numbers."""
+
+import inspect
+import re
+
+import keras
+import numpy as np
+import pytest
+from cell_numbers import random_weights
+
+import cellkit
+from cellkit.equations.analyse import check_all
+from cellkit.equations.declare import declare
+from cellkit.equations.reference import reference_of
+
+pytestmark = pytest.mark.one_backend
+
+# What is declared beside each text; `config` has the cell's arguments under the text's names, and
+# `without` the cases of the spec that the text is not about.
+SAID = {
+    "cifg_lstm": {},
+    "esn": {"numbers": {"leaky": 1.0}},
+    "gru": {},
+    "janet": {"numbers": {"beta": 1.0}},
+    "layer_norm_lstm": {},
+    "layer_norm_simple_rnn": {},
+    "lstm": {},
+    "lstmp": {"sizes": {"P": "projection_units"}},
+    "mgu": {},
+    "min_gru": {"without": {"linear": "its candidate has another activation than g"}},
+    "min_lstm": {"without": {"linear": "its candidate has another activation than g"}},
+    "nas": {},
+    "peephole_lstm": {},
+    "phased_lstm": {
+        "inputs": ("x", "t"),
+        "numbers": {"alpha": 1e-3},
+        "without": {
+            "peepholes": "the text is that of the cell without them",
+            "no_leak": "it leaks in training alone",
+        },
+    },
+    "scrn": {"states": ("h", "s")},
+    "simple_rnn": {},
+    "slstm": {"states": ("y", "c", "n", "m"), "without": {"heads": "U is one block per head"}},
+    "ugrnn": {},
+    "zoneout_lstm": {
+        "numbers": {"d_c": 0.1, "d_h": 0.1},
+        "config": {"d_c": "zoneout_c", "d_h": "zoneout_h"},
+    },
+}
+
+NOT_SAID = {
+    "cfc": "its backbone has an activation of its own, and any number of layers",
+    "clockwork": "its states are blocks, and it sums over some of them",
+    "conv_gru": "its products are convolutions",
+    "conv_lstm": "its products are convolutions",
+    "conv_rnn": "its products are convolutions",
+    "gated_fusion": "it has any number of inputs, and sums over them",
+    "gru_d": "it counts the time since a variable was observed, in words",
+    "lru": "its state is complex",
+    "mlstm": "its state is a matrix per head",
+    "nested": "its kernels have more than two axes",
+    "nested_lstm": "it has any number of levels, each inside of the one above",
+    "qrnn": "it looks at inputs of earlier steps",
+    "rg_lru": "its first line depends on the width of the inputs",
+    "s5": "its state is complex",
+}
+
+
+def equations(name):
+    """Return the text in the docstring of a cell."""
+    return re.search(r"```\n(.*?)```", inspect.getdoc(cellkit.get(name).cls), re.DOTALL)[1]
+
+
+def declared(name, text=None):
+    beside = {k: v for k, v in SAID[name].items() if k not in ("config", "without")}
+    return declare("ShownCell", equations(name) if text is None else text, **beside)
+
+
+def cases():
+    for name, beside in SAID.items():
+        for case in cellkit.get(name).spec.cases:
+            if case not in beside.get("without", {}):
+                yield name, case
+
+
+def test_every_cell_with_equations_is_spoken_of():
+    shown = {
+        name
+        for name in cellkit.list_cells()
+        if "```\n" in inspect.getdoc(cellkit.get(name).cls)
+        and not issubclass(cellkit.get(name).cls, cellkit.EquationCell)
+    }
+    assert shown == {*SAID, *NOT_SAID}
+    for name, beside in SAID.items():
+        assert set(beside.get("without", {})) < set(cellkit.get(name).spec.cases)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_shown_equations_make_sense(name):
+    found = check_all(declared(name))
+    assert set(found[0].states) == set(cellkit.get(name).spec.states)
+
+
+def difference(name, case, declaration):
+    """Return by how much what is shown and the reference differ, over two steps."""
+    spec, cls = cellkit.get(name).spec, cellkit.get(name).cls
+    cell = cls(**spec.cases[case])
+    shapes = spec.inputs if isinstance(spec.inputs[0], tuple) else (spec.inputs,)
+    sizes = [tuple(3 if isinstance(d, str) else d for d in shape) for shape in shapes]
+    built = [(None, *size) for size in sizes]
+    cell.build(built[0] if len(built) == 1 else tuple(built))
+    rng = np.random.default_rng(5)
+    random_weights(cell, rng)
+    weights = {k: v.astype("float64") for k, v in cellkit.export_weights(cell).items()}
+    config = cell.get_config()
+    config |= {k: config[v] for k, v in SAID[name].get("config", {}).items()}
+    shapes = [tuple(s.shape) for s in map(keras.ops.convert_to_numpy, leaves(cell))]
+    states = [rng.normal(size=shape) for shape in shapes]
+    if spec.draw_states is not None:
+        states = spec.draw_states(states)
+    names = declaration.states or check_all(declaration)[0].states
+    order = [spec.states.index(n) for n in names]
+    mine, worst = [states[i] for i in order], 0.0
+    # Biases and peepholes that a case goes without are zero.
+    letters = [p for a in check_all(declaration) for p in a.parameters.values()]
+    without = {p.name: np.zeros(cell.units) for p in letters if len(p.shape) == 1 and not p.parts}
+    for _ in range(2):
+        x = [rng.normal(size=(2, *size)) for size in sizes]
+        x = x[0] if len(x) == 1 else tuple(x)
+        want, states = spec.reference(weights, x, states, config)
+        have, mine = reference_of(declaration)({**without, **weights}, x, mine, config)
+        pairs = [(have, want), *((mine[i], states[at]) for i, at in enumerate(order))]
+        worst = max(worst, *(float(np.abs(a - b).max()) for a, b in pairs))
+    return worst
+
+
+def leaves(cell):
+    return keras.tree.flatten(cell.get_initial_state(batch_size=2))
+
+
+@pytest.mark.parametrize(("name", "case"), list(cases()))
+def test_shown_equations_are_the_reference(name, case):
+    assert difference(name, case, declared(name)) < 1e-12
+
+
+# A sign, a gate, a prime: none of them goes unnoticed.
+CHANGES = [
+    (" + ", " - "),
+    ("1 - ", "1 + "),
+    ("' = f *", "' = i *"),
+    ("(c')", "(c)"),
+    (" * ", " + "),
+]
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "mgu", "nas", "peephole_lstm", "slstm", "scrn"])
+def test_a_wrong_letter_is_noticed(name):
+    text, tried = equations(name), 0
+    (case, *_) = cellkit.get(name).spec.cases
+    for old, new in CHANGES:
+        for at in [m.start() for m in re.finditer(re.escape(old), text)]:
+            line = text[text.rfind("\n", 0, at) + 1 : at]
+            if "  " in line.strip() and "=" not in line.strip().rsplit("  ", 1)[-1]:
+                continue  # in a remark
+            changed = text[:at] + new + text[at + len(old) :]
+            tried += 1
+            try:
+                found = difference(name, case, declared(name, changed))
+            except (ValueError, KeyError):
+                continue
+            unseen = "reset_after=False" in text[at : text.find("\n", at)]
+            unseen |= 'third_gate="add"' in text[at : text.find("\n", at)]
+            unseen |= 'forget_gate="exp"' in text[at : text.find("\n", at)]
+            unseen |= 'variant="flax"' in text[:at]
+            assert found > 1e-6 or unseen, changed
+    assert tried > 4
