@@ -25,6 +25,7 @@ import keras
 
 from cellkit.cells.operations import value_of
 from cellkit.engines.engine import Engine
+from cellkit.engines.jax.linear import linear
 from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
 from cellkit.engines.shared.project import project
@@ -168,17 +169,36 @@ def _sequence(
         )
         return (last, emitted, states), (read, places, saved)
 
-    @jax.custom_vjp
+    @jax.custom_jvp
     def sequence(
         kernels: Leaves, others: Leaves, fixed: Any, inputs: Leaves, states: Leaves
     ) -> Any:
         return forward(False, kernels, others, fixed, inputs, states)[0]
 
-    def sequence_forward(
-        kernels: Leaves, others: Leaves, fixed: Any, inputs: Leaves, states: Leaves
-    ) -> Any:
-        result, saved = forward(True, kernels, others, fixed, inputs, states)
-        return result, (kernels, others, fixed, saved)
+    @sequence.defjvp
+    def sequence_jvp(primals: Any, tangents: Any) -> Any:
+        """Differentiate forwards step by step, and backwards by `sequence_backward`."""
+        result, saved = forward(True, *primals)
+        known, known_tree = jax.tree.flatten((primals, saved))
+        moving, moving_tree = jax.tree.flatten([t for i, t in enumerate(tangents) if i != 2])
+        result_tree = jax.tree.structure(result)
+
+        def forwards(known: Any, moving: Any) -> Leaves:
+            (*weights, fixed, inputs, states), _ = jax.tree.unflatten(known_tree, known)
+            along = jax.tree.unflatten(moving_tree, moving)
+
+            def plain(kernels: Leaves, others: Leaves, inputs: Leaves, states: Leaves) -> Any:
+                return forward(False, kernels, others, fixed, inputs, states)[0]
+
+            return jax.tree.leaves(jax.jvp(plain, (*weights, inputs, states), tuple(along))[1])
+
+        def back(known: Any, grads: Any) -> Leaves:
+            (*weights, fixed, _, _), saved = jax.tree.unflatten(known_tree, known)
+            upstream = jax.tree.unflatten(result_tree, grads)
+            return jax.tree.leaves(sequence_backward((*weights, fixed, saved), upstream))
+
+        changes = linear(forwards, back, known, moving)
+        return result, jax.tree.unflatten(result_tree, changes)
 
     def sequence_backward(residuals: Any, grads: Any) -> Any:
         kernels, others, fixed, (inputs, places, (befores, products)) = residuals
@@ -231,9 +251,8 @@ def _sequence(
             factor = next(rest) if at is None else befores[at]
             d_product = d_inputs[sums[index]] if index in sums else d_products[index]
             d_kernels.append((_rows(factor).T @ _rows(d_product)).astype(kernel.dtype))
-        return d_kernels, d_others, None, d_inputs, d_states
+        return d_kernels, d_others, d_inputs, d_states
 
-    sequence.defvjp(sequence_forward, sequence_backward)
     return sequence
 
 

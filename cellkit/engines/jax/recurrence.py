@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cellkit.engines.jax.linear import linear
+
 
 def recurrence(a: Any, b: Any, start: Any) -> Any:
     """Return all ``h_t = a_t * h_{t-1} + b_t`` with ``h_{-1} = start``.
@@ -25,34 +27,47 @@ def recurrence(a: Any, b: Any, start: Any) -> Any:
     return _recurrence(False, a, b, jnp.broadcast_to(start, b[:, 0].shape))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _recurrence(reverse: bool, a: Any, b: Any, start: Any) -> Any:
     scan = loop if jax.default_backend() == "cpu" else tree
     return scan(a, b, start, reverse)
 
 
-def _forward(reverse: bool, a: Any, b: Any, start: Any) -> Any:
-    h = _recurrence(reverse, a, b, start)
-    return h, (a, start, h)
+@_recurrence.defjvp
+def _jvp(reverse: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    a, _, start = primals
+    h = _recurrence(reverse, *primals)
+    forwards, back = partial(_tangent, reverse), partial(_cotangent, reverse)
+    [d_h] = linear(forwards, back, (a, start, h), tangents)
+    return h, d_h
 
 
-def _backward(reverse: bool, saved: Any, grad: Any) -> Any:
+def _tangent(reverse: bool, fixed: Any, tangents: Any) -> list[Any]:
+    """The tangent of a linear recurrence is one itself."""
+    a, start, h = fixed
+    d_a, d_b, d_start = tangents
+    return [_recurrence(reverse, a, d_a * _before(reverse, start, h) + d_b, d_start)]
+
+
+def _cotangent(reverse: bool, fixed: Any, grads: Any) -> list[Any]:
     """The adjoint of a linear recurrence is one that runs the other way."""
-    a, start, h = saved
+    a, start, h = fixed
+    [grad] = grads
     # g_t = grad_t + a_{t+1} g_{t+1}: at the step computed last there is no later one, and any a
     # will do next to a start of zeros.
     shift, entry = (1, -1) if reverse else (-1, 0)
     later = a if a.shape[1] == 1 else jnp.roll(a, shift, axis=1)
     g = _recurrence(not reverse, later, grad, jnp.zeros_like(start))
-    edge = start[:, None]
-    before = [h[:, 1:], edge] if reverse else [edge, h[:, :-1]]
-    d_a = g * jnp.concatenate(before, axis=1)
+    d_a = g * _before(reverse, start, h)
     axes = tuple(i for i, (m, n) in enumerate(zip(a.shape, d_a.shape, strict=True)) if m != n)
     d_a = jnp.sum(d_a, axis=axes, keepdims=True) if axes else d_a
-    return d_a, g, a[:, entry] * g[:, entry]
+    return [d_a, g, a[:, entry] * g[:, entry]]
 
 
-_recurrence.defvjp(_forward, _backward)
+def _before(reverse: bool, start: Any, h: Any) -> Any:
+    """Return the state before every step."""
+    edge = start[:, None]
+    return jnp.concatenate([h[:, 1:], edge] if reverse else [edge, h[:, :-1]], axis=1)
 
 
 def loop(a: Any, b: Any, start: Any, reverse: bool) -> Any:
