@@ -1,9 +1,11 @@
 """What a user installs: the wheel holds every package, and every entry point leads somewhere."""
 
+import email
 import importlib.metadata
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -18,19 +20,79 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 CELLS = PROJECT["entry-points"]["cellkit.cells"]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built from the working tree with the installed hatchling."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build(target, folder, source=ROOT):
+    """Build a wheel or an sdist with the installed hatchling, and return its path."""
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
+        [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)],
+        cwd=source,
         check=True,
         capture_output=True,
     )
-    (path,) = folder.glob("*.whl")
-    with zipfile.ZipFile(path) as file:
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from the working tree."""
+    with zipfile.ZipFile(build("wheel", tmp_path_factory.mktemp("wheel"))) as file:
         yield file
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The sdist, built from the working tree."""
+    return build("sdist", tmp_path_factory.mktemp("sdist"))
+
+
+def test_sdist_builds_the_same_wheel_and_so_does_a_second_build(wheel, sdist, tmp_path):
+    with tarfile.open(sdist) as file:
+        file.extractall(tmp_path / "unpacked", filter="data")
+    (source,) = (tmp_path / "unpacked").iterdir()
+    again = build("wheel", tmp_path / "again", source)
+    assert again.name == Path(wheel.filename).name
+    assert again.read_bytes() == Path(wheel.filename).read_bytes()
+
+
+def test_sdist_holds_what_a_packager_needs_and_nothing_else(sdist):
+    with tarfile.open(sdist) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    needed = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "Makefile"}
+    assert needed | {"examples/data/LICENSES.md", "tests/test_packaging.py"} <= names
+    left_over = re.compile(
+        r"(^|/)(\.git|\.github|\.ci|\.venv|__pycache__|reports|site|\.cache)(/|$)"
+    )
+    assert not [name for name in names if left_over.search(name)]
+    assert sdist.stat().st_size < 5e6
+
+
+def test_metadata_of_the_wheel(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    found = email.message_from_bytes(wheel.read(name))
+    assert (found["Name"], found["Version"]) == ("keras-cellkit", cellkit.__version__)
+    assert found["License-Expression"] == "Apache-2.0" and found["Requires-Python"] == ">=3.11"
+    assert found["Description-Content-Type"] == "text/markdown"
+    assert found.get_payload().startswith("# cellkit")
+    needs = [need for need in found.get_all("Requires-Dist") if "extra ==" not in need]
+    assert {re.match(r"[\w-]+", need)[0] for need in needs} == {"keras", "numpy", "rich", "typer"}
+    assert Path(wheel.filename).stat().st_size < 2e6
+
+
+def test_citation_names_the_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", text, re.MULTILINE)[1] == cellkit.__version__
+    assert re.search(r"^license: (.*)$", text, re.MULTILINE)[1] == PROJECT["license"]
+
+
+def test_releases_are_proved_and_built_before_they_are_published_without_a_password():
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    jobs = dict(re.findall(r"^  (\w+):\n((?:    .*\n|\n)+)", text[text.index("jobs:") :], re.M))
+    assert list(jobs) == ["prove", "build", "publish"]
+    assert ".ci/run" in jobs["prove"]
+    assert "needs: prove" in jobs["build"] and "needs: build" in jobs["publish"]
+    assert "id-token: write" in jobs["publish"] and "id-token" not in jobs["build"]
+    assert PROJECT["name"] in jobs["publish"]
+    assert not re.search(r"secrets\.|password|token:(?! write)", text)
 
 
 def test_wheel_holds_every_package_and_nothing_else(wheel):
