@@ -10,6 +10,7 @@ The SVG needs nothing from outside and follows the colours of the page it stands
 from __future__ import annotations
 
 import dataclasses
+import re
 from html import escape
 
 from cellkit.equations.analyse import Analysis
@@ -25,6 +26,7 @@ _MARGIN = 18
 _CHARACTER = 7.6
 _SMALL = 0.78
 _SWEEPS = 24
+_NAME = re.compile(r"(?P<name>[^\W\d_]\w*)(?P<tilde>~?)(?P<primes>'*)")
 
 _STYLE = """
 .cell-drawing{font:italic 15px 'STIX Two Text','Cambria Math',Georgia,serif;--ink:#24292f;
@@ -394,21 +396,15 @@ def _shape(spot: _Spot, element: Element) -> list[str]:
 def _pieces(text: str) -> list[tuple[str, bool]]:
     """Return a text in pieces, each with whether it is an index."""
     found: list[tuple[str, bool]] = []
-    for word in text.split(" "):
-        if found:
-            found.append((" ", False))
-        bare = word.strip("()[],;")
-        opening, _, closing = word.partition(bare) if bare else (word, "", "")
-        prime = "′" * bare.count("'")
-        base, *index = bare.rstrip("'").split("_")
-        if not base or any(not part.isalnum() for part in (base, *index)):
-            found.append((word.replace("'", "′"), False))
-            continue
-        found.append((opening + GREEK.get(base, base) + (prime if not index else ""), False))
-        if index:
-            found.append((",".join(GREEK.get(part, part) for part in index), True))
-            found.append((prime, False))
-        found.append((closing, False))
+    end = 0
+    for name in _NAME.finditer(text):
+        found.append((text[end : name.start()], False))
+        end = name.end()
+        base, *index = name["name"].split("_")
+        found.append((GREEK.get(base, base), False))
+        found.append((",".join(GREEK.get(part, part) for part in index if part), True))
+        found.append(("~" * len(name["tilde"]) + "′" * len(name["primes"]), False))
+    found.append((text[end:], False))
     return [(piece, low) for piece, low in found if piece]
 
 

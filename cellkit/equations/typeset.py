@@ -110,6 +110,9 @@ class _Style:
     def script(self, base: str, below: str, above: str) -> str:
         raise NotImplementedError
 
+    def prime(self, base: str, below: str) -> str:
+        raise NotImplementedError
+
     def accent(self, base: str) -> str:
         raise NotImplementedError
 
@@ -141,7 +144,6 @@ class _LaTeX(_Style):
         "¬": r"\neg",
         "…": r"\dots",
         ":=": r"\mathrel{:=}",
-        "′": r"\prime",
         "": "",
     }
     _LETTERS: dict[str, str] = {symbol: "\\" + name for name, symbol in GREEK.items()}
@@ -165,6 +167,9 @@ class _LaTeX(_Style):
 
     def script(self, base: str, below: str, above: str) -> str:
         return base + (f"_{{{below}}}" if below else "") + (f"^{{{above}}}" if above else "")
+
+    def prime(self, base: str, below: str) -> str:
+        return self.script(base, below, r"\prime")
 
     def accent(self, base: str) -> str:
         return rf"\tilde{{{base}}}"
@@ -214,6 +219,11 @@ class _MathML(_Style):
             return f"<msub>{base}{self.row(below)}</msub>"
         return f"<msup>{base}{self.row(above)}</msup>" if above else base
 
+    def prime(self, base: str, below: str) -> str:
+        # Not as a superscript: the sign stands high by itself.
+        sign = '<mo lspace="0.05em" rspace="0">′</mo>'
+        return self.row(base, sign) if not below else self.script(self.row(base, sign), below, "")
+
     def accent(self, base: str) -> str:
         return f'<mover accent="true">{base}<mo stretchy="false">~</mo></mover>'
 
@@ -228,13 +238,13 @@ class _MathML(_Style):
 
     def cases(self, condition: str, yes: str, no: str) -> str:
         def line(value: str, *words: str) -> str:
-            return f"<mtr><mtd>{value}</mtd><mtd>{''.join(words)}</mtd></mtr>"
+            return f"<mtr>{_cell('left', value)}{_cell('left', ''.join(words))}</mtr>"
 
         gap = '<mspace width="0.5em"/>'
         table = line(yes, gap, self.words("if"), gap, condition) + line(
             no, gap, self.words("otherwise")
         )
-        return self.row("<mo>{</mo>", f'<mtable columnalign="left left">{table}</mtable>')
+        return self.row("<mo>{</mo>", f"<mtable>{table}</mtable>")
 
     def row(self, *parts: str) -> str:
         return "<mrow>" + "".join(parts) + "</mrow>"
@@ -261,7 +271,7 @@ class _Writer:
         if tilde:
             written = style.accent(written)
         below = style.operator(",").join(self._index(part) for part in index if part)
-        return style.script(written, below, style.operator("′") if primed else "")
+        return style.script(written, below, "") if not primed else style.prime(written, below)
 
     def _index(self, part: str) -> str:
         if part.isdigit():
@@ -449,16 +459,27 @@ def mathml(text: Text) -> str:
     for row in rows(text, _MathML):
         indent = f'<mspace width="{1.5 * row.depth:g}em"/>' if row.depth else ""
         if not row.sign:
-            lines.append(f'<mtr><mtd columnspan="4">{indent}{row.left}</mtd></mtr>')
+            lines.append(f"<mtr>{_cell('left', indent + row.left, 4)}</mtr>")
             continue
         remark = f"<mtext>{escape(row.remark)}</mtext>" if row.remark else ""
-        cells = (indent + row.left, row.sign, row.right, remark)
-        lines.append("<mtr>" + "".join(f"<mtd>{cell}</mtd>" for cell in cells) + "</mtr>")
+        cells = [
+            _cell("left", indent + row.left),
+            _cell("center", row.sign),
+            _cell("left", row.right),
+            _cell("left", remark),
+        ]
+        lines.append(f"<mtr>{''.join(cells)}</mtr>")
     table = "".join(lines)
     return (
         '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">'
-        f'<mtable columnalign="right center left left" displaystyle="true">{table}</mtable></math>'
+        f'<mtable displaystyle="true">{table}</mtable></math>'
     )
+
+
+def _cell(align: str, inner: str, span: int = 1) -> str:
+    # Browsers align the cells of formulas by their style alone.
+    columns = f' columnspan="{span}"' if span > 1 else ""
+    return f'<mtd{columns} style="text-align:{align};padding:.15em .4em">{inner}</mtd>'
 
 
 def _number(value: float) -> str:
