@@ -11,6 +11,7 @@ import pytest
 from keras import ops
 
 import cellkit
+from cellkit.cells import matmul
 
 if keras.backend.backend() != "jax":
     pytest.skip("functions are compiled on JAX", allow_module_level=True)
@@ -139,3 +140,26 @@ def test_functions_of_what_was_changed_are_not_kept(traces):
     traces.clear()
     gc.collect()
     assert first() is None
+
+
+class ByRows(cellkit.Cell):
+    """Multiplies with another kernel where the batch has another size."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.kernels = [self.add_kernel((self.units, self.units)) for _ in range(2)]
+
+    def project(self, inputs):
+        return 0.5 * inputs
+
+    def step(self, projected, states):
+        h = ops.tanh(projected + matmul(states[0], self.kernels[projected.shape[0] % 2]))
+        return h / projected.shape[0], [h]
+
+
+def test_a_step_may_be_another_one_for_other_numbers_of_rows():
+    cell = ByRows(4)
+    layers = [cellkit.RNN(cell, engine=engine) for engine in ("fused", "loop")]
+    for rows in (3, 2, 3, 1):
+        have, want = (np.asarray(layer(X[:rows])) for layer in layers)
+        np.testing.assert_allclose(have, want, atol=1e-6)
