@@ -420,3 +420,39 @@ def test_a_recurrent_layer_inside_a_step_runs_in_the_loop() -> None:
     for _ in range(2):
         np.testing.assert_allclose(auto(x).detach(), loop(x).detach(), atol=1e-6)
     assert "recurrent layer inside" in auto.engine_report().reasons["fused"]
+
+
+@pytest.mark.parametrize("name", ["attribute", "global list", "array"])
+def test_the_forward_pass_of_remat_has_the_effects_of_the_loop(name: str) -> None:
+    """The masks of a call are learnt from a step that leaves nothing behind."""
+    outcomes = []
+    for remat in (False, 2):
+        start()
+        layer = pair(EFFECTS[name])[1]
+        again = cellkit.RNN(layer.cell, engine="loop", remat=remat, return_sequences=True)
+        x = np.random.RandomState(0).randn(3, TIME, FEATURES).astype("float32")
+        y = again(x, training=True).detach().numpy()
+        outcomes.append((y, state(layer.cell), len(CALLS)))
+    (a, *counts), (b, *want) = outcomes
+    assert counts == want
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+class Calling(cellkit.Cell):
+    """A cell that calls another one as a layer."""
+
+    def __init__(self, units: int, **options: Any) -> None:
+        super().__init__(units, **options)
+        self.inner = cellkit.create("mgu", units=units)
+
+    def step(self, x: Any, states: Any) -> Any:
+        return self.inner(x, states, training=self.in_training)
+
+
+def test_a_step_that_calls_a_layer_is_still_recorded() -> None:
+    """What Keras asks of shapes when a layer is called decides nothing about numbers."""
+    cell = Calling(UNITS)
+    auto, loop = cellkit.RNN(cell), cellkit.RNN(cell, engine="loop")
+    x = np.random.RandomState(0).randn(3, TIME, FEATURES).astype("float32")
+    np.testing.assert_allclose(auto(x).detach(), loop(x).detach(), atol=1e-6)
+    assert auto.engine_report().engine == "fused"

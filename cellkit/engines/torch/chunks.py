@@ -18,6 +18,7 @@ import keras
 import torch
 
 from cellkit import _keras_compat as compat
+from cellkit.cells.effects import Undone
 from cellkit.cells.recorder import Recorder, current_values
 from cellkit.cells.scope import reopened
 from cellkit.engines.shared import plain
@@ -91,7 +92,7 @@ def _part(request: Request, first: int, end: int, time: int, states: Leaves) -> 
 
 def _draw_masks(request: Request) -> None:
     """Draw the masks that are constant over time, which a first step without effect asks for."""
-    with torch.no_grad(), Recorder():
+    with Undone(request.cell), torch.no_grad(), Recorder():
         plain.run(
             _part(request, 0, 1, keras.tree.flatten(request.inputs)[0].shape[1], request.states)
         )

@@ -7,6 +7,7 @@ a read raises `Refused`; and since a step may catch what is raised, the guard ke
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -101,8 +102,16 @@ def _rows_type(refuse: Any) -> type:
 
         return method
 
+    def hashed(self: Any) -> int:
+        # Checks of frameworks look sizes up; a step that does so depends on the number.
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if caller.partition(".")[0] not in ("cellkit", "keras", "torch"):
+            refuse("computes with the number of rows, in `__hash__`")
+        return hash(self.real)
+
     members = {name: refused(name) for name in _ARITHMETIC}
     members |= {name: compared(name, beyond) for name, beyond in _COMPARISONS.items()}
+    members["__hash__"] = hashed
     return type("_Rows", (int,), members)
 
 
@@ -111,7 +120,7 @@ _ARITHMETIC = (
     "__rfloordiv__ __mod__ __rmod__ __divmod__ __rdivmod__ __pow__ __rpow__ __lshift__ __rlshift__ "
     "__rshift__ __rrshift__ __and__ __rand__ __or__ __ror__ __xor__ __rxor__ __neg__ __pos__ "
     "__abs__ __invert__ __float__ __int__ __round__ __trunc__ __floor__ __ceil__ __str__ __repr__ "
-    "__format__ __hash__ bit_length to_bytes as_integer_ratio"
+    "__format__ bit_length to_bytes as_integer_ratio"
 ).split()
 _COMPARISONS = {
     "__eq__": False,
