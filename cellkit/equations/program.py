@@ -22,7 +22,7 @@ import numpy as np
 from cellkit.cells import matmul
 from cellkit.equations import tensors
 from cellkit.equations.analyse import Analysis
-from cellkit.equations.graph import INPUTS, STATES, STATIC, WEIGHTS, Node
+from cellkit.equations.graph import CONDITIONS, INPUTS, STATES, STATIC, WEIGHTS, Node
 from cellkit.equations.layout import Group, Layout
 
 __all__ = ["Program"]
@@ -56,12 +56,14 @@ class _Operation:
         args: Where its arguments are.
         outs: Where its result goes; several for one that returns a list.
         level: What it depends on; see `cellkit.equations.graph`.
+        condition: Whether its result is true or false.
     """
 
     function: Callable[..., Any]
     args: tuple[Register, ...]
     outs: tuple[Register, ...]
     level: int
+    condition: bool = False
 
     @property
     def splits(self) -> bool:
@@ -235,7 +237,10 @@ class Program:
         if node.op == "drop":
             return self._add(functools.partial(_drop, cell, node.value), known)[0]
         if node.op in _ARITHMETIC:
-            return self._add(_ARITHMETIC[node.op], known)[0]
+            result = self._add(_ARITHMETIC[node.op], known)[0]
+            if node.op in CONDITIONS and self._levels[result] > STATIC:
+                self._operations[-1].condition = True
+            return result
         if node.op == "power":
             return self._power(known)
         if node.op == "where":
@@ -458,6 +463,7 @@ class Program:
             if op.splits and op.level == INPUTS and not results & set(op.outs):
                 if all(user.level == STATES for user in taken):
                     op.level = STATES
+        self._move_conditions(users)
         inputs = [op for op in self._operations if op.level == INPUTS]
         states = [op for op in self._operations if op.level == STATES]
         made = {out for op in inputs for out in op.outs} | set(self._inputs.values())
@@ -471,6 +477,23 @@ class Program:
         self._step = self._with_weights(states, self._results)
         self._constant = self._with_weights([], coefficients)
         del self._found, self._outputs, self._parents
+
+    def _move_conditions(self, users: dict[Register, list[_Operation]]) -> None:
+        """Let the step find out for itself what is true: a projection is made of numbers."""
+        for at in reversed(range(len(self._operations))):
+            op = self._operations[at]
+            if not op.condition or op.level != INPUTS:
+                continue
+            taken = [user for user in users.get(op.outs[0], ()) if user.level == STATES]
+            if not taken:
+                continue
+            out = self._new(STATES)
+            again = _Operation(op.function, op.args, (out,), STATES, True)
+            self._operations.insert(at + 1, again)
+            for register in op.args:
+                users.setdefault(register, []).append(again)
+            for user in taken:
+                user.args = tuple(out if a == op.outs[0] else a for a in user.args)
 
     def _with_weights(
         self, operations: list[_Operation], results: list[Register]
