@@ -172,7 +172,9 @@ def gradient(layer, x, factors):
 @SETTINGS
 @given(text=texts(), use_bias=st.booleans())
 @example(text="h' = s(alpha) * h + tanh(W @ x)", use_bias=True)
-@example(text="h' = tanh(h + W @ x) if mean(x) > 0.1 else where(x > 0, U @ h, h)", use_bias=True)
+@example(
+    text="h' = tanh(h + W @ x) if mean(x) > 0.1 else where(V @ x > 0, U @ h, h)", use_bias=True
+)
 @example(text="c' = s(w) * c + W @ x\nh = s(V @ x) * tanh(c')", use_bias=True)
 def test_random_texts_compute_what_they_say(text, use_bias):
     cls = cellkit.define("RandomCell", text)
