@@ -187,3 +187,28 @@ def test_versions_in_the_readme_are_those_of_the_constraints():
     names = {"Keras": "keras", "TensorFlow": "tensorflow", "PyTorch": "torch", "JAX": "jax"}
     versions = dict(re.findall(r"(\w+) (\d[\d.]*\d)", claim))
     assert versions == {shown: pins[name] for shown, name in names.items()}
+
+
+def test_page_on_migrating_runs_as_it_stands_and_gives_the_same_numbers():
+    pytest.importorskip("torch")
+    names = run_page("docs/migrating.md")
+    assert names["difference"] < 1e-6
+    np.testing.assert_allclose(names["here"], names["there"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(names["again"], names["there"], rtol=1e-5, atol=1e-6)
+    assert np.abs(names["there"]).max() > 0.01
+
+
+def test_two_layers_of_torch_are_a_list_of_cells():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.LSTM(3, 4, num_layers=2, batch_first=True)
+    w = {name: value.detach().cpu().numpy() for name, value in theirs.named_parameters()}
+    ours = cellkit.RNN(["lstm", "lstm"], units=4, return_sequences=True)
+    x = np.random.default_rng(3).normal(size=(2, 5, 3)).astype("float32")
+    ours.build(x.shape)
+    weights = []
+    for k in ("l0", "l1"):
+        weights += [w[f"weight_ih_{k}"].T, w[f"weight_hh_{k}"].T]
+        weights.append(w[f"bias_ih_{k}"] + w[f"bias_hh_{k}"])
+    ours.set_weights(weights)
+    there = theirs(torch.from_numpy(x))[0].detach().numpy()
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours(x)), there, rtol=1e-5, atol=1e-6)
