@@ -6,8 +6,8 @@ Nothing else in cellkit touches a private attribute of Keras.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
 import keras
 
@@ -18,12 +18,6 @@ def keras_mask(x: Any) -> Any:
     Keras carries implicit masks on the tensors themselves and has no public accessor.
     """
     return getattr(x, "_keras_mask", None)
-
-
-def attach_mask(x: Any, mask: Any) -> None:
-    """Attach `mask` to `x` where the tensor lost it, as Keras does after a cast."""
-    if mask is not None and keras_mask(x) is None:
-        x._keras_mask = mask
 
 
 def take_over_conversion(layer: keras.layers.Layer) -> None:
@@ -42,6 +36,77 @@ def converts_its_own(layer: keras.layers.Layer) -> bool:
     return not layer._convert_input_args
 
 
+def is_transparent(layer: keras.layers.Layer) -> bool:
+    """Tell whether `Layer.__call__` does no more than to hand on the training flag and the mask.
+
+    It also builds, checks an input specification, regularizes outputs, recomputes under a
+    `RematScope`, and places tensors on a distribution's devices.
+    """
+    return (
+        layer.built
+        and layer.activity_regularizer is None
+        and layer._input_spec is None
+        and not layer._remat_mode
+        and layer.supports_masking
+        and len(layer._call_context_args) == 1
+        and keras.distribution.distribution() is None
+    )
+
+
+def is_quantized(layer: keras.layers.Layer) -> bool:
+    """Tell whether Keras runs `layer` by a method for quantized weights."""
+    return layer.quantization_mode is not None
+
+
+def open_call(layer: keras.layers.Layer, training: Any) -> tuple[bool, Any]:
+    """Begin a call of `layer` as `Layer.__call__` does; `close_call` must follow.
+
+    The layers that are called inside find the training flag in the call's context, and losses of
+    the last call are dropped where no other layer's call is under way.
+
+    Args:
+        layer: The layer.
+        training: The flag that was passed, or None.
+
+    Returns:
+        Whether the layer was called from outside of any other, and the flag that holds for it.
+    """
+    context = layer._get_call_context()
+    if training is None:
+        training = context.get_value("training")
+    training = False if training is None else training
+    context.set_value("training", training)
+    return context.entry_layer is layer, training
+
+
+def close_call(layer: keras.layers.Layer) -> None:
+    """End a call that `open_call` began."""
+    layer._maybe_reset_call_context()
+
+
+def pass_mask_on(layer: keras.layers.Layer, inputs: Any, outputs: Any, mask: Any) -> None:
+    """Attach to the outputs of `layer` the mask that it passes on, as `Layer.__call__` does."""
+    layer._set_mask_metadata(inputs, outputs, mask)
+
+
+def raise_from_call(
+    layer: keras.layers.Layer, error: Exception, inputs: Any, arguments: dict[str, Any]
+) -> NoReturn:
+    """Raise an error of a layer's `call` as Keras does, with the arguments of the call in its text.
+
+    Keras adds them in `Operation.__call__`, which an operation that does nothing but fail goes
+    through.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    call.__signature__ = inspect.signature(type(layer).call)  # type: ignore[attr-defined]
+    failed = type(type(layer).__name__, (keras.Operation,), {"call": call})
+    failed(name="failed")(inputs, **{k: v for k, v in arguments.items() if v is not None})
+    raise error
+
+
 def raw_value(variable: keras.Variable, scope: keras.StatelessScope | None = None) -> Any:
     """Return the value of `variable` as stored, not cast by a mixed-precision scope.
 
@@ -50,6 +115,13 @@ def raw_value(variable: keras.Variable, scope: keras.StatelessScope | None = Non
     """
     value = scope.get_current_value(variable) if scope is not None else None
     return variable._value if value is None else value
+
+
+def raw_values(variables: Iterable[keras.Variable], scope: keras.StatelessScope) -> list[Any]:
+    """Return the values of `variables` as stored, in a new `scope`; see `raw_value`."""
+    if scope.original_scope is None:
+        return [variable._value for variable in variables]
+    return [raw_value(variable, scope) for variable in variables]
 
 
 def dropout_caches(cell: Any) -> Iterator[Any]:

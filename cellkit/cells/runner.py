@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from cellkit import _keras_compat as compat
+from cellkit.cells.cell import Cell
 from cellkit.cells.recorder import Recorder, current_values
 from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.cells.stock_masks import lend_masks
@@ -139,6 +140,10 @@ def needs_constants(cell: Any) -> bool:
         return any(map(needs_constants, cell.cells))
     parameter = inspect.signature(cell.call).parameters.get("constants")
     return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
+# Cells of Keras that start from zeros.
+_ZEROS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
 
 
 class Layout:
@@ -299,6 +304,19 @@ class CellRunner:
             for x, d in zip(starts, keras.tree.flatten(declared), strict=True)
         ]
         return keras.tree.pack_sequence_as(declared, leaves)
+
+    def starts_at_zero(self) -> bool:
+        """Tell whether the cell's own initial states are known to be zeros."""
+        if not isinstance(self.cell, Cell):
+            return type(self.cell) in _ZEROS
+        for name in ("get_initial_state", "_initial_leaf"):
+            if getattr(getattr(self.cell, name), "__func__", None) is not getattr(Cell, name):
+                return False
+        return all(s.initializer == "zeros" and not s.trainable for s in self.layout.specs)
+
+    def zeros(self, batch: Any) -> list[Any]:
+        """Return zeros in the shapes and dtypes of the states of `batch` rows."""
+        return [keras.ops.zeros((batch, *s.shape), dtype=s.dtype) for s in self.layout.specs]
 
     def initial(self, batch: Any) -> list[Any]:
         """Return the leaves of the cell's own initial states for `batch` rows."""

@@ -9,7 +9,7 @@ runs it, `shared` holds what all backends have in common, and `torch`, `jax` and
 each does in its own way, under the same file names. `backend` is the backend of this process.
 """
 
-from cellkit.engines.choose import ALIASES, ENGINES, NAMES, check_name, choose, report, run
+from cellkit.engines.choose import ALIASES, ENGINES, NAMES, Choice, check_name, choose, report, run
 from cellkit.engines.engine import OPTIONS, Engine, Need
 from cellkit.engines.request import EngineReport, Options, Request
 
@@ -18,6 +18,7 @@ __all__ = [
     "ENGINES",
     "NAMES",
     "OPTIONS",
+    "Choice",
     "Engine",
     "EngineReport",
     "Need",

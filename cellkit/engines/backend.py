@@ -24,12 +24,16 @@ class Backend(Protocol):
         blocks_pay: Whether a scan over blocks is faster. PyTorch and TensorFlow write every
             intermediate result to memory: those of a block stay in the caches. XLA fuses the
             operations of a whole sequence, and was slower with blocks.
+        compiles: Whether eager calls are compiled; see `compiled`.
+        lasting: Whether no one can change a tensor in place.
         loop_guards_padding: Whether the loop takes inputs of masked steps that are not finite.
     """
 
     name: str
     block: int
     blocks_pay: bool
+    compiles: bool
+    lasting: bool
     loop_guards_padding: bool
 
     def run(
@@ -79,6 +83,13 @@ class Backend(Protocol):
             a: Factors, `(batch, time, ...)`; each axis may have size 1.
             b: Terms, `(batch, time, ...)`.
             h: State before the first step, `(batch, ...)`.
+        """
+
+    def signature(self, x: Any) -> tuple[Any, ...] | None:
+        """Return what a plan depends on of an eager tensor: shape, dtype, and the like.
+
+        None for all that is not an ordinary tensor whose values are known, and where a compiler or
+        a transformation is at work.
         """
 
     def traces_python(self) -> bool:

@@ -28,6 +28,10 @@ NAMES = ("stack", "kernel", "scan", "fused", "projected", "loop")
 ALIASES = {"gated": "fused"}
 
 
+# The name of an engine, and for each other one why it is not used.
+Choice = tuple[str, dict[str, str]]
+
+
 def check_name(name: Any) -> str:
     """Return the name of an engine, or "auto", as it is today, else raise a `ValueError`."""
     name = ALIASES.get(name, name) if isinstance(name, str) else name
@@ -51,7 +55,7 @@ def _absent() -> str:
     return f"it does not exist on {backend.name}"
 
 
-def choose(request: Request) -> tuple[str, dict[str, str]]:
+def choose(request: Request) -> Choice:
     """Choose the engine of a request.
 
     Returns:
@@ -91,46 +95,67 @@ def choose(request: Request) -> tuple[str, dict[str, str]]:
     return chosen, reasons
 
 
-def run(request: Request) -> tuple[Leaves, Any, Leaves]:
-    """Run a request with the engine that the layer asks for or that suits it best."""
-    if request.scope.one_step:
+def run(request: Request, choice: Choice | None = None) -> tuple[Leaves, Any, Leaves]:
+    """Run a request.
+
+    Args:
+        request: The request.
+        choice: What `choose` returned for a request like this one. None: the engine that the layer
+            asks for or that suits it best.
+    """
+    if choice is not None:
+        name, reasons = choice
+    elif request.scope.one_step:
         name, reasons = "loop", {n: "the call was a single step" for n in NAMES if n != "loop"}
     else:
         name, reasons = choose(request)
     options, engine = request.options, ENGINES[name]
+    options.cache.set("engine", (name, reasons, ()))
+    if not backend.compiles:
+        result = _run(engine, request)
+        if request.parts:
+            options.cache.set("engine", (name, reasons, tuple(request.parts)))
+        return result
     structure = request.inputs
 
     def body(
         inputs: Leaves, states: Leaves, mask: Any, constants: Any
     ) -> tuple[Leaves, Any, Leaves]:
-        if mask is not None and not engine.guards_padding:
-            # A masked step must not see what is in the padding: a NaN there would reach the
-            # gradients through `0 * NaN` even though the step's result is discarded.
-            inputs = [backend.select(mask, x, 0) for x in inputs]
-        # Tensors of the call, or on JAX the tracers that stand for them.
-        given = dataclasses.replace(
-            request, inputs=pack(structure, inputs), states=states, mask=mask, constants=constants
+        # Tracers that stand for the tensors of the call.
+        inputs = pack(structure, inputs)
+        return _run(
+            engine,
+            dataclasses.replace(
+                request, inputs=inputs, states=states, mask=mask, constants=constants
+            ),
         )
-        result: tuple[Leaves, Any, Leaves]
-        if CHUNKS is not None and CHUNKS.wanted(given):
-            result = CHUNKS.run(given, engine)
-        else:
-            result = engine.run(given)
-        return result
 
     key = (request.edition, name, request.training, request.scope.one_step)
     leaves = keras.tree.flatten(structure)
     arguments = (leaves, request.states, request.mask, request.constants)
-    options.cache.set("engine", (name, reasons, ()))
     result = backend.compiled(body, arguments, options, key, request.scope)
     if name == "stack":
         # A compiled call tells nothing of its parts: they are as they were when it was compiled.
-        jax = backend.name == "jax"
-        known = options.cache.current("parts", request.edition, dict) if jax else {}
+        known = options.cache.current("parts", request.edition, dict)
         shapes = (key, request.mask is None, *(tuple(x.shape) for x in leaves))
         parts = tuple(request.parts) or known.get(shapes, ())
         known[shapes] = parts
         options.cache.set("engine", (name, reasons, parts))
+    return result
+
+
+def _run(engine: Engine, request: Request) -> tuple[Leaves, Any, Leaves]:
+    mask = request.mask
+    if mask is not None and not engine.guards_padding:
+        # A masked step must not see what is in the padding: a NaN there would reach the gradients
+        # through `0 * NaN` even though the step's result is discarded.
+        inputs = keras.tree.map_structure(lambda x: backend.select(mask, x, 0), request.inputs)
+        request = dataclasses.replace(request, inputs=inputs)
+    result: tuple[Leaves, Any, Leaves]
+    if CHUNKS is not None and CHUNKS.wanted(request):
+        result = CHUNKS.run(request, engine)
+    else:
+        result = engine.run(request)
     return result
 
 

@@ -22,6 +22,8 @@ class OutputForm:
         self._declared = declared
         # The structure, and whether it is a single tensor: set at once, for other threads.
         self._learned: tuple[Any, bool] | None = None
+        # For each leaf and dtype what it is cast to, None for nothing.
+        self._casts: dict[tuple[int, Any], str | None] = {}
 
     @property
     def count(self) -> int:
@@ -55,9 +57,13 @@ class OutputForm:
         return wanted or dtype
 
     def _cast(self, index: int, y: Any) -> Any:
-        dtype = keras.backend.standardize_dtype(y.dtype)
-        target = self._target(index, dtype)
-        return y if target == dtype else keras.ops.cast(y, target)
+        key = index, y.dtype
+        if key not in self._casts:
+            dtype = keras.backend.standardize_dtype(y.dtype)
+            wanted = self._target(index, dtype)
+            self._casts[key] = None if wanted == dtype else wanted
+        target = self._casts[key]
+        return y if target is None else keras.ops.cast(y, target)
 
     def pack(self, leaves: list[Any]) -> Any:
         """Put leaves into the structure of the output."""

@@ -30,6 +30,7 @@ from cellkit.cells.watch import Watch
 from cellkit.engines.backend import backend
 from cellkit.equations.restore import restore as restore_definitions
 from cellkit.errors import problem
+from cellkit.layers import plan
 from cellkit.layers.arguments import (
     as_state,
     check_inputs,
@@ -61,6 +62,7 @@ from cellkit.registry.registry import import_plugins
 __all__ = ["RNN"]
 
 
+@plan.planned
 @keras.saving.register_keras_serializable(package="cellkit")
 class RNN(keras.layers.RNN):
     """Runs a cell over time.
@@ -253,6 +255,33 @@ class RNN(keras.layers.RNN):
         **kwargs: Any,
     ) -> Any:
         """Check and convert the arguments, then run the layer; see the class for them."""
+        call = None
+        if constants is None and not kwargs:
+            call = plan.call_of(self, sequences, initial_state, mask, lengths)
+        if call is None:
+            return self._whole_way(
+                sequences, initial_state, mask, training, lengths, constants, kwargs
+            )
+        planned, found = plan.run(self, call, training)
+        if planned:
+            return found
+        result = self._whole_way(
+            sequences, initial_state, mask, training, lengths, constants, kwargs
+        )
+        plan.keep(self, call, training=found)
+        return result
+
+    def _whole_way(
+        self,
+        sequences: Any,
+        initial_state: Any,
+        mask: Any,
+        training: bool | None,
+        lengths: Any,
+        constants: Any,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Check and convert all arguments, and let Keras call the layer."""
         sequences = np.asarray(sequences) if is_numbers(sequences) else sequences
         given = [sequences, initial_state, mask, lengths, constants]
         given = keras.tree.flatten([x for x in given if x is not None])
@@ -292,7 +321,7 @@ class RNN(keras.layers.RNN):
             "lengths": lengths,
             "constants": constants,
         }
-        kwargs.update({k: v for k, v in optional.items() if v is not None})
+        kwargs = {**kwargs, **{k: v for k, v in optional.items() if v is not None}}
         return super().__call__(sequences, **kwargs)
 
     def call(
@@ -310,9 +339,8 @@ class RNN(keras.layers.RNN):
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), sequences)
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         extra = {} if constants is None else {"constants": constants}
-        # Kept: the walk through a cell's parts would stop `torch.compile` at every call.
-        stock = self._holder.current("stock", self._edition(), lambda: lend_masks(self.cell))
-        with sequence_scope(SequenceScope(batch, extra, one_step), stock, bool(training)):
+        scope = SequenceScope(batch, extra, one_step)
+        with sequence_scope(scope, self._stock(), bool(training)):
             last, outputs, states = self.inner_loop(
                 sequences=sequences,
                 initial_state=self._initial_states(initial_state, batch),
@@ -345,7 +373,7 @@ class RNN(keras.layers.RNN):
         """
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         runner, scope = self.runner, current_scope() or SequenceScope(batch)
-        form = self._holder.make("output_form", self._output_form)
+        form = self._form()
         request = engines.Request(
             options=self._engine_options(),
             runner=runner,
@@ -575,6 +603,18 @@ class RNN(keras.layers.RNN):
             variables=self._cell_variables,
         )
 
+    def _form(self) -> OutputForm:
+        form: OutputForm = self._holder.make("output_form", self._output_form)
+        return form
+
+    def _stock(self) -> list[Any]:
+        """Return the cells that keep masks on themselves."""
+        # Kept: the walk through a cell's parts would stop `torch.compile` at every call.
+        stock: list[Any] = self._holder.current(
+            "stock", self._edition(), lambda: lend_masks(self.cell)
+        )
+        return stock
+
     def _output_form(self) -> OutputForm:
         dtypes = None
         if hasattr(self.cell, "output_spec"):
@@ -652,7 +692,7 @@ class RNN(keras.layers.RNN):
         padding.
         """
         out = merge_masks(sequences, mask, [], None) if self.return_sequences else None
-        leaves = self._holder.make("output_form", self._output_form).count
+        leaves = self._form().count
         output = [out] * leaves
         if self.return_state:
             output = output + [None] * len(self.runner.layout.specs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.jax import loop
 from cellkit.engines.jax.recurrence import recurrence
@@ -20,6 +22,8 @@ class JaxBackend:
     name = "jax"
     block = 256
     blocks_pay = False
+    compiles = True
+    lasting = True
     loop_guards_padding = True
     select = staticmethod(loop.select)
     recurrence = staticmethod(recurrence)
@@ -40,6 +44,12 @@ class JaxBackend:
     ) -> Any:
         """Run `body`, compiled for eager calls; see `cellkit.engines.backend`."""
         return loop.compiled(body, arguments, options, key, scope)
+
+    def signature(self, x: Any) -> tuple[Any, ...] | None:
+        """Return shape and dtype; see `Backend`."""
+        if not isinstance(x, jax.Array) or isinstance(x, jax.core.Tracer):
+            return None
+        return x.shape, x.dtype
 
     def traces_python(self) -> bool:
         """Return False: this backend runs the code that it traces."""

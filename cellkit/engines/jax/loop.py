@@ -90,7 +90,7 @@ class _Compiled:
     def traced(self, values: Any) -> bool:
         """Tell whether the call runs on the tracers of a JAX transformation."""
         with Recorder() as scope:
-            stored = [compat.raw_value(v, scope) for v in self.variables]
+            stored = compat.raw_values(self.variables, scope)
         return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((values, stored)))
 
     def __call__(self, body: Any, key: Any, arguments: Any) -> Any:
@@ -100,7 +100,7 @@ class _Compiled:
             if function is None:
                 function = self.functions[key] = _Function(self.variables)
             with Recorder() as scope:
-                values = [compat.raw_value(v, scope) for v in function.variables]
+                values = compat.raw_values(function.variables, scope)
             result, updates, losses = function(body, values, arguments)
             unknown = list(function.unknown.values())
             if not unknown:

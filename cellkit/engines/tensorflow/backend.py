@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import tensorflow as tf
+
 from cellkit.cells.scope import SequenceScope
 from cellkit.engines.shared.loop import Leaves, Loop
 from cellkit.engines.tensorflow import loop
@@ -20,6 +22,8 @@ class TensorFlowBackend:
     name = "tensorflow"
     block = 128
     blocks_pay = True
+    compiles = False
+    lasting = True
     loop_guards_padding = False
     select = staticmethod(loop.select)
     recurrence = staticmethod(recurrence)
@@ -40,6 +44,12 @@ class TensorFlowBackend:
     ) -> Any:
         """Run `body` as it stands: nothing is compiled."""
         return body(*arguments)
+
+    def signature(self, x: Any) -> tuple[Any, ...] | None:
+        """Return shape and dtype; see `Backend`."""
+        if not isinstance(x, tf.Tensor) or not hasattr(x, "numpy") or not tf.executing_eagerly():
+            return None
+        return tuple(x.shape), x.dtype
 
     def traces_python(self) -> bool:
         """Return False: this backend runs the code that it traces."""

@@ -22,6 +22,8 @@ class TorchBackend:
     name = "torch"
     block = 256
     blocks_pay = True
+    compiles = False
+    lasting = False
     loop_guards_padding = False
     select = staticmethod(loop.select)
     recurrence = staticmethod(recurrence)
@@ -42,6 +44,12 @@ class TorchBackend:
     ) -> Any:
         """Run `body` as it stands: nothing is compiled."""
         return body(*arguments)
+
+    def signature(self, x: Any) -> tuple[Any, ...] | None:
+        """Return shape, dtype, device and whether gradients are wanted; see `Backend`."""
+        if torch.compiler.is_compiling() or type(x) is not torch.Tensor or self.transformed():
+            return None
+        return x.shape, x.dtype, x.device, torch.is_grad_enabled()
 
     def traces_python(self) -> bool:
         """Tell whether `torch.compile` reads the code of the call."""

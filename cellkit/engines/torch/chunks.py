@@ -38,10 +38,15 @@ _STREAMED = 256
 
 def wanted(request: Request) -> bool:
     """Tell whether a request is to be run in chunks."""
-    time = keras.tree.flatten(request.inputs)[0].shape[1]
-    if not torch.is_grad_enabled():
-        return bool(time > _STREAMED and not request.collect and not request.training)
-    return bool(time and request.options.chunked)
+    if torch.is_grad_enabled():
+        if not request.options.chunked:
+            return False
+    elif request.collect or request.training:
+        return False
+    given = request.inputs
+    first = given if torch.is_tensor(given) else keras.tree.flatten(given)[0]
+    least = 0 if torch.is_grad_enabled() else _STREAMED
+    return bool(first.shape[1] > least)
 
 
 def run(request: Request, engine: Engine) -> tuple[Leaves, Any, Leaves]:
