@@ -183,8 +183,6 @@ def keep(layer: RNN, call: Call, training: bool) -> None:
     start = layer.runner.zeros(call.x.shape[0]) if zeros and backend.lasting else None
     if start is not None and any(backend.signature(s) is None for s in start):
         start = None  # made inside of a trace
-    options = layer._engine_options()
-    settings = options.settings()
     variables = [v for v in layer.variables if keras.backend.is_float_dtype(v.dtype)]
     plans = layer._holder.make("call plans", dict)
     if len(plans) >= _MOST:
@@ -192,7 +190,7 @@ def keep(layer: RNN, call: Call, training: bool) -> None:
     plans[call.signature(training)] = Plan(
         edition=layer._edition(),
         choice=choice[:2],
-        options=dataclasses.replace(options, settings=lambda: settings),
+        options=layer._engine_options(),
         runner=layer.runner,
         form=layer._form(),
         stock=layer._stock(),
