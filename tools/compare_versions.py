@@ -86,7 +86,7 @@ def work(given: argparse.Namespace) -> int:
     assert Path(cellkit.__file__).is_relative_to(given.before)  # noqa: S101
     reports: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
-    for name in given.cells or cellkit.list_cells():
+    for name in filter(exists, given.cells or cellkit.list_cells()):
         for option in given.options:
             for training in (False, True):
                 key = f"{name} {option} {'training' if training else 'inference'}"
@@ -104,6 +104,17 @@ def work(given: argparse.Namespace) -> int:
     (given.work / "reports.json").write_text(json.dumps(reports), encoding="utf-8")
     np.savez(given.work / "arrays.npz", **arrays)
     return 0
+
+
+def exists(name: str) -> bool:
+    """Tell whether this checkout has a cell; what is installed may be the other's."""
+    import cellkit
+
+    try:
+        cellkit.get(name)
+    except ValueError:
+        return False
+    return True
 
 
 def made(name: str, **options: Any) -> tuple[Any, Any]:

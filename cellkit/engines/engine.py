@@ -28,8 +28,8 @@ OPTIONS = {
     "unroll_by": "`unroll=8`, a factor",
     "remat": "`remat`",
     "truncate_gradient": "`truncate_gradient`",
-    "dropout": "`dropout`, `recurrent_dropout` of the cell, in training",
-    "zoneout": "`zoneout` of the cell",
+    "dropout": "`dropout` of the cell, in training",
+    "zoneout": "`zoneout` of the cell, in training",
 }
 """The options of a layer, a call and a cell that an engine may not take, as the docs write them."""
 
