@@ -285,7 +285,7 @@ def _recomputed(loop: Loop, found: _Found, masked: bool, length: Any, like: Leav
     drawn = [compat.cached_dropout_masks(cell) for cell in loop.scope.stock]
     constants = loop.constants
     # Gradients reach what is among the arguments of the chunk, and nothing else.
-    extra = [*weights, *tf.nest.flatten(constants)]
+    extra = [*weights, *([] if constants is None else tf.nest.flatten(constants))]
 
     def chunk(_: Any, carry: Leaves, steps: Leaves) -> tuple[Leaves, Leaves]:
         counts = len(carry), len(steps)
