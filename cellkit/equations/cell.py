@@ -508,7 +508,8 @@ def define(
     trainable: tuple[str, ...] = (),
     initializers: Mapping[str, Any] | None = None,
     paper: Any = None,
-    **numbers: float,
+    numbers: Mapping[str, float] | None = None,
+    **more_numbers: float,
 ) -> type[EquationCell]:
     """Make the class of a cell from its equations.
 
@@ -528,8 +529,9 @@ def define(
         initializers: Initializers by the letters of the weights, where the option of their role
             will not do: ``{"b_f": "ones"}``.
         paper: The `cellkit.Paper` that the equations are from.
-        **numbers: Numbers of the text with their defaults, ``leaky=1.0``: they become arguments of
-            the constructor, as those with a line ``leaky = 1.0`` of their own do.
+        numbers: Numbers of the text with their defaults: they become arguments of the constructor,
+            as those with a line ``leaky = 1.0`` of their own do.
+        **more_numbers: The same, each as a keyword: ``leaky=1.0``.
 
     Returns:
         A class of cells.
@@ -567,7 +569,7 @@ def define(
         "states": states,
         "output": output,
         "sizes": dict(sizes or {}),
-        "numbers": numbers,
+        "numbers": {**(numbers or {}), **more_numbers},
         "trainable": tuple(trainable),
     }
     namespace = {
@@ -585,7 +587,7 @@ def define(
         "package": package,
         "equations": equations,
         **{key: plain(value) for key, value in declared.items() if key != "numbers" and value},
-        "numbers": dict(numbers),
+        "numbers": dict(declared["numbers"]),
     }
     if initializers:
         cls.definition["initializers"] = {

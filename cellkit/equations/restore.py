@@ -33,12 +33,12 @@ def _define(definition: Mapping[str, Any]) -> None:
     known = f"{definition['package']}>{definition['name']}"
     if keras.saving.get_registered_object(known) is not None:
         return
-    options = {key: value for key, value in definition.items() if key != "numbers"}
+    options = dict(definition)
     options["initializers"] = {
         name: keras.initializers.get(value)
         for name, value in definition.get("initializers", {}).items()
     }
-    define(options.pop("name"), options.pop("equations"), **options, **definition["numbers"])
+    define(options.pop("name"), options.pop("equations"), **options)
 
 
 def plain(value: Any) -> Any:
