@@ -1,0 +1,66 @@
+"""Every engine that accepts a random cell computes what the plain loop computes.
+
+`make fuzz` runs thousands of such cells; here are some of them, the same ones at every run.
+"""
+
+import collections
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from . import cells, compare
+from .choices import Choices
+
+SEED = 20170207
+# How many chunks of cells, how many cells each, and on how many engines a cell runs: as many as
+# half a minute takes. JAX and TensorFlow compile for every cell and every engine.
+CHUNKS, CELLS, ENGINES = {
+    "torch": (10, 20, 7),
+    "tensorflow": (6, 5, 2),
+    "jax": (6, 4, 2),
+}[compare.BACKEND]
+
+
+def engines_of(number):
+    """Return the engines that a cell runs on: "auto", and others in turn."""
+    others = compare.ENGINES[1:]
+    start = number % len(others)
+    return ("auto", *others[start:], *others[:start])[:ENGINES]
+
+
+def explained(number, recipe, verdict):
+    failures = "\n".join(map(str, verdict.failures))
+    again = f"python tools/fuzz.py --backend {compare.BACKEND} --seed {SEED} --cell {number}"
+    return f"{failures}\n\n{recipe.text()}\n\nMade smaller by: {again}"
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_engines_compute_what_the_loop_computes(chunk):
+    counts = collections.Counter()
+    for number in range(chunk * CELLS, (chunk + 1) * CELLS):
+        recipe = cells.drawn(Choices.numbered(SEED, number), compare.HOST)
+        verdict = compare.verdict_of(recipe, engines_of(number))
+        counts.update(verdict.counts)
+        assert not verdict.failures, explained(number, recipe, verdict)
+    assert counts["calls"] >= 2 * CELLS
+
+
+@st.composite
+def recipes(draw):
+    """Draw cells and their calls: Hypothesis finds the smallest one that fails."""
+    return cells.drawn(Choices(lambda n: draw(st.integers(0, n - 1))), compare.HOST)
+
+
+@hypothesis.settings(
+    max_examples=CELLS,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+@hypothesis.given(recipes())
+def test_auto_computes_what_the_loop_computes(recipe):
+    verdict = compare.verdict_of(recipe, ("auto",))
+    hypothesis.note(recipe.text())
+    assert not verdict.failures, "\n".join(map(str, verdict.failures))
