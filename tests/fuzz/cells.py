@@ -208,7 +208,7 @@ class _Writer:
         self.tags = {self.flavour}
         exact = dtype == "float64" and not choices.chance(25)
         self.exact, self.rounded = exact, not exact
-        self.common = choices.chance(50)
+        self.common = choices.chance(65)
         self.rules: set[str] = set()
         self.single = single  # whether the output must be one vector
 
@@ -245,8 +245,7 @@ class _Writer:
         """
         choices = self.choices
         kinds = _states(self.dtype, cell)
-        pure = self.flavour in ("plain", "attributes", "inner") 
-        pure = (pure or self.common) and choices.chance(80)
+        pure = choices.chance(75)
         names = [n for n in kinds if not pure or n in ORDINARY]
         if self.exact and "sum" in names:
             names.remove("sum")
@@ -319,7 +318,7 @@ class _Writer:
 
     def start(self, body: Body) -> None:
         """Give a body the inputs of a step."""
-        form = self.choices.one(["cellkit.cell.matmul(inputs, W34)", "inputs @ W34"])
+        form = self.choices.one(["cellkit.cells.matmul(inputs, W34)", "inputs @ W34"])
         body.let(form, FULL)
         if self.choices.chance(50):
             body.let("{0} + V4", FULL, body.values[-1])
@@ -515,6 +514,8 @@ def _stock(choices: Choices, dtype: str) -> tuple[str, list[str]]:
 
 def _layer_options(choices: Choices) -> dict[str, Any]:
     options: dict[str, Any] = {"return_sequences": choices.chance(60), "return_state": True}
+    if not choices.chance(60):
+        return options
     if choices.chance(10):
         options["return_state"] = False
     for name, percent, values in (

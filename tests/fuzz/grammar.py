@@ -101,14 +101,14 @@ BINARY = (
 # (result, operands): expressions.
 SHAPED: dict[tuple[Tail, tuple[Tail, ...]], tuple[str, ...]] = {
     (FULL, (FULL,)): (
-        "cellkit.cell.matmul({0}, W44)",
+        "cellkit.cells.matmul({0}, W44)",
         "ops.matmul({0}, W44)",
         "{0} @ W44",
         "ops.dot({0}, W44)",
         "ops.einsum('bi,ij->bj', {0}, W44)",
         "ops.matmul({0}, W44 - ops.transpose(W44))",
         "ops.matmul({0}, ops.tril(W44))",
-        "cellkit.cell.matmul({0}, W48, slice(2, 6))",
+        "cellkit.cells.matmul({0}, W48, slice(2, 6))",
         "ops.tensordot({0}, W44, axes=1)",
         "{0} * V4",
         "{0} + V4",
@@ -174,7 +174,7 @@ SHAPED: dict[tuple[Tail, tuple[Tail, ...]], tuple[str, ...]] = {
         "{0}[..., -2:]",
         "ops.split({0}, 2, axis=-1)[1]",
         "ops.split({0}, 2, axis=1)[0]",
-        "cellkit.cell.matmul({0}, W42)",
+        "cellkit.cells.matmul({0}, W42)",
         "ops.matmul({0}, W42)",
         "ops.mean(ops.reshape({0}, (-1, 2, 2)), axis=1)",
         "ops.max(ops.reshape({0}, (-1, 2, 2)), axis=-1)",
@@ -199,7 +199,7 @@ SHAPED: dict[tuple[Tail, tuple[Tail, ...]], tuple[str, ...]] = {
         "{0} @ W41",
     ),
     (FULL, (HALF,)): (
-        "cellkit.cell.matmul({0}, W24)",
+        "cellkit.cells.matmul({0}, W24)",
         "ops.concatenate([{0}, -{0}], axis=-1)",
         "ops.repeat({0}, 2, axis=-1)",
         "ops.tile({0}, [1, 2])",
@@ -305,6 +305,13 @@ ACROSS = (
 
 # Values of tensors reach Python. All from vectors of four to vectors of four.
 HOST = (
+    "{0} * float(ops.convert_to_numpy({0}).mean())",
+    "{0} + float(ops.convert_to_numpy({0})[0, 0])",
+    "{0} * (0.5 if ops.convert_to_numpy({0}).mean() > 0.1 else 1.0)",
+    "({0} if ops.convert_to_numpy({0})[0, 1] > 0.1 else 0.3 * {0})",
+    "{0} * (1.0 + sum(ops.convert_to_numpy({0}).tolist()[-1]))",
+    "{0} * np.tanh(ops.convert_to_numpy({0}).sum()).item()",
+    "{0} * float(f'{ops.convert_to_numpy({0})[0, 0]:.3f}')",
     "{0} * (0.5 if float(ops.convert_to_numpy({0}).max()) > 0.3 else 1.0)",
     "{0} * float(ops.convert_to_numpy(ops.mean({0})))",
     "{0} + ops.convert_to_numpy({0}).tolist()[0][1]",
@@ -358,7 +365,7 @@ COMMON = frozenset(
 # Elementwise operations whose result Keras rounds to float32 on JAX (3.15.1).
 NARROWED = re.compile(r"ops\.(tanh|expm1|sin|cos|arctan|arcsinh)\b")
 
-FLAVOURS = {"plain": 7, "attributes": 8, "across": 4, "host": 4, "effects": 3, "inner": 3}
+FLAVOURS = {"plain": 5, "attributes": 8, "across": 5, "host": 5, "effects": 3, "inner": 3}
 """What a step has beside row-wise operations, and how often."""
 
 

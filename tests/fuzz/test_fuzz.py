@@ -13,20 +13,9 @@ from . import cells, compare
 from .choices import Choices
 
 SEED = 20170207
-# How many chunks of cells, how many cells each, and on how many engines a cell runs: as many as
-# half a minute takes. JAX and TensorFlow compile for every cell and every engine.
-CHUNKS, CELLS, ENGINES = {
-    "torch": (10, 20, 7),
-    "tensorflow": (6, 5, 2),
-    "jax": (6, 4, 2),
-}[compare.BACKEND]
-
-
-def engines_of(number):
-    """Return the engines that a cell runs on: "auto", and others in turn."""
-    others = compare.ENGINES[1:]
-    start = number % len(others)
-    return ("auto", *others[start:], *others[:start])[:ENGINES]
+# How many chunks of cells, and how many cells each: as many as half a minute takes. JAX and
+# TensorFlow compile for every cell and every engine.
+CHUNKS, CELLS = {"torch": (10, 20), "tensorflow": (6, 5), "jax": (6, 4)}[compare.BACKEND]
 
 
 def explained(number, recipe, verdict):
@@ -40,7 +29,7 @@ def test_engines_compute_what_the_loop_computes(chunk):
     counts = collections.Counter()
     for number in range(chunk * CELLS, (chunk + 1) * CELLS):
         recipe = cells.drawn(Choices.numbered(SEED, number), compare.HOST)
-        verdict = compare.verdict_of(recipe, engines_of(number))
+        verdict = compare.verdict_of(recipe, compare.engines_of(number))
         counts.update(verdict.counts)
         assert not verdict.failures, explained(number, recipe, verdict)
     assert counts["calls"] >= 2 * CELLS
