@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from .choices import Choices
-from .grammar import FLAVOURS, FULL, HALF, MATRIX, ONE, Body, Tail
+from .grammar import FLAVOURS, FULL, HALF, MATRIX, ONE, READ, Body, Tail
 from .parts import EFFECTS, PARTS, PRELUDE
 
 FEATURES = 3
@@ -363,7 +363,7 @@ class _Writer:
                 body.let("{0} + {1}", FULL, body.pick(FULL), value)
         output = self.finish(body, leaves, returned)
         base = {"cell": "cellkit.Cell", "layer": "keras.layers.Layer", "gated": "cellkit.GatedCell"}
-        extra = f"    gates = {gates!r}\n\n" if kind == "gated" else ""
+        extra = [f"gates = {gates!r}"] if kind == "gated" else []
         return self._class(base[kind], extra, size, output, bodies, cell)
 
     def _linear(self) -> str:
@@ -385,19 +385,21 @@ class _Writer:
         bodies = {"project(self, inputs)": before, "coefficients(self, projected)": middle}
         if self.choices.chance(60):
             bodies["read(self, states, projected)"] = after
-        return self._class("cellkit.LinearCell", "", None, None, bodies, True)
+        return self._class("cellkit.LinearCell", [], None, None, bodies, True)
 
     def _class(
-        self, base: str, extra: str, size: Any, output: Any, bodies: dict[str, Body], cell: bool
+        self, base: str, extra: list[str], size: Any, output: Any, bodies: dict[str, Body], cell: bool
     ) -> str:
         # Half of the cells keep values that nothing uses: a step may look at what it throws away.
         untidy = self.choices.chance(50)
         texts = {head: body.lines if untidy else body.tidied() for head, body in bodies.items()}
         text = "\n".join(line for lines in texts.values() for line in lines)
-        read = set(re.findall(r"self\.(\w+)", text))
+        read = set(re.findall(READ, text))
         self.parts &= read
         used = [n for n in (*PARTS, *EFFECTS) if n in read]
         inits = [PARTS[n].init if n in PARTS else EFFECTS[n].init for n in used]
+        inits = [line for line in inits if line]
+        declared = [PARTS[n].declared for n in used if n in PARTS and PARTS[n].declared]
         builds = [PARTS[n].build for n in used if n in PARTS and PARTS[n].build]
         for name, shape in self.weights.items():
             if name not in read:
@@ -409,8 +411,8 @@ class _Writer:
             else:
                 builds.append(f"self.{name} = self.add_kernel({shape}, name={name!r})")
         units, arguments = ("units=4, ", "units, ") if cell else ("", "")
-        lines = [f"class {self.name}({base}):", extra.rstrip("\n")] if extra else [f"class {self.name}({base}):"]
-        lines += [f"    def __init__(self, {units}**kwargs):"]
+        lines = [f"class {self.name}({base}):", *(f"    {line}" for line in (*extra, *declared))]
+        lines += ["", f"    def __init__(self, {units}**kwargs):"]
         lines += [f"        super().__init__({arguments}**kwargs)"]
         if not cell:
             lines += [f"        self.state_size = {size}", f"        self.output_size = {output}"]
@@ -467,10 +469,16 @@ def drawn(choices: Choices, host: bool = True) -> Recipe:
     cell = makers[0]
     if kind == "stack":
         cell = f"cellkit.StackedCells([{', '.join(makers)}], dtype={dtype!r})"
+    rounded = rounded or dtype == "float32"
+    source = "\n\n".join(sources)
+    if not host and not rounded:
+        # What Keras computes in float32 on JAX, another way.
+        source, cell, *changes = [
+            text.replace("ops.tanh", "tanh").replace("ops.sin", "ops.softsign")
+            for text in (source, cell, *changes)
+        ]
     options = _layer_options(choices)
     calls = _calls(choices, changes, bool(options.get("stateful")))
-    source = "\n\n".join(sources)
-    rounded = rounded or dtype == "float32"
     return Recipe(choices.made, source, cell, dtype, options, calls, probes, tags, rules, rounded)
 
 

@@ -363,7 +363,10 @@ COMMON = frozenset(
     "ones_like full_like hard_sigmoid hard_tanh hard_silu selu celu relu6".split()
 )
 # Elementwise operations whose result Keras rounds to float32 on JAX (3.15.1).
-NARROWED = re.compile(r"ops\.(tanh|expm1|sin|cos|arctan|arcsinh)\b")
+NARROWED = re.compile(r"ops\.(expm1|sin|cos|arctan|arcsinh|exp\(ops.cast)\b")
+
+# What an expression reads of the cell, or of the module.
+READ = r"(?<=self\.)\w+|\bLEVEL\b|\bthrough\b"
 
 FLAVOURS = {"plain": 5, "attributes": 8, "across": 5, "host": 5, "effects": 3, "inner": 3}
 """What a step has beside row-wise operations, and how often."""
@@ -422,9 +425,7 @@ class Body:
         for place, operand in enumerate(operands):
             expression = expression.replace(f"{{{place}}}", operand.name)
         expression = re.sub(r"\b[WV]\d+\b", self._weight, expression)
-        self.parts.update(re.findall(r"self\.(\w+)", expression))
-        if self.exact and not self.host and NARROWED.search(expression):
-            expression = f"ops.cast({expression}, self.compute_dtype)"
+        self.parts.update(re.findall(READ, expression))
         self._count += 1
         self.lines.append(f"v{self._count} = {expression}")
         return self.give(f"v{self._count}", tail)
@@ -441,6 +442,8 @@ class Body:
         """Draw one of these expressions."""
         if self.exact:
             expressions = tuple(e for e in expressions if not ROUNDING.search(e)) or expressions
+            if not self.host:
+                expressions = tuple(e for e in expressions if not NARROWED.search(e))
         if common:
             expressions = tuple(filter(_is_common, expressions)) or expressions
         rule = self.choices.one(expressions)

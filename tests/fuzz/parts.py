@@ -70,6 +70,11 @@ def complex_like(x):
     return "complex64" if keras.backend.standardize_dtype(x.dtype) == "float32" else "complex128"
 
 
+def tanh(x):
+    """Compute what `ops.tanh` rounds to float32 on JAX (Keras 3.15.1)."""
+    return 2 * ops.sigmoid(2 * x) - 1
+
+
 def halved(h):
     """Halve a tensor until it is small: a loop whose turns depend on the values."""
     while float(ops.max(ops.abs(ops.stop_gradient(h)))) > 0.4:
@@ -83,6 +88,15 @@ def guarded(h):
         return h * float(ops.max(ops.stop_gradient(h)))
     except Exception:
         return 0.5 * h
+
+
+LEVEL = 0.6
+TABLE = {"a": [0.7]}
+
+
+def through(x):
+    """Read a global."""
+    return x * TABLE["a"][0]
 
 
 class Fuse(cellkit.GatedCell):
@@ -106,6 +120,7 @@ class Part:
         changes: Statements about `cell` that change it between two calls.
         kind: `"attribute"`, `"inner"`, or `"effect"`.
         build: The lines that build it, for `build`.
+        declared: A line of the class itself.
         rounds: Whether it computes in float32 on some backend (3.15.1: `ops.matmul`).
     """
 
@@ -115,6 +130,7 @@ class Part:
     kind: str = "attribute"
     build: str = ""
     rounds: bool = False
+    declared: str = ""
 
 
 PARTS = {
@@ -168,7 +184,11 @@ PARTS = {
     "scaler": Part(
         "self.scaler = Scaler(0.6)",
         ("self.scaler({0})", "{0} * self.scaler.factor"),
-        ("cell.scaler.factor = -0.4", "cell.scaler = Scaler(-0.4)"),
+        (
+            "cell.scaler.factor = -0.4",
+            "cell.scaler = Scaler(-0.4)",
+            "Scaler.__call__ = lambda self, x: 0.2 - x",
+        ),
     ),
     "method": Part(
         "self.method = Scaler(0.6).scaled",
@@ -245,6 +265,23 @@ PARTS = {
         "self.helper = lambda x: 0.6 * x",
         ("self.helper({0})",),
         ("cell.helper = lambda x: -0.4 * x", "cell.helper = types.MethodType(lambda self, x: -x, cell)"),
+    ),
+    "LEVEL": Part("", ("{0} * LEVEL",), ("LEVEL = -0.4",)),
+    "through": Part("", ("through({0})",), ("TABLE['a'][0] = -0.4", "TABLE = {'a': [0.2]}")),
+    "grade": Part(
+        "",
+        ("{0} * self.grade",),
+        ("type(cell).grade = -0.4", "cell.grade = 0.3"),
+        declared="grade = 0.6",
+    ),
+    "turned": Part(
+        "",
+        ("self.turned({0})",),
+        (
+            "type(cell).turned = lambda self, x: 0.3 * x",
+            "cell.turned = types.MethodType(lambda self, x: -x, cell)",
+        ),
+        declared="turned = lambda self, x: 0.6 * x",
     ),
     # Parts that are layers or cells.
     "leaky": Part(
