@@ -25,7 +25,7 @@ export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help conform test compat check bench lint format docs clean
+.PHONY: help conform test compat fuzz check bench lint format docs clean
 
 help: ## show this list
 	@echo "make TARGET    (each makes $(VENV) first if it isn't there)"
@@ -44,6 +44,9 @@ test: $(READY) ## test the framework on every backend, and run Keras' own RNN te
 
 compat: $(READY) ## run only Keras' own RNN tests against cellkit's layers
 	@$(BIN)/python tools/run_tests.py --backend $(ALL) --workers $(WORKERS) --only compat
+
+fuzz: $(READY) ## compare the engines on random cells (SEED=7, MINUTES=60 or SECONDS=90 on each backend)
+	@$(BIN)/python tools/fuzz.py --backend $(ALL) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS),--minutes $(or $(MINUTES),5))
 
 check: lint ## what to run before a commit: lint, and the tests on one backend (BACKEND=torch)
 	@$(BIN)/python tools/run_tests.py --backend $(ONE) --workers $(WORKERS) --only tests

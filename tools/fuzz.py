@@ -36,6 +36,8 @@ HANG = 300
 """Seconds after which a cell that is not done counts as a failure."""
 EVERY = 10
 """Seconds between two lines of progress."""
+CHUNK = 400
+"""Cells after which a new process begins: what backends compile, they keep."""
 
 
 @dataclasses.dataclass
@@ -128,7 +130,7 @@ def fuzz(backend: str, options: argparse.Namespace, end: float) -> Report:
             [
                 f"--seed={options.seed}",
                 f"--first={first}",
-                f"--cells={last - first}",
+                f"--cells={min(last - first, CHUNK)}",
                 f"--seconds={seconds}",
                 f"--shrink={options.shrink}",
                 *(["--show"] if options.cell is not None else []),
@@ -150,7 +152,7 @@ def fuzz(backend: str, options: argparse.Namespace, end: float) -> Report:
             raise
         code, errors = worker.close()
         if begun is None and code == 0:
-            break
+            continue
         # The process died, or hung, at a cell; without one it could not even begin.
         what = f"no answer for {HANG} s" if hung else f"the process ended with code {code}"
         print(f"\n{backend}, cell {begun}: {what}\n{textwrap.indent(errors, '  ')}", flush=True)

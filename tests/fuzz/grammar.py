@@ -358,9 +358,9 @@ ROUNDING = re.compile(
 # Of these alone half of the cells are made: the more kinds of operations, the fewer engines take a
 # cell, and what they take is what shows their mistakes.
 COMMON = frozenset(
-    "tanh sigmoid relu gelu silu softplus elu leaky_relu abs square clip sqrt rsqrt exp expm1 log1p "
-    "log sin cos erf where sum mean softmax concatenate stack split multiply add sign stop_gradient "
-    "ones_like full_like hard_sigmoid hard_tanh hard_silu selu celu relu6".split()
+    "tanh sigmoid relu gelu silu softplus elu leaky_relu abs square clip sqrt rsqrt exp expm1 log "
+    "log1p sin cos erf where sum mean softmax concatenate stack split multiply add sign ones_like "
+    "full_like stop_gradient hard_sigmoid hard_tanh hard_silu selu celu relu6".split()
 )
 # Elementwise operations whose result Keras rounds to float32 on JAX (3.15.1).
 NARROWED = re.compile(r"ops\.(expm1|sin|cos|arctan|arcsinh|exp\(ops.cast)\b")
@@ -472,7 +472,8 @@ class Body:
             names = [
                 name
                 for name, part in PARTS.items()
-                if (part.kind == "inner") == (flavour == "inner") and not (self.exact and part.rounds)
+                if (part.kind == "inner") == (flavour == "inner")
+                and not (self.exact and part.rounds)
             ]
             part = PARTS[choices.one(names)]
             self.let(self.rule(part.uses), FULL, self.pick(FULL))

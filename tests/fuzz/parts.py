@@ -196,7 +196,9 @@ PARTS = {
         ("cell.method.__self__.factor = -0.4", "cell.method = Scaler(0.3).scaled"),
     ),
     "slotted": Part(
-        "self.slotted = Slotted(0.6)", ("{0} * self.slotted.factor",), ("cell.slotted.factor = -0.4",)
+        "self.slotted = Slotted(0.6)",
+        ("{0} * self.slotted.factor",),
+        ("cell.slotted.factor = -0.4",),
     ),
     "setting": Part(
         "self.setting = Setting(0.6)",
@@ -264,7 +266,10 @@ PARTS = {
     "helper": Part(
         "self.helper = lambda x: 0.6 * x",
         ("self.helper({0})",),
-        ("cell.helper = lambda x: -0.4 * x", "cell.helper = types.MethodType(lambda self, x: -x, cell)"),
+        (
+            "cell.helper = lambda x: -0.4 * x",
+            "cell.helper = types.MethodType(lambda self, x: -x, cell)",
+        ),
     ),
     "LEVEL": Part("", ("{0} * LEVEL",), ("LEVEL = -0.4",)),
     "through": Part("", ("through({0})",), ("TABLE['a'][0] = -0.4", "TABLE = {'a': [0.2]}")),
@@ -384,9 +389,7 @@ EFFECTS = {
         ("{0} * (1.0 if self.calls % 2 else 0.5)", "{0} / self.calls"),
         "cell.calls",
     ),
-    "log": Effect(
-        "self.log = []", "self.log.append(1)", ("{0} / len(self.log)",), "len(cell.log)"
-    ),
+    "log": Effect("self.log = []", "self.log.append(1)", ("{0} / len(self.log)",), "len(cell.log)"),
     "seen": Effect(
         "self.seen = {}",
         "self.seen['n'] = self.seen.get('n', 0) + 1",

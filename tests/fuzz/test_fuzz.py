@@ -53,3 +53,21 @@ def test_auto_computes_what_the_loop_computes(recipe):
     verdict = compare.verdict_of(recipe, ("auto",))
     hypothesis.note(recipe.text())
     assert not verdict.failures, "\n".join(map(str, verdict.failures))
+
+
+def found(flavour, most, engines=("auto",)):
+    """Return the first failure among `most` cells of a flavour."""
+    for number in range(most):
+        recipe = cells.drawn(Choices.numbered(SEED, number), compare.HOST, flavour)
+        failures = compare.verdict_of(recipe, engines).failures
+        if failures:
+            return failures[0]
+    return None
+
+
+@pytest.mark.skipif(compare.BACKEND == "tensorflow", reason="nothing is kept between calls there")
+def test_changes_that_are_not_noticed_are_found(monkeypatch):
+    """What was compiled or recorded is used again, whatever was changed since."""
+    monkeypatch.setattr("cellkit.cells.watch.Watch.key", lambda self: 0)
+    failure = found("attributes", 60)
+    assert failure is not None and failure.kind == "difference" and failure.call > 0
