@@ -14,11 +14,12 @@ import keras
 import numpy as np
 
 import cellkit
+from cellkit.engines import NAMES
 
 from .cells import FEATURES, Call, Recipe
 from .differentiate import BACKEND, forward, npy, with_gradients
 
-ENGINES = ("auto", "stack", "kernel", "scan", "gated", "projected", "loop")
+ENGINES = ("auto", *NAMES)
 # By how much numbers may differ, relative to the largest of an array where that is beyond one.
 EXACT, ROUNDED = 1e-10, 2e-5
 # Values of tensors may reach Python where operations run at once. JAX compiles every loop.
@@ -78,7 +79,7 @@ def engines_of(number: int) -> tuple[str, ...]:
     """Return the engines that a cell runs on: all, or where they compile "auto" and two others."""
     if BACKEND == "torch":
         return ENGINES
-    others = ("gated", "loop", "projected", "scan", "stack")
+    others = [name for name in NAMES if name != "kernel"]
     start = number % len(others)
     return ("auto", *others[start:], *others[:start])[:3]
 
