@@ -42,7 +42,9 @@ def recipes(draw):
 
 
 @hypothesis.settings(
-    max_examples=CELLS,
+    max_examples=8,
+    # Where a cell takes seconds, finding the smallest one would take an hour.
+    phases=set(hypothesis.Phase) - ({hypothesis.Phase.shrink} if CELLS < 20 else set()),
     derandomize=True,
     deadline=None,
     database=None,
@@ -71,3 +73,30 @@ def test_changes_that_are_not_noticed_are_found(monkeypatch):
     monkeypatch.setattr("cellkit.cells.watch.Watch.key", lambda self: 0)
     failure = found("attributes", 60)
     assert failure is not None and failure.kind == "difference" and failure.call > 0
+
+
+def blind(self, function, types, args=(), kwargs=None):
+    """Let a record be made of values that were read on the host, and of the number of rows."""
+    return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(compare.BACKEND != "torch", reason="only there is a step recorded")
+@pytest.mark.parametrize("flavour", ["host", "across"])
+def test_records_that_cannot_see_are_found(monkeypatch, flavour):
+    """A record holds what a step decided for the rows that it was made with."""
+    from cellkit.engines.torch import fused
+
+    guard = "cellkit.engines.torch.derive.guard.Guard"
+    monkeypatch.setattr(f"{guard}.__torch_function__", blind)
+    monkeypatch.setattr(fused, "same", lambda *tapes: True)
+    monkeypatch.setattr(fused, "_agrees", lambda *record: True)
+    failure = found(flavour, 60)
+    assert failure is not None and failure.kind == "difference"
+
+
+@pytest.mark.skipif(compare.BACKEND != "torch", reason="only there is a step recorded")
+def test_effects_of_a_record_are_found(monkeypatch):
+    """A step runs once more to be recorded, and then never again."""
+    monkeypatch.setattr("cellkit.cells.effects.Undone.__exit__", lambda self, *error: None)
+    failure = found("effects", 40)
+    assert failure is not None and failure.kind in ("difference", "effects")

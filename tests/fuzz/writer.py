@@ -151,18 +151,28 @@ class Writer:
             self.rules,
         )
 
-    def fill(self, body: Body, most: int, flavoured: bool = True) -> None:
-        """Add operations, some of them of the flavour of this cell."""
-        for _ in range(most):
-            if self.choices.chance(60):
-                body.grow()
-        if flavoured and self.flavour != "plain":
+    def fill(self, body: Body, most: int) -> None:
+        """Add operations to the body of a step, one of them of the flavour of this cell."""
+        self._grow(body, most)
+        if self.flavour != "plain":
             body.grow(self.flavour)
-        for _ in range(most // 2):
-            if self.choices.chance(40):
-                body.grow()
+        self._grow(body, most // 2)
         if self.flavour in ("attributes", "inner") and self.choices.chance(30):
             body.grow(self.choices.one(["attributes", "inner"]))
+
+    def fill_rows(self, body: Body, most: int) -> None:
+        """Add operations to a body that may run for many rows at once.
+
+        It computes row by row, without effects, and draws nothing at random: so the methods say.
+        """
+        self._grow(body, most)
+        if self.flavour == "attributes":
+            body.grow(self.flavour)
+
+    def _grow(self, body: Body, most: int) -> None:
+        for _ in range(most):
+            if self.choices.chance(50):
+                body.grow()
 
     def layout(self, cell: bool) -> Layout:
         """Draw the states."""
@@ -227,7 +237,7 @@ class Writer:
         body = self.body()
         self.start(body)
         if self.choices.chance(40):
-            self.fill(body, 3, self.flavour in ("attributes", "inner"))
+            self.fill_rows(body, 3)
         body.lines.append(f"return {body.pick(FULL).name}")
         return body
 
@@ -280,7 +290,7 @@ class Writer:
         middle, after = self.body(), self.body()
         bodies = {"project(self, inputs)": self.projection()}
         middle.give("projected", FULL)
-        self.fill(middle, 4, self.flavour in ("attributes", "inner"))
+        self.fill_rows(middle, 4)
         a = self.choices.one(["ops.sigmoid({0})", "0.8", "0.9 * ops.tanh({0})"])
         a = a.replace("{0}", middle.pick(FULL).name)
         middle.lines.append(f"return {a}, {middle.bounded(FULL)}")
@@ -288,7 +298,7 @@ class Writer:
         after.lines.append("h = ops.cast(keras.tree.flatten(states)[0], self.compute_dtype)")
         after.give("projected", FULL)
         after.give("h", FULL)
-        self.fill(after, 3, False)
+        self.fill_rows(after, 3)
         after.lines.append(f"return {after.bounded(FULL)}")
         if self.choices.chance(60):
             bodies["read(self, states, projected)"] = after
