@@ -344,13 +344,6 @@ PARTS = {
         rounds=True,
         build="self.gru.build((None, 4))",
     ),
-    "inner_rnn": Part(
-        "self.inner_rnn = cellkit.RNN(Fuse(4, dtype=self.dtype_policy), dtype=self.dtype_policy)",
-        ("self.inner_rnn(ops.stack([{0}, -{0}], axis=1))",),
-        ("cell.inner_rnn.cell.activation = keras.activations.relu",),
-        kind="inner",
-        build="self.inner_rnn.build((None, 2, 4))",
-    ),
     "blocks": Part(
         "self.blocks = [keras.layers.Dense(4, dtype=self.dtype_policy) for _ in range(2)]",
         ("self.blocks[1](ops.tanh(self.blocks[0]({0})))",),

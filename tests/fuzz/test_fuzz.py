@@ -100,3 +100,31 @@ def test_effects_of_a_record_are_found(monkeypatch):
     monkeypatch.setattr("cellkit.cells.effects.Undone.__exit__", lambda self, *error: None)
     failure = found("effects", 40)
     assert failure is not None and failure.kind in ("difference", "effects")
+
+
+OUTER = """
+class Outer(cellkit.Cell):
+    def __init__(self, units=4, **kwargs):
+        super().__init__(units, **kwargs)
+        self.inner = cellkit.RNN(Fuse(4, dtype=self.dtype_policy), dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.inner.build((None, 2, 4))
+        self.w = self.add_kernel((3, 4), name="w")
+
+    def step(self, inputs, states):
+        v = cellkit.cells.matmul(inputs, self.w)
+        h = ops.tanh(self.inner(ops.stack([v, -v], axis=1)) + 0.3 * states[0])
+        return h, [h]
+"""
+
+
+@pytest.mark.skipif(compare.BACKEND != "torch", reason="only there is a step recorded")
+@pytest.mark.xfail(strict=True, reason="products of a layer inside count as those of the step")
+def test_a_layer_inside_a_cell():
+    """Not drawn at random yet: as a part of `parts.PARTS` when this passes."""
+    call = cells.Call((3, 4), 1, "none", False, False, False, True, None)
+    maker = "Outer(4, dtype='float64')"
+    recipe = cells.Recipe([], OUTER, maker, "float64", {}, [call], [], set(), set(), False)
+    assert not compare.verdict_of(recipe).failures
