@@ -24,9 +24,6 @@ ENGINES = ("auto", *NAMES)
 EXACT, ROUNDED = 1e-10, 2e-5
 # Values of tensors may reach Python where operations run at once. JAX compiles every loop.
 HOST = BACKEND != "jax"
-# Backends, engines and options that are known not to work together. Each has a test of its own that
-# fails, and leaves this list when it passes.
-GAPS = {("tensorflow", "projected", "remat")}
 REFUSED = "The engine {!r} cannot run this layer."
 
 
@@ -78,14 +75,14 @@ class Verdict:
     unrunnable: str | None = None
 
 
-def engines_of(number: int, recipe: Recipe) -> list[str]:
+def engines_of(number: int) -> list[str]:
     """Return the engines that a cell runs on: all, or where they compile "auto" and two others."""
     engines = list(ENGINES)
     if BACKEND != "torch":
         others = [name for name in NAMES if name != "kernel"]
         start = number % len(others)
         engines = ["auto", *others[start:], *others[:start]][:3]
-    return [e for e in engines if not any((BACKEND, e, o) in GAPS for o in recipe.options)]
+    return engines
 
 
 def verdict_of(recipe: Recipe, engines: Sequence[str] = ENGINES) -> Verdict:

@@ -52,7 +52,7 @@ def run_one(seed: int, number: int, tries: int, show: bool) -> None:
     recipe = recipe_of(seed, number)
     if show:
         say(event="source", number=number, text=recipe.text())
-    verdict = compare.verdict_of(recipe, compare.engines_of(number, recipe))
+    verdict = compare.verdict_of(recipe, compare.engines_of(number))
     for failure in verdict.failures:
         say(event="failure", number=number, what=str(failure))
     if verdict.failures:
