@@ -179,9 +179,17 @@ def analyse(
         builder = Builder(names, values, drop_elements=True)
     new = {name: builder.values[names.defined[name, True][-1]] for name in names.states}
     output = builder.values[names.defined[names.output][-1]]
+    graph = builder.graph
+    if graph.is_condition(output):
+        raise wrong(
+            declaration.source,
+            graph.places[output],
+            "What is given out is a condition.",
+            expected="a number or a vector",
+            fix="write `1[condition]`",
+        )
     _check_declared(builder)
     _settle(builder)
-    graph = builder.graph
     roots = [*new.values(), output]
     below = graph.below(roots)
     parameters = _parameters(builder, below)
@@ -263,8 +271,12 @@ def _settle(builder: Builder) -> None:
     for index in everything:
         size = graph.sizes[index]
         graph.sizes[index] = None if size is None else settled(size)
+        if size is not None:
+            _check_size(builder, graph.sizes[index], graph.places[index])
     for use in builder.uses.values():
         use.shape = tuple(settled(size) for size in use.shape)
+        for size in use.shape:
+            _check_size(builder, size, use.place)
     all_sizes = [size for size in graph.sizes if size is not None]
     all_sizes += [size for use in builder.uses.values() for size in use.shape]
     if not any("units" in size.names for size in all_sizes) and not _has_units(builder):
@@ -279,6 +291,18 @@ def _settle(builder: Builder) -> None:
         graph.sizes = [None if size is None else renamed(size) for size in graph.sizes]
         for use in builder.uses.values():
             use.shape = tuple(map(renamed, use.shape))
+
+
+def _check_size(builder: Builder, size: Size | None, place: Place) -> None:
+    """Refuse a vector that could not have a single element."""
+    if size is not None and size.constant <= 0 and all(c <= 0 for _, c in size.terms):
+        raise wrong(
+            builder.declaration.source,
+            place,
+            "The sizes of the vectors leave nothing for one of them.",
+            expected=f"sizes of one or more; here it is `{size}`",
+            fix="declare the size of one of those put side by side, for example sizes={'W': 8}",
+        )
 
 
 def _has_units(builder: Builder) -> bool:

@@ -154,7 +154,9 @@ class Builder(Expressions):
 
     def _define(self, number: int) -> None:
         line, self._line = self.names.lines[number], number
-        node = self.vector(line.value, line.scope, {})
+        plain = not line.splits and not line.targets[0][1]
+        make = self.value if plain else self.vector  # a condition may have a name
+        node = make(line.value, line.scope, {})
         if line.splits:
             self._split(number, line, node)
             return

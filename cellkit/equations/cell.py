@@ -248,9 +248,14 @@ class EquationCell(Cell, metaclass=_Equations):
     @property
     def state_size(self) -> Any:
         """The sizes of the states; of one state its size alone."""
-        analysis = self.analysis
-        sizes = [self._number(analysis.size(i), name) for name, i in analysis.old.items()]
-        return sizes[0] if len(sizes) == 1 else sizes
+        known = self._size_values()
+        found: list[Any] = []
+        for name, node in self.analysis.old.items():
+            size = self.analysis.size(node)
+            # What is as wide as the inputs is not known before there are any.
+            free = any(part not in known for part in size.names)
+            found.append(TensorSpec((None,)) if free else self._number(size, name))
+        return found[0] if len(found) == 1 else found
 
     @property
     def output_size(self) -> Any:
@@ -465,7 +470,10 @@ class LinearEquationCell(EquationCell, LinearCell):
     def state_size(self) -> Any:
         """The states, not rounded to 16 bits."""
         sizes = EquationCell.state_size.fget(self)  # type: ignore[attr-defined]
-        specs = [TensorSpec(s, dtype=self.accumulator_dtype) for s in _several(sizes)]
+        specs = [
+            TensorSpec(s.shape if isinstance(s, TensorSpec) else s, dtype=self.accumulator_dtype)
+            for s in _several(sizes)
+        ]
         return specs[0] if len(specs) == 1 else specs
 
     def coefficients(self, projected: Any) -> tuple[Any, Any]:

@@ -191,7 +191,7 @@ def where(condition: Any, yes: Any, no: Any, dtype: str) -> Any:
 
 def number(x: Any, dtype: str) -> Any:
     """Return a number as a tensor; a tensor stays what it is."""
-    return keras.ops.convert_tonumber(x, dtype=dtype) if isinstance(x, (int, float)) else x
+    return keras.ops.convert_to_tensor(x, dtype=dtype) if isinstance(x, (int, float)) else x
 
 
 def elementwise(name: str, args: Sequence[Any], dtype: str) -> Any:

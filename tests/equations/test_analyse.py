@@ -199,6 +199,9 @@ WRONG = {
     "guard alone": ("odd k: h' = x", "does not count", 1, 0),
     "too many lines": ("repeat 100000: h := h + x\nh' = h", "more than 2000 lines", 1, 15),
     "no such variant": ("a=True: z = x\na=False: q = x\nh' = z", "not defined here", 3, 5),
+    "nothing left": ("h' = [W @ x; V @ h]", "leave nothing", 1, 13),
+    "condition as output": ("h' = x\ny = x > 0", "is a condition", 2, 6),
+    "condition as state": ("h' = x > 0", "place of a number", 1, 7),
     "repeat what": ("h' = repeat(x, x)", "`repeat` does not know", 1, 5),
     "deep functions": (
         "f0(v) = v + v\n"

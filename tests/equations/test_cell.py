@@ -372,3 +372,38 @@ def test_weights_behind_a_split_may_be_given_by_their_parts():
     np.testing.assert_allclose(
         whole["W"], np.concatenate([given["W_i"], given["W_f"]], axis=1), rtol=1e-6
     )
+
+
+# What is easily forgotten: numbers in functions, states of other sizes, outputs of a single number.
+ODD = [
+    ("p' = x\nh' = tanh(W @ x + U @ p + V @ h)", {}),
+    ("t' = t + 1\nh' = tanh(W @ x + U @ h) * t", {"sizes": {"t": 1}}),
+    ("h' = tanh(W @ x + U @ h)\ny = mean(h')", {}),
+    ("h' = s(0.3) * tanh(U @ h) + max(W @ x, 0.5) * exp(-2)", {}),
+    ("h' = clip(W @ x + U @ h, -1, 1) ^ 3 + 2 ^ (V @ x) / pi", {}),
+    ("open = W @ x > 0 and not V @ x > 1\nh' = 1[open or h > 0] * h + tanh(U @ h) / 2", {}),
+    ("h' = tanh(b_1 + b_2) * where(1 > 2, x, 0.5) + alpha", {}),
+    ("h', c' = split(tanh(W @ x + U @ [h; c])) ", {}),
+]
+
+
+@pytest.mark.parametrize(("text", "declared"), ODD)
+def test_odd_texts_compute_what_they_say(text, declared):
+    cls = cellkit.define("OddCell", text, **declared)
+    cell = cls(4, dtype=DTYPE)
+    layer = cellkit.RNN(cell, return_sequences=True, dtype=DTYPE)
+    x = values(9, 2, 3, 3)
+    layer.build(x.shape)
+    rng = np.random.default_rng(10)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+    weights = {k: v.astype("float64") for k, v in cellkit.export_weights(cell).items()}
+    states = [np.zeros(s.shape) for s in map(numpy, layer.get_initial_state(batch_size=2))]
+    outputs = []
+    for t in range(x.shape[1]):
+        y, states = cls.spec.reference(
+            weights, x[:, t].astype("float64"), states, cell.get_config()
+        )
+        outputs.append(y)
+    np.testing.assert_allclose(
+        numpy(layer(x)), np.stack(outputs, axis=1), rtol=0, atol=10 * TOLERANCE
+    )
