@@ -145,6 +145,16 @@ def text_of(error: BaseException) -> str:
         return f"(it has no text: its __str__ raises {type(own).__name__})"
 
 
+def describe_error(error: BaseException) -> str:
+    """Name an error and its text, so that it never ends in an empty colon.
+
+    Args:
+        error: Of a cell.
+    """
+    text = text_of(error).strip()
+    return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}, without a text"
+
+
 def trace_of(error: BaseException) -> str:
     """Format the innermost frames, the ones that tell something about the cell.
 

@@ -19,7 +19,7 @@ from cellkit_conformance.outcome import Failure, NotApplicable
 from cellkit_conformance.subject.record import Claim, Finding, Refusal, Values
 from cellkit_conformance.subject.subject import Returned, Subject
 from cellkit_conformance.subject.targets import Target
-from cellkit_conformance.subject.tolerance import Tolerance
+from cellkit_conformance.subject.tolerance import Tolerance, beyond
 from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, paths
 
 FEW = 2
@@ -191,7 +191,7 @@ class Context:
                 self.finding = Values(a, b, float(tolerance.limit(np.zeros(()))), unit)
                 self.fail(
                     f"{name}{list(found.where)} is {found.got:.9g}, expected {found.want:.9g} "
-                    f"(error {found.error:.3g}, limit {found.limit:.3g})"
+                    f"(error {found.error:.3g}, limit {found.limit:.3g}: {beyond(found.ratio)})"
                 )
 
     def same(self, what: str, got: Tree, want: Tree) -> None:

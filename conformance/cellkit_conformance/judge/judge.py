@@ -16,15 +16,15 @@ from cellkit_conformance.checks.context import Context, Failed
 from cellkit_conformance.checks.exchange import Exchange
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.edition.profiles import PROFILES, Profile
-from cellkit_conformance.judge import attribution
+from cellkit_conformance.judge import attribution, causes
 from cellkit_conformance.outcome import (
     Failure,
     NotApplicable,
     Outcome,
     Result,
+    describe_error,
     one_line,
     shorten,
-    text_of,
     trace_of,
 )
 from cellkit_conformance.repro import scripts
@@ -99,8 +99,9 @@ class Judge:
             result.detail = shorten(str(error))
         except (Exception, SystemExit, GeneratorExit) as error:  # whatever a cell raises
             result.outcome = Outcome.ERROR
-            result.message = one_line(f"{type(error).__name__}: {shorten(text_of(error))}")
+            result.message = one_line(shorten(describe_error(error)))
             result.detail = shorten(trace_of(error))
+            result.extra = {**result.extra, **causes.explain(error, self.target.cls)}
         if result.outcome.is_bad:
             result.script = scripts.write(result, context, time.perf_counter() - start)
             if self.blame:
@@ -146,6 +147,11 @@ class Judge:
         """
         self._seed(requirements()[identifier].group)
         checks.CHECKS[identifier](context)
+
+    def trouble(self) -> causes.Trouble | None:
+        """Say what keeps every check from running: no instance, weights, initial state or step."""
+        subjects = [Subject(self.target, case, self.layer) for case in self.target.cases]
+        return causes.find_trouble(subjects)
 
     def _try_on_canary(self, result: Result) -> None:
         """Run the same check on a canary that is built like the cell, and blame accordingly."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,6 +47,7 @@ def progress(console: Console, total: int) -> Iterator[Any]:
     )
     task = bar.add_task("starting the workers", total=total)
     begun: set[tuple[str, str]] = set()
+    causes: set[tuple[str, ...]] = set()
 
     def show(result: Result) -> None:
         if not console.is_terminal and (result.cell, result.backend) not in begun:
@@ -58,7 +60,9 @@ def progress(console: Console, total: int) -> Iterator[Any]:
             advance=1,
             description=f"{result.cell} on {result.backend} {result.requirement}",
         )
-        if result.outcome.is_bad:
+        cause = _cause(result)
+        if result.outcome.is_bad and cause not in causes:
+            causes.add(cause)
             bar.console.print(
                 f"[red]{result.outcome:>7}[/] {result.requirement} {escape(result.cell)} on "
                 f"{result.backend}: {escape(result.message)}",
@@ -82,8 +86,9 @@ def show_report(console: Console, report: Report, durations: bool = False) -> No
     _print_notes(console, report)
     unmade = {(unit.cell, unit.backend) for unit in report.units if unit.problem}
     bad = _alike([r for r in report.bad if (r.cell, r.backend) not in unmade])
+    blocked = Counter(r.cell for r in report.results if r.outcome is Outcome.BLOCKED)
     for results in bad[:SHOWN]:
-        _print_failure(console, results)
+        _print_failure(console, results, blocked[results[0].cell])
     if len(bad) > SHOWN:
         console.print(f"... and {len(bad) - SHOWN} more; see the report files.\n")
     for result in report.results:
@@ -162,31 +167,58 @@ def _print_problems(console: Console, report: Report) -> None:
         )
 
 
+def _cause(result: Result) -> tuple[str, ...]:
+    """Name what results of one cause have in common: the same error, raised in the same place."""
+    said = _NUMBER.sub("0", result.message)
+    if result.outcome is Outcome.ERROR and "cause" in result.extra:
+        # Keras puts words of its own around what a cell raised, in some of its calls.
+        return (result.cell, result.extra["cause"], *(() if "place" in result.extra else (said,)))
+    return (result.cell, result.requirement, said)
+
+
 def _alike(results: list[Result]) -> list[list[Result]]:
-    """Put together what is the same on several backends."""
-    found: dict[tuple[str, str, str], list[Result]] = {}
+    """Put together what has one cause: in several requirements, or on several backends."""
+    found: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
-        key = (result.cell, result.requirement, _NUMBER.sub("0", result.message))
-        found.setdefault(key, []).append(result)
+        found.setdefault(_cause(result), []).append(result)
     return list(found.values())
 
 
-def _print_failure(console: Console, results: list[Result]) -> None:
-    result, backends = results[0], ", ".join(result.backend for result in results)
+def _print_failure(console: Console, results: list[Result], blocked: int) -> None:
+    """Print the first result of a cause in full, and how many follow from it.
+
+    Args:
+        console: Where to print.
+        results: All that have the cause.
+        blocked: How many checks of the cell were not run for a step that does not come back, or
+            less.
+    """
+    result, backends = results[0], ", ".join(dict.fromkeys(result.backend for result in results))
     requirement = requirements()[result.requirement]
+    more = list(dict.fromkeys(r.requirement for r in results))[1:]
     lines = [
         f"[bold red]{result.requirement}[/] {escape(result.cell)} on {backends}: "
-        f"{escape(result.message)}",
+        f"{escape(result.message)}"
+    ]
+    if result.extra.get("place"):
+        lines.append(f"  [dim]raised in:[/] {escape(result.extra['place'])}")
+    lines += [
         f"  [dim]must hold:[/] {escape(requirement.sentence)}",
-        f"  [dim]look for: [/] {escape(requirement.hint)}",
+        f"  [dim]look for: [/] {escape(result.extra.get('hint') or requirement.hint)}",
     ]
     if result.example:
         lines.append(f"  [dim]example:  [/] {escape(str(result.example))}")
     if "file" in result.extra:
         lines.append(f"  [dim]reproduce:[/] python {escape(result.extra['file'])}")
-    lines.append(f"  [dim]run again:[/] {escape(result.reproduce)}\n")
+    lines.append(f"  [dim]run again:[/] {escape(result.reproduce)}")
+    if more:
+        lines.append(
+            f"  {len(more)} more follow{'' if len(more) > 1 else 's'} from this: " + ", ".join(more)
+        )
+    if result.extra.get("blocks") and blocked:
+        lines.append(f"  {blocked} more follow from this, and are not run")
     # Unbroken, because a command that is broken over lines cannot be copied.
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    console.print("\n".join(lines) + "\n", highlight=False, soft_wrap=True)
 
 
 def _print_durations(console: Console, report: Report) -> None:

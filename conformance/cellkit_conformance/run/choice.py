@@ -9,6 +9,7 @@ from cellkit._distribution import install_command
 from cellkit.errors import problem
 from cellkit.registry.names import did_you_mean
 from cellkit_conformance.places import CPU, MODULES, choose, place
+from cellkit_conformance.run.mistyped import check_target
 from cellkit_conformance.run.process import Process, WorkerGone
 from cellkit_conformance.run.runner import installed_backends
 
@@ -72,10 +73,12 @@ def choose_places(backends: list[str], asked: list[str]) -> list[str]:
 
 
 def choose_cells(names: list[str]) -> list[str]:
-    """Check the names of registered cells; of `module:Class` a worker finds out."""
+    """Check the names of registered cells; of `module:Class` see `check_target`."""
     known = sorted(registry.declarations())
     for name in names:
-        if ":" not in name and name not in known:
+        if ":" in name:
+            check_target(name)
+        elif name not in known:
             raise problem(
                 f"No cell is called {name!r}.",
                 received=name,

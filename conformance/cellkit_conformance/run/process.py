@@ -133,6 +133,11 @@ class Process:
             return self._receive(5.0)
         return self._receive(timeout)
 
+    @property
+    def is_alive(self) -> bool:
+        """Say whether the process runs."""
+        return self._process.poll() is None
+
     def tail(self) -> str:
         """Give the last lines that the process wrote to standard error."""
         return "\n".join(self._tail)

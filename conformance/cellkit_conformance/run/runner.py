@@ -100,6 +100,7 @@ class Remaining:
         left: The requirements still to run.
         known: Set when it is known whether the cell can be made.
         no_step: Why no check that calls the cell can run, or "".
+        asked: True once a failure has made sure that the cell can be made, built and stepped.
         start: When the cell was begun, after the start of the first worker.
     """
 
@@ -107,6 +108,7 @@ class Remaining:
     left: deque[str]
     known: threading.Event = field(default_factory=threading.Event)
     no_step: str = ""
+    asked: bool = False
     start: float = field(default_factory=time.perf_counter)
 
     def take(self, joined: bool = False) -> str | None:
@@ -281,8 +283,23 @@ class Runner:
                         self._give_up(remaining, unit.problem, why=Outcome.BLOCKED)
                         break
                     remaining.known.set()
-                self._record(unit, self._check(unit, worker, identifier))
+                result = self._check(unit, worker, identifier)
                 lost = 0
+                found = None
+                if result.outcome.is_bad and not remaining.asked:
+                    remaining.asked = True
+                    found = self._find_trouble(unit, worker)
+                    process = worker if worker.is_alive else None
+                if found is None:
+                    self._record(unit, result)
+                    continue
+                told = {key: found[key] for key in ("place", "hint") if found[key]}
+                result.extra = {**result.extra, **told, "blocks": True}
+                self._record(unit, result)
+                if found["stage"] == "step":
+                    remaining.no_step = found["reason"]
+                else:
+                    self._give_up(remaining, found["reason"], why=Outcome.BLOCKED)
             except WorkerGone as gone:
                 started, process = process is not None, None
                 if not started:
@@ -298,6 +315,19 @@ class Runner:
                         unit.notes.append(f"{remaining.no_step}: what calls it is not run")
         unit.seconds = time.perf_counter() - remaining.start
         return self._leave(unit, process)
+
+    def _find_trouble(self, unit: Unit, worker: Process) -> dict[str, str] | None:
+        """Ask why a cell cannot be made, built or stepped, where something has failed.
+
+        Returns:
+            A `judge.causes.Trouble` as a dict, or None where the failure was the check's alone.
+        """
+        try:
+            request = {"op": "trouble", "target": unit.cell}
+            found = worker.ask(request, self.plan.seconds_to_find).get("found")
+        except WorkerGone:  # the checks will say so, each of what it did
+            return None
+        return found if isinstance(found, dict) else None
 
     def _try_step(self, unit: Unit, identifier: str, gone: WorkerGone) -> str:
         """Say why no check that calls the cell can run, or "" where the trouble was another.

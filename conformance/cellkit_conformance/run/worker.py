@@ -15,11 +15,12 @@ import mmap
 import os
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from cellkit_conformance.edition.profiles import PROFILES
-from cellkit_conformance.outcome import shorten, text_of, trace_of
+from cellkit_conformance.outcome import describe_error, shorten, text_of, trace_of
 from cellkit_conformance.places import backend_of, device_of, devices, on
 from cellkit_conformance.run.lifeline import end_with_parent
 from cellkit_conformance.run.startup import import_keras, uncollected
@@ -149,8 +150,8 @@ class Server:
         """Answer one request.
 
         Args:
-            request: "op" is "find", "describe", "check", "leave" or "golden"; "target" names the
-                cell; "id" the requirement.
+            request: "op" is "find", "describe", "check", "trouble", "leave" or "golden"; "target"
+                names the cell; "id" the requirement.
         """
         try:
             if request["op"] == "golden":
@@ -169,6 +170,9 @@ class Server:
                     "cases": list(judge.target.cases),
                     "notes": list(judge.target.notes),
                 }
+            if request["op"] == "trouble":
+                found = judge.trouble()
+                return {"event": "trouble", "found": None if found is None else asdict(found)}
             return {"event": "result", "result": judge.run(request["id"]).to_json()}
         except BaseException as error:  # noqa: BLE001 (an answer is owed, whatever happened)
             said = text_of(error)
@@ -176,7 +180,7 @@ class Server:
             own = isinstance(error, ValueError) and "Received:" in said
             return {
                 "event": "error",
-                "reason": shorten(said if own else f"{type(error).__name__}: {said}"),
+                "reason": shorten(said if own else describe_error(error)),
                 "trace": shorten(trace_of(error)),
             }
 

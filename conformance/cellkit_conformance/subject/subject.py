@@ -14,7 +14,7 @@ import numpy as np
 
 from cellkit.registry import cell_weights, set_cell_weights, variables_by_path
 from cellkit_conformance.examples.strategies import PLAIN, Example, draw_values
-from cellkit_conformance.outcome import Failure, text_of, trace_of
+from cellkit_conformance.outcome import Failure, describe_error, trace_of
 from cellkit_conformance.subject import backend, oracle, record
 from cellkit_conformance.subject.targets import Target
 from cellkit_conformance.subject.tolerance import Tolerance
@@ -412,7 +412,9 @@ class Subject:
         try:
             result = self.target.spec.reference(self.symbols, inputs, states, self.config)
         except Exception as error:
-            said = f"the reference in the spec raises {type(error).__name__}: {text_of(error)}"
+            said = f"the reference in the spec raises {describe_error(error)}"
+            if isinstance(error, KeyError):
+                said += f"; the symbols are {', '.join(map(repr, self.symbols)) or 'none'}"
             raise Failure(f"{said}\n{trace_of(error)}") from error
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             kind = type(result).__name__

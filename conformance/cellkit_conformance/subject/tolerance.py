@@ -61,6 +61,17 @@ class Comparison:
         return math.inf if self.ratio == 0 else 1 / self.ratio
 
 
+def beyond(ratio: float) -> str:
+    """Say how far an error is beyond its limit, in a number that can be read aloud.
+
+    Args:
+        ratio: The error as a part of its limit.
+    """
+    if not math.isfinite(ratio):
+        return "infinitely far beyond the limit"
+    return f"{ratio:,.0f} x the limit" if ratio >= 10 else f"{ratio:.2g} x the limit"
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """The limit for one cell, length and dtype.

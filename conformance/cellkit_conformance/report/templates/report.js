@@ -27,11 +27,15 @@
 
   const wanted = (result) => state.kind === "all" || kindOf(result.outcome) === state.kind;
 
+  // Below 1 the headroom says how far beyond its limit an error is: that number is the one to read.
+  const margin = (headroom) =>
+    headroom >= 1 ? `${round(headroom)}×` : `${headroom > 0 ? Math.round(1 / headroom).toLocaleString("en") : "∞"} × the limit`;
+
   function mark(result, backend) {
     if (!result) return make("span", "mark na", " ");
     const { symbol, kind } = data.outcomes[result.outcome];
     const node = make("button", `mark ${kind}`, symbol);
-    if (result.headroom !== null && result.headroom < 1e6) node.append(make("small", "", ` ${round(result.headroom)}×`));
+    if (result.headroom !== null && result.headroom < 1e6) node.append(make("small", "", ` ${margin(result.headroom)}`));
     node.type = "button";
     node.title = result.outcome + (result.message ? `: ${result.message}` : "");
     node.setAttribute("aria-label", `${result.requirement} on ${backend}: ${result.outcome}`);
