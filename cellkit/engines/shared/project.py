@@ -115,11 +115,17 @@ def _not_rows(request: Request) -> str | None:
             with recorder:
                 return cell.prepare(x, training)
 
+    error: Exception | None = None
     with Undone(cell) as effects:
         if effects.found is None:
-            projected = trace(twice, specs, variables=cell.variables)
+            try:
+                projected = trace(twice, specs, variables=cell.variables)
+            except Exception as raised:  # if it is the cell's own, the loop will raise it
+                error = raised
     if effects.found is not None:
         return f"{name}.project {effects.found}"
+    if error is not None:
+        return f"{name}.project raises {type(error).__name__} for rows whose number is unknown"
     if recorder.written or recorder.losses:
         return f"{name}.project draws random numbers, writes a variable or adds a loss"
     if all(len(x.shape) and x.shape[0] is None for x in keras.tree.flatten(projected)):

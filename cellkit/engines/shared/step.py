@@ -103,7 +103,8 @@ class Plan:
 def plan_of(request: Request) -> Plan:
     """Return what a step of this request does."""
     # Where steps are traced anew for other numbers of rows, they may be other steps then.
-    rows = () if backend.name == "torch" else (request.states[0].shape[0],)
+    leaves = [*keras.tree.flatten(request.inputs), *request.states]
+    rows = () if backend.name == "torch" else tuple((x.shape[0], *x.shape[2:]) for x in leaves)
     plan: Plan = remember(request, "plans", rows, lambda: _quietly(request))
     return plan
 

@@ -1,0 +1,176 @@
+"""What is computed for all steps at once must be what each step would compute for itself.
+
+`project`, and of a linear cell `coefficients` and `read`, are given the rows of all steps together.
+Nothing stops them from reading values on the host, or from computing with the number of rows or
+with other rows. So they are traced for rows whose values and number are unknown, and run with rows
+that are made up, all together and in parts; what that changes in Python is put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cellkit.cells.cell import training_mode
+from cellkit.cells.effects import Undone
+from cellkit.cells.linear import LinearCell
+from cellkit.cells.recorder import Recorder
+from cellkit.cells.runner import trace
+from cellkit.cells.scope import SequenceScope, sequence_scope
+from cellkit.engines.engine import Need
+from cellkit.engines.request import pack
+from cellkit.engines.shared import step as steps
+
+if TYPE_CHECKING:
+    from cellkit.engines.request import Request
+    from cellkit.engines.shared.loop import Leaves
+
+# Of the largest number: some roundings, but far less than another computation differs by.
+_TOLERANCE = {"float64": 1e-9, "complex128": 1e-9, "float16": 2**-7, "bfloat16": 2**-4}
+_ROUGH = 1e-4
+# Numbers of rows to try in any case, and the largest to try because a call has so many.
+_ANY = (3, 1, 275)
+_MOST = 1 << 14
+
+
+def _not_apart(request: Request) -> str | None:
+    leaves = keras.tree.flatten(request.inputs)
+    key = tuple((x.dtype, tuple(x.shape[2:])) for x in leaves)
+    reason: str | None = steps.remember(request, "rows", key, lambda: _quietly(request, _ANY))
+    batch, time = leaves[0].shape[:2]
+    if reason is not None or batch is None:
+        return reason
+    # What treats a certain number of rows in its own way is seen with that number alone.
+    numbers = [n for n in (batch, batch * (time or 1)) if n <= _MOST]
+    key += (batch, time)
+    reason = steps.remember(request, "so many rows", key, lambda: _quietly(request, numbers))
+    return reason
+
+
+APART = Need("`project`, `coefficients` and `read` without effects, row by row", _not_apart)
+
+
+def _quietly(request: Request, numbers: Iterable[int]) -> str | None:
+    """Examine the cell, and leave nothing of that behind."""
+    name = type(request.cell).__name__
+    reason = None
+    with Undone(request.cell) as effects:
+        if effects.found is None:
+            reason = _examine(request, numbers)
+    reason = effects.found if effects.found is not None else reason
+    return None if reason is None else f"what {name} computes for many rows {reason}"
+
+
+def _examine(request: Request, numbers: Iterable[int]) -> str | None:
+    """Return what is wrong with rows that are computed together, or None."""
+    inputs, states = keras.tree.flatten(request.inputs), request.states
+    sizes = {n for x in [*inputs, *states, *request.cell.variables] for n in x.shape}
+    count = next(n for n in range(11, 12 + len(sizes)) if n not in sizes)
+    try:
+        symbols = [_symbol(x, 2) for x in inputs], [_symbol(s, 1) for s in states]
+        recorder = Recorder()
+        trace(
+            lambda x, s: _results(request, x, s, recorder),
+            *symbols,
+            variables=request.cell.variables,
+        )
+        if recorder.written or recorder.losses:
+            return "draws random numbers, writes a variable or adds a loss"
+        # Also where a function is traced: values are compared here and now.
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                return "cannot be tried in a graph of TensorFlow 1"
+            rng = np.random.default_rng(5)
+            made = [_made_up(x, 2, count, rng) for x in inputs]
+            olds = [_made_up(s, 1, count, rng) for s in states]
+            whole = _results(request, made, olds)
+            for number in numbers:
+                places = [(4 + 7 * i) % count for i in range(number)]
+                part = _results(request, _rows(made, places), _rows(olds, places))
+                if not _alike(whole, part, places, count):
+                    return "depends on the other rows, or on their number"
+    except Exception as error:  # if it is the cell's own, the loop will raise it
+        return f"raises {type(error).__name__} for rows that are made up"
+    return None
+
+
+def _results(request: Request, inputs: Leaves, states: Leaves, recorder: Any = None) -> Leaves:
+    """Return the leaves of all that the cell computes for many rows at once.
+
+    Args:
+        request: The run. Its training flag counts only where nothing is dropped: masks that are
+            drawn once per call differ from row to row.
+        inputs: Leaves of rows.
+        states: Leaves of rows.
+        recorder: Sees what a second run does, when all masks are drawn.
+    """
+    training = request.training and recorder is not None
+    scope = SequenceScope(keras.ops.shape(inputs[0])[0])
+    with sequence_scope(scope, [], training), training_mode(training):
+        with Recorder():
+            results = _computed(request, inputs, states, training)
+        if recorder is not None:
+            with recorder:
+                results = _computed(request, inputs, states, training)
+    return results
+
+
+def _computed(request: Request, inputs: Leaves, states: Leaves, training: bool) -> Leaves:
+    cell = request.cell
+    x = cell.prepare(pack(request.inputs, inputs), training)
+    results = keras.tree.flatten(x)
+    if isinstance(cell, LinearCell):
+        own, seen = cell.split_states(request.runner.layout.pack(states))
+        if seen:
+            x = cell.look(
+                keras.tree.map_structure(lambda v: keras.ops.stack([v] * cell.window, 1), x)
+            )
+        a, b = cell.coefficients(x)
+        results += [*keras.tree.flatten(a), *keras.tree.flatten(b)]
+        results += keras.tree.flatten(cell.read(own, x))
+    return [keras.ops.convert_to_tensor(r) for r in results]
+
+
+def _symbol(x: Any, lead: int) -> Any:
+    shape = (None, *x.shape[lead:])
+    return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(x.dtype))
+
+
+def _made_up(x: Any, lead: int, count: int, rng: Any) -> Any:
+    # What is not known, such as the size of an image, is made up as well.
+    shape = [count, *(8 if n is None else n for n in x.shape[lead:])]
+    if x.dtype.is_floating or x.dtype.is_complex:
+        values = rng.normal(size=shape)
+    else:
+        values = rng.integers(0, 2, size=shape)
+    return tf.cast(values, x.dtype)
+
+
+def _rows(leaves: Leaves, places: list[int]) -> Leaves:
+    return [tf.gather(x, places) for x in leaves]
+
+
+def _alike(whole: Leaves, part: Leaves, places: list[int], count: int) -> bool:
+    """Tell whether a part of the rows gave what they gave among all."""
+    if len(whole) != len(part):
+        return False
+    for a, b in zip(whole, part, strict=True):
+        if a.shape.rank and a.shape[0] == count:
+            a = tf.gather(a, places)
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        tolerance = _TOLERANCE.get(a.dtype.name, _ROUGH)
+        a, b = (_wide(v) for v in (a, b))
+        finite = np.abs(a[np.isfinite(a)])
+        scale = max(1.0, finite.max(initial=0.0))
+        if not np.allclose(a, b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
+            return False
+    return True
+
+
+def _wide(x: Any) -> Any:
+    return tf.cast(x, "complex128" if x.dtype.is_complex else "float64").numpy()
