@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.metadata
 import importlib.util
 import inspect
 import itertools
@@ -69,7 +70,7 @@ def config_is_complete(ctx: Context) -> None:
         _require_layer(subject)
         config = subject.fresh_cell().get_config()
         try:
-            json.dumps(config)
+            json.dumps(config, default=_written_by_keras)
         except (TypeError, ValueError) as error:
             ctx.fail(f"the config is not JSON: {error}")
         for name in parameters_of(ctx.target.cls):
@@ -128,6 +129,11 @@ def loads_where_nothing_was_imported(ctx: Context) -> None:
                 try:
                     loaded = keras.models.load_model(path)
                 except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
+                    if not _is_plugin(subject.cell.__class__):
+                        raise NotApplicable(
+                            "the cell is not an installed plugin, so nothing tells a new process "
+                            "its module; declare it under the entry point cellkit.cells"
+                        ) from error
                     # Keras puts the reason behind advice and the whole config of the model.
                     reason = str(error).rpartition("Exception encountered: ")[2]
                     ctx.fail(
@@ -172,6 +178,15 @@ def _load_elsewhere(ctx: Context, path: Path, inputs: list[np.ndarray]) -> list[
         ctx.fail(f"the model does not load in a process that imports {package} alone: {last[:300]}")
     with np.load(found) as data:
         return [data[key] for key in data.files]
+
+
+def _is_plugin(cls: type) -> bool:
+    """Say whether an installed distribution declares cells of this class's package."""
+    root = cls.__module__.split(".")[0]
+    if root in {"cellkit", "cellkit_conformance"}:
+        return True
+    declared = importlib.metadata.entry_points(group="cellkit.cells")
+    return any(entry.module.split(".")[0] == root for entry in declared)
 
 
 @contextlib.contextmanager
@@ -497,7 +512,22 @@ def _first_step(inputs: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Bring a value to what JSON makes of it."""
-    return json.loads(json.dumps(value, default=str, sort_keys=True))
+    return json.loads(json.dumps(value, default=_serialised, sort_keys=True))
+
+
+def _written_by_keras(value: Any) -> Any:
+    """Write an object with a config of its own, such as an initializer, which Keras does too."""
+    if isinstance(value, type) or not hasattr(value, "get_config"):
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return keras.saving.serialize_keras_object(value)
+
+
+def _serialised(value: Any) -> Any:
+    """Write an object as Keras writes it into a file, so that two that are alike compare equal."""
+    try:
+        return keras.saving.serialize_keras_object(value)
+    except (TypeError, ValueError, NotImplementedError):
+        return str(value)
 
 
 def _first_difference(a: dict[str, Any], b: dict[str, Any]) -> str:

@@ -14,7 +14,13 @@ from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend
-from cellkit_conformance.subject.subject import Subject, call_cell, describe_leaves, trace_cell
+from cellkit_conformance.subject.subject import (
+    Subject,
+    call_cell,
+    describe_leaves,
+    like_states,
+    trace_cell,
+)
 from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, map_trees
 
 SEQUENCES = {"return_sequences": True}
@@ -57,7 +63,7 @@ def states_keep_their_form(ctx: Context) -> None:
             isinstance(result, (tuple, list)) and len(result) == 2,
             f"a step returned {type(result).__name__}, expected (output, new_states)",
         )
-        _, new = result
+        new = like_states(states, result[1])
         found = difference(states, new)
         ctx.require(found is None, f"new states have another structure than the states: {found}")
         before, after = describe_leaves(states), describe_leaves(new)

@@ -22,6 +22,7 @@ from cellkit_conformance.trees import (
     Tree,
     children,
     difference,
+    is_branch,
     is_shape,
     leaves,
     map_shapes,
@@ -395,6 +396,7 @@ class Subject:
             map_trees(backend.to_tensor, states),
             training,
         )
+        new = like_states(states, new)
         call.output, call.new_states = backend.to_numpy(output), backend.to_numpy(new)
         return call.output, call.new_states
 
@@ -479,6 +481,17 @@ def call_cell(cell: Any, inputs: Tree, states: Tree, training: bool = False) -> 
     takes = "training" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     call = cell if callable(cell) else cell.call
     return call(inputs, states, training=training) if takes else call(inputs, states)
+
+
+def like_states(states: Tree, new: Tree) -> Tree:
+    """Put the one state of a cell that returns it bare, as its `state_size` is, where a layer does.
+
+    Args:
+        states: The states that the cell was given.
+        new: The states that it returned.
+    """
+    alone = isinstance(states, (list, tuple)) and len(states) == 1 and not is_branch(states[0])
+    return rebuild(states, [new]) if alone and not is_branch(new) else new
 
 
 def _has_unbuilt(cell: Any) -> bool:
