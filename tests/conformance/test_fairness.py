@@ -64,9 +64,13 @@ class InnerDropout(Base):
 
 @register
 class NoisyBeside(InnerDropout):
+    def __init__(self, units=4, **kwargs):
+        super().__init__(units, **kwargs)
+        self.generator = keras.random.SeedGenerator(1)
+
     def call(self, inputs, states, training=False):
         if training:
-            inputs = inputs + keras.random.normal(ops.shape(inputs))
+            inputs = inputs + keras.random.normal(ops.shape(inputs), seed=self.generator)
         return super().call(inputs, states, training)
 
 
