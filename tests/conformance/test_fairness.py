@@ -158,3 +158,52 @@ def test_a_cell_that_is_no_plugin_is_told_so_and_not_refused(tmp_path, monkeypat
     result = verdict(not_a_plugin.Cell, "SER-03")
     assert result.outcome is Outcome.NOT_APPLICABLE
     assert "not an installed plugin" in result.message
+
+
+@register
+class Filter(keras.layers.Layer):
+    """Filters every feature by itself, so its inputs are as wide as it is."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = self.state_size = self.output_size = int(size)
+
+    def build(self, shape):
+        self.tau = self.add_weight(shape=(1, self.size), initializer="ones", name="tau")
+
+    def call(self, inputs, states):
+        s = ops.sigmoid(self.tau)
+        y = s * inputs + (1 - s) * states[0]
+        return y, [y]
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+@register
+class Mean(keras.layers.Layer):
+    """Has no weight, and no `build`."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.state_size = self.output_size = units
+
+    def call(self, inputs, states):
+        y = 0.5 * (inputs + states[0])
+        return y, [y]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@pytest.mark.parametrize("cls", [Filter, Mean])
+def test_inputs_as_wide_as_the_states_are_found(cls):
+    target = describe(cls.__name__, cls, None)
+    (case,) = target.cases.values()
+    assert target.inputs == tuple(case.values())
+    for identifier in ("STR-03", "SEQ-02", "SEQ-12", "MSK-02", "ERR-02"):
+        assert verdict(cls, identifier).outcome is Outcome.PASS
+
+
+def test_a_cell_with_a_kernel_keeps_inputs_of_another_width():
+    assert describe("Base", Base, None).inputs == ("features",)

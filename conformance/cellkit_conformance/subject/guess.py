@@ -42,6 +42,8 @@ INPUTS: tuple[Tree, ...] = (
     (),
 )
 """Inputs of one step that are tried: a vector, two of them, as in Keras' guide, an image, a number.
+
+After the first, a vector as wide as the state is.
 """
 
 KEYS = 6
@@ -157,10 +159,14 @@ def _inputs(name: str, cls: Any, kwargs: Mapping[str, Any]) -> Tree:
     """Find inputs that a cell accepts, the simplest first."""
     said: list[str] = []
     keys: dict[str, tuple[Any, ...]] = {}
-    candidates = list(INPUTS)
+    width = _width(cls, kwargs)
+    candidates = [INPUTS[0], *([(width,)] if width else []), *INPUTS[1:]]
+    usual = len(candidates)
     for inputs in candidates:
         try:
             _probe(cls(**kwargs), inputs)
+            if width and inputs == INPUTS[0] and _ignores_features(cls, kwargs):
+                return (width,)
         except Exception as error:  # noqa: BLE001 (the next structure may do)
             said.append(f"{inputs}: {type(error).__name__}: {one_line(text_of(error), 120)}")
             wanted = error.args[0] if isinstance(error, KeyError) and error.args else None
@@ -174,7 +180,7 @@ def _inputs(name: str, cls: Any, kwargs: Mapping[str, Any]) -> Tree:
         return inputs
     if not hasattr(cls(**kwargs), "state_size"):
         return INPUTS[0]  # which a check says better
-    if len(said) == len(INPUTS) and len({text.partition(": ")[2] for text in said}) == 1:
+    if len(said) == usual and len({text.partition(": ")[2] for text in said}) == 1:
         return INPUTS[0]  # it raises whatever it is given: not for its inputs
     raise problem(
         f"Nothing says what {name} takes as the input of one step.",
@@ -182,6 +188,33 @@ def _inputs(name: str, cls: Any, kwargs: Mapping[str, Any]) -> Tree:
         expected="a cell that takes a vector, two tensors, a dict of vectors or an image",
         fix=_spec_to_add(kwargs, "{...}  # the shapes of one step, such as ('features',)"),
     )
+
+
+def _width(cls: Any, kwargs: Mapping[str, Any]) -> int | None:
+    """Give the width of the first state, which some cells want their inputs to have."""
+    size = getattr(cls(**kwargs), "state_size", None)
+    while isinstance(size, (list, tuple)) and size:
+        size = size[0]
+    return size if type(size) is int and size > 0 else None
+
+
+def _ignores_features(cls: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Say whether the weights of a cell are the same for any number of features.
+
+    Then no kernel brings the inputs to the width of the states: they are added entry by entry.
+    """
+    import keras
+
+    shapes = []
+    for features in (3, 11):
+        cell = cls(**kwargs)
+        if not isinstance(cell, keras.layers.Layer):
+            return False
+        cell.build((2, features))
+        if any(not layer.built for layer in cell._flatten_layers(include_self=False)):
+            return False  # its weights are made in a call
+        shapes.append([tuple(variable.shape) for variable in cell.weights])
+    return bool(shapes[0]) and shapes[0] == shapes[1]
 
 
 def _works(cls: Any, kwargs: Mapping[str, Any], inputs: Tree) -> bool:
@@ -202,7 +235,8 @@ def _probe(cell: Any, inputs: Tree) -> None:
     sizes: dict[str, int] = {}
 
     def concrete(shape: tuple[Any, ...]) -> tuple[int, ...]:
-        return (2, *(sizes.setdefault(dim, 3 + len(sizes)) for dim in shape))
+        named = (d if type(d) is int else sizes.setdefault(d, 3 + len(sizes)) for d in shape)
+        return (2, *named)
 
     shapes = map_shapes(concrete, inputs)
     is_layer = isinstance(cell, keras.layers.Layer)
