@@ -48,6 +48,23 @@ def test_exit_codes(outcomes, code):
     assert report(*outcomes).exit_code == code
 
 
+@pytest.mark.parametrize(
+    ("claims", "traits", "code"),
+    [
+        (["zoneout"], ["zoneout"], 1),
+        (["masking"], ["masking"], 0),
+        ([], ["masking", "zoneout"], 0),
+    ],
+)
+def test_a_broken_should_counts_where_the_spec_claims_its_trait(claims, traits, code):
+    found = report(Outcome.PASS)
+    (unit,) = found.units
+    unit.claims, unit.traits = claims, traits
+    unit.results += [Result("lstm", "torch", "RNG-09", Outcome.FAIL, "does not act")]
+    assert found.exit_code == code
+    assert found.verdict.startswith("NOT conformant" if code else "Conformant: 1 should")
+
+
 def test_a_broken_should_is_shown_and_forgiven():
     should = next(id for id, r in edition.requirements().items() if r.level == "should")
     found = report(Outcome.PASS)

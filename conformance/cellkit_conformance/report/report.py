@@ -6,7 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,8 @@ EXIT_SUITE_ERROR = 70
 
 EXIT_CODES = {
     EXIT_CONFORMANT: "conformant: every check that applies ran and passed",
-    EXIT_FAILED: "at least one must-requirement failed, raised, timed out or crashed",
+    EXIT_FAILED: "a must-requirement, or one of a trait that the spec claims, failed, raised, "
+    "timed out or crashed",
     EXIT_STALE: "an expected failure passes or is not well-formed",
     EXIT_INCOMPLETE: "nothing failed, but fewer checks ran than apply",
     EXIT_BACKEND: "nothing failed but what fails on a cell that is known to be right, too",
@@ -71,9 +72,26 @@ class Report:
 
     @property
     def bad(self) -> list[Result]:
-        """The results that are failures, errors, timeouts or crashes, musts first."""
+        """The results that are failures, errors, timeouts or crashes, those that count first."""
         bad = [result for result in self.results if result.outcome.is_bad]
-        return sorted(bad, key=lambda result: not _is_must(result))
+        counts = self._that_count
+        return sorted(bad, key=lambda result: not counts(result))
+
+    @property
+    def _that_count(self) -> Callable[[Result], bool]:
+        """Give the test of results that end a run with exit code 1, should they be bad.
+
+        These are the musts, and whatever is about a trait that the spec claims: who claims
+        something has to keep it.
+        """
+        claims = {(unit.cell, unit.backend): set(unit.claims) for unit in self.units}
+
+        def counts(result: Result) -> bool:
+            requirement = requirements()[result.requirement]
+            claimed = claims.get((result.cell, result.backend), set())
+            return requirement.level == "must" or not claimed.isdisjoint(requirement.traits)
+
+        return counts
 
     @property
     def of_backends(self) -> list[Result]:
@@ -113,7 +131,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """One of `EXIT_CODES`."""
-        if any(_is_must(result) for result in self.bad):
+        if any(map(self._that_count, self.bad)):
             return EXIT_FAILED
         counts = self.counts()
         if counts[Outcome.STALE]:
@@ -276,10 +294,6 @@ def _junit_case(suite: ET.Element, result: Result) -> None:
 def _xml(text: str) -> str:
     """Spell out the characters that XML cannot hold."""
     return clean(text)
-
-
-def _is_must(result: Result) -> bool:
-    return requirements()[result.requirement].level == "must"
 
 
 def _count(number: int, one: str, more: str) -> str:

@@ -50,7 +50,8 @@ class Unit:
         cell: The cell.
         backend: The backend.
         results: By id, in the order of the edition.
-        traits: Traits that the cell claims, once a worker has said so.
+        traits: Traits that the cell is checked for, once a worker has said so.
+        claims: Those that its spec claims; a cell without a spec claims none.
         notes: Assumptions about the cell.
         problem: Why the cell could not be checked at all, or "".
         seconds: Wall time, without the start of the worker.
@@ -61,6 +62,7 @@ class Unit:
     backend: str
     results: list[Result] = field(default_factory=list)
     traits: list[str] = field(default_factory=list)
+    claims: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problem: str = ""
     seconds: float = 0.0
@@ -401,7 +403,8 @@ class Runner:
                 own = "Received:" in answer["reason"]  # it says what to do
                 unit.problem = answer["reason"] + ("" if own else f"\n{said}\n{answer['trace']}")
                 return Outcome.ERROR
-        unit.traits, unit.notes = answer["traits"], [*answer["notes"], *unit.notes]
+        unit.traits, unit.claims = answer["traits"], answer["claims"]
+        unit.notes = [*answer["notes"], *unit.notes]
         return Outcome.PASS
 
     def _check(self, unit: Unit, process: Process, identifier: str) -> Result:

@@ -164,9 +164,11 @@ class Server:
             judge = self._judge(request["target"])
             if request["op"] == "describe":
                 judge.target.try_to_make()
+                spec = judge.target.spec
                 return {
                     "event": "described",
                     "traits": sorted(judge.target.traits),
+                    "claims": [] if spec is None else sorted(spec.traits),
                     "cases": list(judge.target.cases),
                     "notes": list(judge.target.notes),
                 }
