@@ -108,7 +108,10 @@ class _RandomStates:
     def __init__(self) -> None:
         self._python, self._numpy = random.getstate(), np.random.get_state()
         torch = sys.modules.get("torch")
-        self._torch = None if torch is None else torch.random.get_rng_state()
+        self._torch: Any = None
+        if torch is not None:
+            with _without_modes():
+                self._torch = torch.random.get_rng_state()
 
     def put_back(self) -> bool:
         """Restore them, and tell whether one of Python's or NumPy's had changed."""
@@ -120,9 +123,17 @@ class _RandomStates:
             np.random.set_state(self._numpy)
         torch = sys.modules.get("torch")
         if torch is not None and self._torch is not None:
-            if not torch.equal(torch.random.get_rng_state(), self._torch):
-                torch.random.set_rng_state(self._torch)
+            with _without_modes():
+                if not torch.equal(torch.random.get_rng_state(), self._torch):
+                    torch.random.set_rng_state(self._torch)
         return changed
+
+
+def _without_modes() -> Any:
+    """Return a context in which PyTorch's tensors have values, whatever traces the call."""
+    from torch.utils import _python_dispatch
+
+    return _python_dispatch._disable_current_modes()
 
 
 def _entries(x: Any) -> Callable[[], None]:

@@ -72,6 +72,8 @@ def choose(request: Request) -> Choice:
             return "loop", {n: transformation for n in NAMES if n != "loop"}
     if asked != "auto":
         reason = why_not(asked, request)
+        if reason is not None and backend.transformed() is not None:
+            return "loop", {n: reason for n in NAMES if n != "loop"}
         if reason is not None:
             raise problem(
                 f"The engine {asked!r} cannot run this layer.",

@@ -142,6 +142,14 @@ def remember(request: Request, name: str, key: tuple[Any, ...], make: Callable[[
     return found[0]
 
 
+def remembered(request: Request, name: str, key: tuple[Any, ...]) -> tuple[Any] | None:
+    """Return what `remember` keeps, in a tuple, or None where it has found nothing out yet."""
+    found: tuple[Any] | None = request.options.cache.current(name, request.edition, dict).get(
+        (request.training, *key)
+    )
+    return found
+
+
 EFFECTS = "effects"
 """Under which a layer keeps what effects a step of its cell was seen to have."""
 

@@ -23,6 +23,7 @@ from cellkit.engines.engine import Need
 from cellkit.engines.request import pack
 from cellkit.engines.shared import step as steps
 from cellkit.engines.torch.derive.guard import Guard, Refused
+from cellkit.engines.torch.transformations import transformed
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -33,9 +34,16 @@ _TRIES = 3
 
 
 def _not_apart(request: Request) -> str | None:
-    key = tuple((x.dtype, x.device, x.shape[2:]) for x in keras.tree.flatten(request.inputs))
-    reason: str | None = steps.remember(request, "rows", key, lambda: _quietly(request))
-    return reason
+    leaves = keras.tree.flatten(request.inputs)
+    key = tuple((x.dtype, x.device, tuple(x.shape[2:])) for x in leaves)
+    if transformed() is None:
+        reason: str | None = steps.remember(request, "rows", key, lambda: _quietly(request))
+        return reason
+    # What is run here would become part of a trace, and its values could not be seen.
+    known = steps.remembered(request, "rows", key)
+    if known is None:
+        return "PyTorch traces or transforms a call of a cell that was not examined before"
+    return known[0]
 
 
 APART = Need("`project`, `coefficients` and `read` without effects, row by row", _not_apart)
