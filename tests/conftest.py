@@ -35,36 +35,6 @@ import pytest  # noqa: E402
 
 from cellkit.registry import registry  # noqa: E402
 
-# What no backend has a part in is tested once, beside the tests on Torch.
-collect_ignore = (
-    []
-    if BACKEND == "torch"
-    else [
-        "conformance/test_cli.py",
-        "conformance/test_edition.py",
-        "conformance/test_expectations.py",
-        "conformance/test_oracle.py",
-        "conformance/test_places.py",
-        "conformance/test_reports.py",
-        "conformance/test_runner.py",
-        "conformance/test_schema.py",
-        "conformance/test_strategies.py",
-        "conformance/test_tolerance.py",
-        "dogfood/test_dogfood.py",
-        "examples/test_data.py",
-        "examples/test_parts.py",
-        "examples/test_text.py",
-        "examples/test_tour.py",
-        "test_benchmarks.py",
-        "test_cli.py",
-        "test_docs_tables.py",
-        "test_packaging.py",
-        "test_registry.py",
-        "test_spec.py",
-        "test_with_keras.py",
-    ]
-)
-
 
 def pytest_collection_modifyitems(config, items):
     """Run tests with the mark `one_backend` beside the tests on Torch alone."""

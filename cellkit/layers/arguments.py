@@ -141,11 +141,14 @@ def time_axis_told(cell: Any, shapes: Any) -> Iterator[None]:
 
 
 def _no_time_axis(cell: Any, shapes: Any) -> ValueError:
+    fix = TIME_AXIS
+    if any(len(shape) > 3 for shape in flatten_shapes(shapes)):
+        fix += "; where the channels are what is missing, add them: `x[..., None]`"
     return problem(
         "The inputs have no time axis.",
         received=f"inputs of shape {shape_text(shapes)} for {type(cell).__name__}",
         expected="(batch, time, ...): one axis more than the cell takes at a step",
-        fix=TIME_AXIS,
+        fix=fix,
     )
 
 

@@ -12,6 +12,8 @@ import pytest
 from cellkit.cli import main
 from cellkit_conformance import edition
 
+pytestmark = pytest.mark.one_backend
+
 BACKEND = keras.backend.backend()
 CELL = f"{Path(__file__).with_name('troublemakers.py')}:Good"
 

@@ -8,6 +8,8 @@ from cellkit_conformance import edition
 from cellkit_conformance.judge import attribution
 from cellkit_conformance.places import MODULES
 
+pytestmark = pytest.mark.one_backend
+
 FROZEN = edition.DATA.with_name("edition-2027.1.json")
 
 

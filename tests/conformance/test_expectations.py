@@ -16,6 +16,8 @@ from cellkit_conformance.report.report import Report
 from cellkit_conformance.run.plan import RunPlan, divide
 from cellkit_conformance.run.runner import Backend, Runner, Unit
 
+pytestmark = pytest.mark.one_backend
+
 BACKEND = keras.backend.backend()
 
 ENTRY = """

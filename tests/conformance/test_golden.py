@@ -13,6 +13,8 @@ from cellkit_conformance.golden.command import run_golden
 from cellkit_conformance.golden.compare import compare_entry
 from cellkit_conformance.golden.manifest import limits, read_manifest
 
+pytestmark = pytest.mark.one_backend
+
 FOLDER = Path(__file__).parents[1] / "golden"
 MANIFEST = read_manifest(FOLDER)
 BACKEND = keras.backend.backend()

@@ -12,6 +12,8 @@ from cellkit_conformance.examples.strategies import MASKS, Space, edges
 from cellkit_conformance.subject import oracle
 from cellkit_conformance.trees import leaves, map_trees
 
+pytestmark = pytest.mark.one_backend
+
 
 def adder(x, states):
     """Output is ten times the new sum, so that an output is never mistaken for a state."""

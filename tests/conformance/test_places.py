@@ -9,6 +9,8 @@ from cellkit_conformance.report.expected import read
 from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Runner
 
+pytestmark = pytest.mark.one_backend
+
 CELL = '''\
 import keras
 

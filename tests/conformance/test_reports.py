@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
+from example_report import NASTY, report
 from rich.console import Console
 
 from cellkit_conformance import edition
@@ -17,17 +18,7 @@ from cellkit_conformance.report.terminal import show_report
 from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Backend, Unit
 
-NASTY = "<script>alert('x')</script> & \x07"
-
-
-def report(*outcomes, cell="lstm"):
-    ids = list(edition.requirements())[: len(outcomes)]
-    unit = Unit(cell, "torch")
-    for identifier, outcome in zip(ids, outcomes, strict=True):
-        text = "" if outcome is Outcome.PASS else NASTY
-        unit.results.append(Result(cell, "torch", identifier, outcome, text, text))
-    plan = RunPlan([cell], ["torch"], ids)
-    return Report(plan, [unit], {"torch": Backend("torch", True)}, ["jax"], 1.0)
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.mark.parametrize(

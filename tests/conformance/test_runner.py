@@ -22,6 +22,8 @@ from cellkit_conformance.run import runner as runner_module
 from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Runner, all_results
 
+pytestmark = pytest.mark.one_backend
+
 BACKEND = keras.backend.backend()
 FILE = Path(__file__).with_name("troublemakers.py")
 

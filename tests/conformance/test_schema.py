@@ -4,10 +4,12 @@ import json
 from importlib import resources
 
 import pytest
-from conformance.test_reports import report
+from example_report import report
 
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.report.report import EXIT_CODES, SCHEMA
+
+pytestmark = pytest.mark.one_backend
 
 PUBLISHED = json.loads(
     resources.files("cellkit_conformance").joinpath("report.schema.json").read_text("utf-8")

@@ -18,6 +18,8 @@ from cellkit_conformance.examples.strategies import (
     sample,
 )
 
+pytestmark = pytest.mark.one_backend
+
 QUIET = hypothesis.settings(database=None, deadline=None, max_examples=2000)
 
 SHAPES = {

@@ -7,6 +7,8 @@ import pytest
 
 from cellkit_conformance.subject.tolerance import EPSILON, K, Tolerance
 
+pytestmark = pytest.mark.one_backend
+
 
 def test_the_formula():
     tolerance = Tolerance("float32", steps=4, fan_in=9, multiplier=2.0)

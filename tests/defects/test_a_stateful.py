@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from defects._classes import (
+from defect_classes import (
     RNN,
     Bidirectional,
     conv_lstm,
@@ -13,7 +13,7 @@ from defects._classes import (
     lstm_cell,
     simple_rnn,
 )
-from defects._tools import (
+from defect_tools import (
     BACKEND,
     LearnedCell,
     TanhCell,

@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from defects._classes import (
+from defect_classes import (
     RNN,
     Bidirectional,
     conv_lstm,
@@ -14,7 +14,7 @@ from defects._classes import (
     lstm,
     lstm_cell,
 )
-from defects._tools import (
+from defect_tools import (
     MASK,
     Probe,
     TanhCell,

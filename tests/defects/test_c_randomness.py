@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from defects._classes import (
+from defect_classes import (
     RNN,
     Bidirectional,
     gru,
@@ -13,7 +13,7 @@ from defects._classes import (
     simple_rnn,
     simple_rnn_cell,
 )
-from defects._tools import (
+from defect_tools import (
     BACKEND,
     TanhCell,
     built,

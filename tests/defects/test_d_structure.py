@@ -5,8 +5,8 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from defects._classes import RNN, Bidirectional, gru, gru_cell, lstm, lstm_cell
-from defects._tools import (
+from defect_classes import RNN, Bidirectional, gru, gru_cell, lstm, lstm_cell
+from defect_tools import (
     BACKEND,
     FORMS,
     MASK,
@@ -379,7 +379,7 @@ WRONG_STATES = {
     "too many": ("custom", [H, H]),
     "too few": ("lstm", [H]),
     "three for two": ("lstm", [H, H, H]),
-    "nested": ("lstm", [[H, H]]),
+    "a single one, bare": ("lstm", H),
 }
 
 

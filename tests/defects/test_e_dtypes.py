@@ -5,7 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from defects._classes import (
+from defect_classes import (
     RNN,
     Bidirectional,
     gru,
@@ -14,7 +14,7 @@ from defects._classes import (
     lstm_cell,
     simple_rnn,
 )
-from defects._tools import (
+from defect_tools import (
     BACKEND,
     MASK,
     TanhCell,

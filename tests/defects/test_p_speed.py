@@ -5,8 +5,8 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from defects._classes import RNN, Bidirectional, gru, lstm, lstm_cell
-from defects._tools import (
+from defect_classes import RNN, Bidirectional, gru, lstm, lstm_cell
+from defect_tools import (
     BACKEND,
     MASK,
     TanhCell,

@@ -13,6 +13,8 @@ import pytest
 from cellkit.cli import main
 from cellkit_conformance.cli.project import class_name
 
+pytestmark = pytest.mark.one_backend
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -39,8 +41,14 @@ def place(tmp_path_factory):
     assert main(["new", "my_cell", "--path", str(project)]) == 0
     venv.create(folder / "env", with_pip=False)
     (site,) = (folder / "env").glob("lib/python*/site-packages")
-    # Behind the environment's own packages: what is installed in it counts.
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    # Behind the environment's own packages: what is installed in it counts. All is borrowed but
+    # cellkit, which is installed here from its wheel.
+    borrowed = folder / "borrowed"
+    borrowed.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "cellkit" not in entry.name:
+            (borrowed / entry.name).symlink_to(entry)
+    (site / "borrowed.pth").write_text(f"{borrowed}\n", encoding="utf-8")
     wheels = folder / "wheels"
     for source in (ROOT, project):
         words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", wheels]

@@ -9,6 +9,8 @@ from equation_texts import AS_THEY_STAND, NOT_SAID, REWRITTEN
 import cellkit
 from cellkit_conformance.golden.manifest import read_manifest
 
+pytestmark = pytest.mark.one_backend
+
 HERE = GOLDEN.parent / "equations" / "golden"
 ENTRIES = {
     entry["cell"]: (folder, entry)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from three_parts import raised
 
+pytestmark = pytest.mark.one_backend
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.one_backend
+
 
 def corpus(train, test, classes=2):
     parts = [(np.array(ids, "int32"), np.array(labels, "int32")) for ids, labels in (train, test)]

@@ -11,6 +11,8 @@ pytest.importorskip("mkdocs", reason="the hook belongs to the extra `docs`")
 
 from mkdocs.exceptions import PluginError  # noqa: E402
 
+pytestmark = pytest.mark.one_backend
+
 ROOT = Path(__file__).parents[2]
 CELLS = [
     {

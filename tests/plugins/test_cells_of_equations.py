@@ -9,6 +9,8 @@ from three_parts import raised
 import cellkit
 from cellkit.registry import registry
 
+pytestmark = pytest.mark.one_backend
+
 CELLS = sorted(
     name
     for name in registry.declarations()
@@ -36,7 +38,6 @@ def test_the_paper_and_the_weights_have_names(name):
     cell = found.cls(4, dtype=DTYPE)
     cell.build((None, 4))
     assert len({w.name for w in cell.weights}) == len(cell.weights)
-    assert "```" not in found.cls.__doc__  # the equations stand once, as a text that runs
 
 
 def test_an_intersection_rnn_says_how_wide_its_inputs_must_be():

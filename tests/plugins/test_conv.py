@@ -187,7 +187,7 @@ def test_options_out_of_range(cls, options, named):
 @pytest.mark.parametrize(
     ("shape", "options", "named"),
     [
-        ((2, 5, 6, 3), {}, "rank 2"),
+        ((2, 5, 6, 3), {}, "no time axis"),
         ((2, 5, 2, 6, 3), {}, "larger than its inputs"),
         ((2, 5, 6, 6, 3), {"dilation_rate": 3}, "larger than its inputs"),
         ((2, 5, 2, 6, 3), {"data_format": "channels_first", "kernel_size": 4}, "larger"),
@@ -199,6 +199,8 @@ def test_images_must_fit(shape, options, named):
     what, received, _, fix = raised(layer, np.zeros(shape))
     assert named in what and fix
     assert received
+    if len(shape) == 4:  # what is missing may also be the channels
+        assert "x[..., None]" in fix
 
 
 @pytest.mark.parametrize("shape", [(5, None, 6, 2), (5, 6, 6, None)])

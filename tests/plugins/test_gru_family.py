@@ -53,6 +53,7 @@ def test_the_initial_states_are_those_of_the_reference(name, rng):
     check_case(name, "default", rng, given=False)
 
 
+@pytest.mark.one_backend
 def test_mgu_agrees_with_chainer():
     check_golden("mgu")
 

@@ -76,6 +76,7 @@ def test_layer_equals_the_reference_over_time(name, case, masked):
     assert compare(name, case, masked) < TOLERANCE
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", FROZEN)
 def test_equals_another_implementation(name):
     error, dtype = compare_golden(name)

@@ -34,6 +34,7 @@ def test_layer_equals_the_reference_over_time(name, case, masked):
     assert compare(name, case, masked) < TOLERANCE
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_another_implementation(name):
     assert compare_golden(name)[0] < (1e-12 if DTYPE == "float64" else 1e-5)

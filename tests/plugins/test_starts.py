@@ -9,6 +9,8 @@ import pytest
 import cellkit
 from cellkit.cells.initializers import ChronoInitializer, Draws
 
+pytestmark = pytest.mark.one_backend
+
 
 def normal(seed=None):
     return keras.initializers.RandomNormal(stddev=0.7, seed=seed)

@@ -14,6 +14,8 @@ from three_parts import parts
 import cellkit
 from cellkit import _backends, _distribution, cli, doctor
 
+pytestmark = pytest.mark.one_backend
+
 SPEC = '''
 from cellkit import CellSpec, Paper
 from cellkit.registry import rename

@@ -13,6 +13,8 @@ import cellkit
 from cellkit._distribution import is_own
 from cellkit.registry import CellSpec, Paper, registry, rename
 
+pytestmark = pytest.mark.one_backend
+
 PAPER = Paper("Cho et al.", 2014, "Learning phrase representations", "arXiv:1406.1078")
 
 

@@ -9,6 +9,8 @@ import cellkit
 from cellkit.layers.options import _OPTIONS
 from cellkit.registry.registry import accepted_arguments
 
+pytestmark = pytest.mark.one_backend
+
 
 def data(*shape):
     return np.random.default_rng(7).normal(size=shape).astype("float32")

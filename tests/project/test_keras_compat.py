@@ -5,6 +5,8 @@ import tomllib
 import pytest
 from keras_compat.run import BACKENDS, HERE, MODES, Expectations, judge, load_expectations
 
+pytestmark = pytest.mark.one_backend
+
 TABLE = tomllib.loads((HERE / "expected.toml").read_text(encoding="utf-8"))
 FILE = "layers/rnn/a_test.py"
 

@@ -13,7 +13,7 @@ import cellkit
 from cellkit import engines
 
 BACKEND = keras.backend.backend()
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BATCH, TIME, FEATURES = 2, 4, 3
 
 

@@ -24,6 +24,8 @@ from cellkit.registry import (
     set_cell_weights,
 )
 
+pytestmark = pytest.mark.one_backend
+
 GATES = ["i", "f", "g", "o"]
 PAPER = Paper("Cho et al.", 2014, "Learning phrase representations", "arXiv:1406.1078")
 GOOD = {

@@ -10,7 +10,7 @@ import numpy as np
 import cellkit
 from cellkit.registry import cell_weights, export_weights, import_weights, set_cell_weights
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 # JAX has no float64 unless a process is started for it.
 X64 = keras.backend.backend() != "jax" or os.environ.get("JAX_ENABLE_X64") == "1"
 DTYPE, TOLERANCE = ("float64", 1e-11) if X64 else ("float32", 3e-5)

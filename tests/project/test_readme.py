@@ -15,7 +15,7 @@ import pytest
 import cellkit
 from cellkit.registry import cell_weights
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
     "docs/equations.md",

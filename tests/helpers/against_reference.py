@@ -11,7 +11,7 @@ import cellkit
 from cellkit.registry import cell_weights, export_weights, import_weights, set_cell_weights
 from cellkit_conformance.subject import oracle
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 # JAX has float64 only in a process that was started for it.
 X64 = keras.backend.backend() != "jax" or os.environ.get("JAX_ENABLE_X64") == "1"
 DTYPE, TOLERANCE = ("float64", 1e-12) if X64 else ("float32", 3e-5)

@@ -14,6 +14,8 @@ from cellkit_bench.plan import BenchPlan, Work, default_plan, quick_plan
 from cellkit_bench.timing import alternate, ratio, summarize
 from cellkit_bench.worker import peak_memory
 
+pytestmark = pytest.mark.one_backend
+
 
 def test_peak_memory_counts_what_was_there_for_a_moment():
     with peak_memory("jax") as peak:

@@ -17,6 +17,8 @@ import pytest
 import cellkit
 from cellkit.cells.watch import Watch
 
+pytestmark = pytest.mark.one_backend
+
 BACKEND = keras.backend.backend()
 
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 from cell_numbers import DTYPE
+from engine_runs import BATCH, FEATURES, MASK, TIME, assert_equal, data, initial, layer_of, npy
 from keras import ops
-from test_engines import BATCH, FEATURES, MASK, TIME, assert_equal, data, initial, layer_of, npy
 from three_parts import raised
 
 import cellkit

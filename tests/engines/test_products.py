@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from cell_numbers import DTYPE
-from test_engines import BATCH, FEATURES, MASK, TIME, data, initial, layer_of, outcome
+from engine_runs import BATCH, FEATURES, MASK, TIME, data, initial, layer_of, outcome
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("of TensorFlow alone", allow_module_level=True)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from test_engines import BATCH, FEATURES, TIME, data, layer_of, npy
+from engine_runs import BATCH, FEATURES, TIME, data, layer_of, npy
 
 if keras.backend.backend() != "torch":
     pytest.skip("`torch.func` is PyTorch's", allow_module_level=True)

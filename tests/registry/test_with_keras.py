@@ -9,6 +9,8 @@ import pytest
 
 import cellkit
 
+pytestmark = pytest.mark.one_backend
+
 REGISTERED = (
     "import sys; found = keras.saving.get_custom_objects();"
     "missing = {'cellkit>RNN', 'cellkit>Bidirectional', 'cellkit>StackedCells'} - set(found);"

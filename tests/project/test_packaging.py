@@ -15,7 +15,9 @@ import pytest
 import cellkit
 from cellkit import _distribution
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.one_backend
+
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CELLS = PROJECT["entry-points"]["cellkit.cells"]
 
@@ -58,7 +60,7 @@ def test_sdist_holds_what_a_packager_needs_and_nothing_else(sdist):
     with tarfile.open(sdist) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
     needed = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "Makefile"}
-    assert needed | {"examples/data/LICENSES.md", "tests/test_packaging.py"} <= names
+    assert needed | {"examples/data/LICENSES.md", "tests/project/test_packaging.py"} <= names
     left_over = re.compile(
         r"(^|/)(\.git|\.github|\.ci|\.venv|__pycache__|reports|site|\.cache)(/|$)"
     )

@@ -13,7 +13,7 @@ from three_parts import parts
 import cellkit
 from cellkit.layers import plan
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import count_moves  # noqa: E402
 
 BACKEND = keras.backend.backend()
