@@ -255,3 +255,53 @@ def test_a_linear_cell_may_know_its_batch(way, where):
     for mode in ("eager",) if way in EAGER_WAYS else ("eager", "unknown"):
         for rows in (5, 2):
             check(layers, X[:rows], mode, True)
+
+
+class OfTensorFlow(cellkit.Cell):
+    """A cell whose step does something that Keras does not know of.
+
+    Args:
+        units: Number of units.
+        way: "variable", "print" or "python".
+    """
+
+    def __init__(self, units, way="variable", **kwargs):
+        super().__init__(units, **kwargs)
+        self.way = way
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.kernel = self.add_kernel((input_shape[-1], self.units))
+        self.unknown = tf.Variable(0.7, dtype="float64")
+
+    def project(self, inputs):
+        return matmul(inputs, self.kernel)
+
+    def step(self, projected, states):
+        h = ops.tanh(projected + 0.5 * states[0])
+        if self.way == "variable":
+            h = h * self.unknown
+        elif self.way == "print":
+            tf.print("", end="")
+        else:
+            zeros = tf.numpy_function(lambda v: v * 0, [h], h.dtype)
+            zeros.set_shape(h.shape)
+            h = h + zeros
+        return h, [h]
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("variable", "a variable of TensorFlow's, which Keras does not know"),
+        ("print", "more than to compute: PrintV2"),
+        ("python", "more than to compute: PyFunc"),
+    ],
+)
+def test_what_keras_does_not_know_is_left_to_the_loop(way, reason):
+    cell = randomized(OfTensorFlow(3, way, dtype="float64"))
+    layers = layers_of(cell, "auto", "loop")
+    check(layers, X, "fixed", True)
+    asked = cellkit.RNN(cell, dtype="float64", engine="fused")
+    with pytest.raises(ValueError, match=reason):
+        tf.function(lambda x: asked(x, training=True), autograph=False)(X)

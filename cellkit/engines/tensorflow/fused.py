@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
+from cellkit.cells.effects import Undone
 from cellkit.cells.operations import value_of
+from cellkit.cells.recorder import Recorder
+from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.engines.engine import Engine, Need
+from cellkit.engines.request import pack
 from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
 from cellkit.engines.shared.project import project
@@ -41,6 +45,44 @@ def _unknown_sizes(request: Request) -> str | None:
     leaves = keras.tree.flatten(request.inputs)
     if any(x.shape.rank is None or None in x.shape[2:] for x in leaves):
         return "not all sizes of the inputs are known"
+    return None
+
+
+# Operations that do more than to compute: they must happen once for each step.
+_EFFECTS = ("EagerPyFunc", "PrintV2", "PyFunc", "StringFormat")
+
+
+def _not_of_keras(request: Request) -> str | None:
+    leaves = keras.tree.flatten(request.inputs)
+    key = tuple((x.dtype, tuple(x.shape[2:])) for x in leaves)
+    reason: str | None = steps.remember(request, "of TensorFlow", key, lambda: _look(request))
+    return reason
+
+
+def _look(request: Request) -> str | None:
+    """Trace a step in a graph that is thrown away: its gradient must know all that it reads."""
+    cell, runner, name = request.cell, request.runner, type(request.cell).__name__
+
+    @tf.function(autograph=False)
+    def one(x: Leaves, s: Leaves) -> Any:
+        rows = pack(request.inputs, x)
+        with sequence_scope(SequenceScope(tf.shape(x[0])[0]), [], request.training), Recorder():
+            return runner.step(rows, s, request.training, request.constants)
+
+    leaves = keras.tree.flatten(request.inputs)
+    inputs = [tf.TensorSpec([None, *x.shape[2:]], x.dtype) for x in leaves]
+    states = [tf.TensorSpec([None, *s.shape[1:]], s.dtype) for s in request.states]
+    try:
+        with Undone(cell):
+            graph = one.get_concrete_function(inputs, states).graph
+    except Exception as error:  # if it is the cell's own, the loop will raise it
+        return f"a step of {name} can't be traced for any number of rows: {type(error).__name__}"
+    known = {id(v.value) for v in cell.variables}
+    if any(id(v) not in known for v in graph.variables):
+        return f"a step of {name} uses a variable of TensorFlow's, which Keras does not know"
+    effects = sorted({op.type for op in graph.get_operations()} & set(_EFFECTS))
+    if effects:
+        return f"a step of {name} does more than to compute: {effects[0]}"
     return None
 
 
@@ -235,6 +277,7 @@ ENGINE = Engine(
         Need("a call that is compiled", _eager),
         Need("sizes of the inputs that are known, but for batch and time", _unknown_sizes),
         *steps.NEEDS,
+        Need("no variables of TensorFlow's own, no printing, no Python in a step", _not_of_keras),
     ),
     pays=(steps.FEW_ROWS,),
 )
