@@ -12,7 +12,7 @@ from cellkit.cells.operations import matmul, normalize, precise, split
 from cellkit.cells.standard import StandardWeights, has_standard_activations
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
 from cellkit.cells.time_gaps import check_gaps, constant_gap, features_beside_gap
-from cellkit.cells.validate import positive_int, probability, vector_size
+from cellkit.cells.validate import choice, positive_int, positive_number, probability, vector_size
 
 __all__ = [
     "Cell",
@@ -23,6 +23,7 @@ __all__ = [
     "TensorSpec",
     "as_dtype",
     "check_gaps",
+    "choice",
     "constant_gap",
     "declared_output",
     "declared_state",
@@ -31,6 +32,7 @@ __all__ = [
     "matmul",
     "normalize",
     "positive_int",
+    "positive_number",
     "precise",
     "probability",
     "resolve",

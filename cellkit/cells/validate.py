@@ -147,3 +147,27 @@ def check_dtype(layer: Any) -> None:
             fix="leave `dtype` out; integer inputs keep their dtype as they are, and a state "
             "declares its own with `cellkit.TensorSpec(shape, dtype='int32')`",
         )
+
+
+def positive_number(owner: type, name: str, value: Any) -> float:
+    """Return `value` if it is a number above 0, else raise a three-part `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value:
+        raise problem(
+            f"`{name}` of {owner.__name__} is not a positive number.",
+            received=f"{name}={value!r}",
+            expected="a number above 0",
+            fix=f"pass e.g. {name}=1e-5, or leave it out",
+        )
+    return float(value)
+
+
+def choice(owner: type, name: str, value: Any, options: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `options`, else raise a three-part `ValueError`."""
+    if value in options:
+        return str(value)
+    raise problem(
+        f"{owner.__name__} has no such `{name}`.",
+        received=f"{name}={value!r}",
+        expected=" or ".join(repr(option) for option in options),
+        fix=f"leave it out for {options[0]!r}",
+    )

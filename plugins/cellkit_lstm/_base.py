@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import keras
-
 from cellkit.cells import ChronoInitializer, GatedCell
-from cellkit.errors import problem
 
 
 class LSTMBase(GatedCell):
@@ -77,15 +74,3 @@ def from_file(hyper: Any, arrays: Any, *names: str) -> dict[str, Any]:
     known = ("activation", "recurrent_activation", *names)
     given = {name: hyper[name] for name in known if name in hyper}
     return {"units": int(units), "use_bias": biased, **given}
-
-
-def choice(cell: keras.layers.Layer, name: str, value: Any, options: tuple[str, ...]) -> str:
-    """Return `value` if it is one of `options`, else raise a three-part `ValueError`."""
-    if value in options:
-        return str(value)
-    raise problem(
-        f"{type(cell).__name__} has no such `{name}`.",
-        received=f"{name}={value!r}",
-        expected=" or ".join(repr(option) for option in options),
-        fix=f"leave it out for {options[0]!r}",
-    )

@@ -7,11 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import matmul, normalize, split
-from cellkit.errors import problem
+from cellkit.cells import choice, matmul, normalize, positive_number, split
 from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
 from cellkit.registry.reference import activation
-from cellkit_lstm._base import LSTMBase, choice, from_file
+from cellkit_lstm._base import LSTMBase, from_file
 
 FORMS = ("paper", "tfa")
 
@@ -62,8 +61,8 @@ class LayerNormLSTMCell(LSTMBase):
         self, units: int, *, form: str = "paper", epsilon: float = 1e-5, **kwargs: Any
     ) -> None:
         super().__init__(units, **kwargs)
-        self.form = choice(self, "form", form, FORMS)
-        self.epsilon = positive(type(self), "epsilon", epsilon)
+        self.form = choice(type(self), "form", form, FORMS)
+        self.epsilon = positive_number(type(self), "epsilon", epsilon)
 
     def build(self, input_shape: Any) -> None:
         """Create the weights of the LSTM, and the scales and the shift of the norms."""
@@ -89,18 +88,6 @@ class LayerNormLSTMCell(LSTMBase):
         normed = self.gamma_c * normalize(c, self.epsilon) + self.beta_c
         h = s(o) * tanh(normed)
         return h, [h, c if self.form == "paper" else normed]
-
-
-def positive(owner: type, name: str, value: Any) -> float:
-    """Return `value` if it is a positive number, else raise a three-part `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value:
-        raise problem(
-            f"`{name}` of {owner.__name__} is not a positive number.",
-            received=f"{name}={value!r}",
-            expected="a number above 0",
-            fix=f"pass e.g. {name}=1e-5, or leave it out",
-        )
-    return float(value)
 
 
 def norm(v: Any, epsilon: float) -> Any:

@@ -7,12 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, matmul, split, vector_size
+from cellkit.cells import Cell, TensorSpec, choice, matmul, positive_number, split, vector_size
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Paper, custom
 from cellkit.registry.reference import activation, softplus
-from cellkit_lstm._base import choice
-from cellkit_lstm.layer_norm_lstm import positive
 from cellkit_lstm.slstm import FORGET_GATES, heads
 
 
@@ -78,9 +76,9 @@ class MLSTMCell(Cell):
     ) -> None:
         super().__init__(units, **kwargs)
         self.num_heads = heads(self, num_heads)
-        self.forget_gate = choice(self, "forget_gate", forget_gate, FORGET_GATES)
+        self.forget_gate = choice(type(self), "forget_gate", forget_gate, FORGET_GATES)
         self.output_gate = bool(output_gate)
-        self.epsilon = positive(type(self), "epsilon", epsilon)
+        self.epsilon = positive_number(type(self), "epsilon", epsilon)
         self.widths = block_widths(self.units, self.num_heads, self.output_gate)
         _refuse_recurrent_dropout(self)
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cells import GatedCell, matmul, split
+from cellkit.cells import GatedCell, choice, matmul, split
 from cellkit.registry import CellSpec, Paper, gate_blocks
 from cellkit.registry.reference import activation, relu
-from cellkit_lstm._base import choice, from_file
+from cellkit_lstm._base import from_file
 
 THIRD_GATES = ("multiply", "add")
 
@@ -58,7 +58,7 @@ class NASCell(GatedCell):
 
     def __init__(self, units: int, *, third_gate: str = "multiply", **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
-        self.third_gate = choice(self, "third_gate", third_gate, THIRD_GATES)
+        self.third_gate = choice(type(self), "third_gate", third_gate, THIRD_GATES)
 
     @property
     def state_size(self) -> list[int]:

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit.cells import GatedCell, TensorSpec, matmul, positive_int, split
+from cellkit.cells import GatedCell, TensorSpec, choice, matmul, positive_int, split
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Paper, custom, gate_blocks
 from cellkit.registry.reference import activation, softplus
-from cellkit_lstm._base import choice, from_file
+from cellkit_lstm._base import from_file
 
 FORGET_GATES = ("sigmoid", "exp")
 
@@ -80,7 +80,7 @@ class SLSTMCell(GatedCell):
     ) -> None:
         super().__init__(units, **kwargs)
         self.num_heads = heads(self, num_heads)
-        self.forget_gate = choice(self, "forget_gate", forget_gate, FORGET_GATES)
+        self.forget_gate = choice(type(self), "forget_gate", forget_gate, FORGET_GATES)
         self.unit_forget_bias = bool(unit_forget_bias)
 
     @property
