@@ -42,11 +42,13 @@ class Need:
         name: What must hold, in the words of the docs.
         why_not: Returns why a request does not meet it, or None where it does.
         rules_out: The options, by their keys in `OPTIONS`, with which no request meets it.
+        costly: Whether to find out takes long: "auto" asks it last of all.
     """
 
     name: str
     why_not: Reason
     rules_out: tuple[str, ...] = ()
+    costly: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Engine:
 
     def why_not_unasked(self, request: Request) -> str | None:
         """Return why "auto" does not take it for a request, or None if it does."""
-        return first_reason((*self.worth, *self.needs, *self.pays), request)
+        asked = sorted((*self.worth, *self.needs, *self.pays), key=lambda need: need.costly)
+        return first_reason(tuple(asked), request)
 
     def takes(self, option: str) -> bool:
         """Tell whether a request with `option`, a key of `OPTIONS`, can meet the needs."""

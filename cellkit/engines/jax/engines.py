@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from cellkit.engines.engine import Engine, Need
-from cellkit.engines.jax import fused
+from cellkit.engines.jax import fused, rows
 from cellkit.engines.shared import needs, plain, project, scan, stack
 
 
@@ -13,17 +13,22 @@ def _on_jax(engine: Engine, *worth: Need) -> Engine:
     return dataclasses.replace(engine, needs=(needs.WHOLE, *engine.needs), worth=worth)
 
 
+def _at_once(engine: Engine) -> Engine:
+    """Return an engine that computes for all steps at once what depends on no state."""
+    return dataclasses.replace(engine, needs=(*engine.needs, rows.APART))
+
+
 _GRADIENT = (needs.TRAINING_OR_SEQUENCES, needs.IN_TRAINING)
 
 ENGINES = {
     engine.name: engine
     for engine in (
         _on_jax(stack.ENGINE, *_GRADIENT),
-        _on_jax(scan.ENGINE),
-        _on_jax(fused.ENGINE, *_GRADIENT),
+        _on_jax(_at_once(scan.ENGINE)),
+        _on_jax(_at_once(fused.ENGINE), *_GRADIENT),
         # Compilers move the projection of the inputs as they like; measured, most cells were slower
         # with it done by hand.
-        dataclasses.replace(project.ENGINE, worth=(needs.NOT_COMPILED,)),
+        dataclasses.replace(_at_once(project.ENGINE), worth=(needs.NOT_COMPILED,)),
         plain.ENGINE,
     )
 }

@@ -15,23 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cellkit.cells.cell import training_mode
-from cellkit.cells.effects import Undone
-from cellkit.cells.linear import LinearCell
-from cellkit.cells.recorder import Recorder
-from cellkit.cells.runner import trace
-from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.engines.engine import Need
-from cellkit.engines.request import pack
+from cellkit.engines.shared import rows
 from cellkit.engines.shared import step as steps
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
     from cellkit.engines.shared.loop import Leaves
 
-# Of the largest number: some roundings, but far less than another computation differs by.
-_TOLERANCE = {"float64": 1e-9, "complex128": 1e-9, "float16": 2**-7, "bfloat16": 2**-4}
-_ROUGH = 1e-4
 # Numbers of rows to try in any case, and the largest to try because a call has so many.
 _ANY = (3, 1, 275)
 _MOST = 1 << 14
@@ -40,29 +31,29 @@ _MOST = 1 << 14
 def _not_apart(request: Request) -> str | None:
     leaves = keras.tree.flatten(request.inputs)
     key = tuple((x.dtype, tuple(x.shape[2:])) for x in leaves)
-    reason: str | None = steps.remember(request, "rows", key, lambda: _quietly(request, _ANY))
+    reason: str | None = steps.remember(
+        request, "rows", key, lambda: rows.quietly(request, lambda: _examine(request, _ANY))
+    )
     batch, time = leaves[0].shape[:2]
     if reason is not None or batch is None:
         return reason
     # What treats a certain number of rows in its own way is seen with that number alone.
     numbers = [n for n in (batch, batch * (time or 1)) if n <= _MOST]
     key += (batch, time)
-    reason = steps.remember(request, "so many rows", key, lambda: _quietly(request, numbers))
+    reason = steps.remember(
+        request,
+        "so many rows",
+        key,
+        lambda: rows.quietly(request, lambda: _examine(request, numbers)),
+    )
     return reason
 
 
-APART = Need("`project`, `coefficients` and `read` without effects, row by row", _not_apart)
+APART = Need(rows.NAME, _not_apart, costly=True)
 
 
 def _quietly(request: Request, numbers: Iterable[int]) -> str | None:
-    """Examine the cell, and leave nothing of that behind."""
-    name = type(request.cell).__name__
-    reason = None
-    with Undone(request.cell) as effects:
-        if effects.found is None:
-            reason = _examine(request, numbers)
-    reason = effects.found if effects.found is not None else reason
-    return None if reason is None else f"what {name} computes for many rows {reason}"
+    return rows.quietly(request, lambda: _examine(request, numbers))
 
 
 def _examine(request: Request, numbers: Iterable[int]) -> str | None:
@@ -71,15 +62,9 @@ def _examine(request: Request, numbers: Iterable[int]) -> str | None:
     sizes = {n for x in [*inputs, *states, *request.cell.variables] for n in x.shape}
     count = next(n for n in range(11, 12 + len(sizes)) if n not in sizes)
     try:
-        symbols = [_symbol(x, 2) for x in inputs], [_symbol(s, 1) for s in states]
-        recorder = Recorder()
-        trace(
-            lambda x, s: _results(request, x, s, recorder),
-            *symbols,
-            variables=request.cell.variables,
-        )
-        if recorder.written or recorder.losses:
-            return "draws random numbers, writes a variable or adds a loss"
+        reason = rows.traced(request)
+        if reason is not None:
+            return reason
         # Also where a function is traced: values are compared here and now.
         with tf.init_scope():
             if not tf.executing_eagerly():
@@ -87,57 +72,15 @@ def _examine(request: Request, numbers: Iterable[int]) -> str | None:
             rng = np.random.default_rng(5)
             made = [_made_up(x, 2, count, rng) for x in inputs]
             olds = [_made_up(s, 1, count, rng) for s in states]
-            whole = _results(request, made, olds)
+            whole = rows.results(request, made, olds)
             for number in numbers:
                 places = [(4 + 7 * i) % count for i in range(number)]
-                part = _results(request, _rows(made, places), _rows(olds, places))
+                part = rows.results(request, _rows(made, places), _rows(olds, places))
                 if not _alike(whole, part, places, count):
                     return "depends on the other rows, or on their number"
     except Exception as error:  # if it is the cell's own, the loop will raise it
         return f"raises {type(error).__name__} for rows that are made up"
     return None
-
-
-def _results(request: Request, inputs: Leaves, states: Leaves, recorder: Any = None) -> Leaves:
-    """Return the leaves of all that the cell computes for many rows at once.
-
-    Args:
-        request: The run. Its training flag counts only where nothing is dropped: masks that are
-            drawn once per call differ from row to row.
-        inputs: Leaves of rows.
-        states: Leaves of rows.
-        recorder: Sees what a second run does, when all masks are drawn.
-    """
-    training = request.training and recorder is not None
-    scope = SequenceScope(keras.ops.shape(inputs[0])[0])
-    with sequence_scope(scope, [], training), training_mode(training):
-        with Recorder():
-            results = _computed(request, inputs, states, training)
-        if recorder is not None:
-            with recorder:
-                results = _computed(request, inputs, states, training)
-    return results
-
-
-def _computed(request: Request, inputs: Leaves, states: Leaves, training: bool) -> Leaves:
-    cell = request.cell
-    x = cell.prepare(pack(request.inputs, inputs), training)
-    results = keras.tree.flatten(x)
-    if isinstance(cell, LinearCell):
-        own, seen = cell.split_states(request.runner.layout.pack(states))
-        if seen:
-            x = cell.look(
-                keras.tree.map_structure(lambda v: keras.ops.stack([v] * cell.window, 1), x)
-            )
-        a, b = cell.coefficients(x)
-        results += [*keras.tree.flatten(a), *keras.tree.flatten(b)]
-        results += keras.tree.flatten(cell.read(own, x))
-    return [keras.ops.convert_to_tensor(r) for r in results]
-
-
-def _symbol(x: Any, lead: int) -> Any:
-    shape = (None, *x.shape[lead:])
-    return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(x.dtype))
 
 
 def _made_up(x: Any, lead: int, count: int, rng: Any) -> Any:
@@ -163,7 +106,7 @@ def _alike(whole: Leaves, part: Leaves, places: list[int], count: int) -> bool:
             a = tf.gather(a, places)
         if a.shape != b.shape or a.dtype != b.dtype:
             return False
-        tolerance = _TOLERANCE.get(a.dtype.name, _ROUGH)
+        tolerance = rows.TOLERANCE.get(a.dtype.name, rows.ROUGH)
         a, b = (_wide(v) for v in (a, b))
         finite = np.abs(a[np.isfinite(a)])
         scale = max(1.0, finite.max(initial=0.0))

@@ -22,6 +22,7 @@ from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.engines.engine import Need
 from cellkit.engines.request import pack
 from cellkit.engines.shared import step as steps
+from cellkit.engines.shared.rows import NAME
 from cellkit.engines.torch.derive.guard import Guard, Refused
 from cellkit.engines.torch.transformations import transformed
 
@@ -46,7 +47,7 @@ def _not_apart(request: Request) -> str | None:
     return known[0]
 
 
-APART = Need("`project`, `coefficients` and `read` without effects, row by row", _not_apart)
+APART = Need(NAME, _not_apart, costly=True)
 
 
 def _quietly(request: Request) -> str | None:

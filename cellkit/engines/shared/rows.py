@@ -1,0 +1,98 @@
+"""What a cell computes for the rows of all time steps at once, and whether each row stands alone.
+
+`project`, and of a linear cell `coefficients` and `read`, are given the rows of all steps together.
+Nothing stops them from reading values on the host, or from computing with the number of rows or
+with other rows. The backends run them with rows that are made up; what is common to that is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from cellkit.cells.cell import training_mode
+from cellkit.cells.effects import Undone
+from cellkit.cells.linear import LinearCell
+from cellkit.cells.recorder import Recorder
+from cellkit.cells.runner import trace
+from cellkit.cells.scope import SequenceScope, sequence_scope
+from cellkit.engines.request import pack
+
+if TYPE_CHECKING:
+    from cellkit.engines.request import Request
+    from cellkit.engines.shared.loop import Leaves
+
+NAME = "`project`, `coefficients` and `read` without effects, row by row"
+"""What the need is called on every backend."""
+
+TOLERANCE = {"float64": 1e-9, "complex128": 1e-9, "float16": 2**-7, "bfloat16": 2**-4}
+"""By how much two results may differ, of the largest number: far less than another computation."""
+
+ROUGH = 1e-4
+"""That of all other dtypes."""
+
+
+def quietly(request: Request, examine: Callable[[], str | None]) -> str | None:
+    """Examine a cell, and leave nothing of that behind."""
+    name = type(request.cell).__name__
+    reason = None
+    with Undone(request.cell) as effects:
+        if effects.found is None:
+            reason = examine()
+    reason = effects.found if effects.found is not None else reason
+    return None if reason is None else f"what {name} computes for many rows {reason}"
+
+
+def traced(request: Request) -> str | None:
+    """Trace what is computed for unknown rows; return what it does besides, or None."""
+    inputs, states = keras.tree.flatten(request.inputs), request.states
+    symbols = [_symbol(x, 2) for x in inputs], [_symbol(s, 1) for s in states]
+    recorder = Recorder()
+    trace(lambda x, s: results(request, x, s, recorder), *symbols, variables=request.cell.variables)
+    if recorder.written or recorder.losses:
+        return "draws random numbers, writes a variable or adds a loss"
+    return None
+
+
+def results(request: Request, inputs: Leaves, states: Leaves, recorder: Any = None) -> Leaves:
+    """Return the leaves of all that the cell computes for many rows at once.
+
+    Args:
+        request: The run. Its training flag counts only where nothing is dropped: masks that are
+            drawn once per call differ from row to row.
+        inputs: Leaves of rows.
+        states: Leaves of rows.
+        recorder: Sees what a second run does, when all masks are drawn.
+    """
+    training = request.training and recorder is not None
+    scope = SequenceScope(keras.ops.shape(inputs[0])[0])
+    with sequence_scope(scope, [], training), training_mode(training):
+        with Recorder():
+            results = _computed(request, inputs, states, training)
+        if recorder is not None:
+            with recorder:
+                results = _computed(request, inputs, states, training)
+    return results
+
+
+def _computed(request: Request, inputs: Leaves, states: Leaves, training: bool) -> Leaves:
+    cell = request.cell
+    x = cell.prepare(pack(request.inputs, inputs), training)
+    results = keras.tree.flatten(x)
+    if isinstance(cell, LinearCell):
+        own, seen = cell.split_states(request.runner.layout.pack(states))
+        if seen:
+            x = cell.look(
+                keras.tree.map_structure(lambda v: keras.ops.stack([v] * cell.window, 1), x)
+            )
+        a, b = cell.coefficients(x)
+        results += [*keras.tree.flatten(a), *keras.tree.flatten(b)]
+        results += keras.tree.flatten(cell.read(own, x))
+    return [keras.ops.convert_to_tensor(r) for r in results]
+
+
+def _symbol(x: Any, lead: int) -> Any:
+    shape = (None, *x.shape[lead:])
+    return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(x.dtype))
