@@ -13,9 +13,7 @@ import cellkit
 from cellkit.cells import matmul
 
 BACKEND = keras.backend.backend()
-POLICIES = ["mixed_bfloat16", "float16"]
-if BACKEND != "jax":  # where every case is compiled, once under each policy
-    POLICIES += ["float32", "mixed_float16", "bfloat16"]
+POLICIES = ["mixed_bfloat16", "float16", "float32", "mixed_float16", "bfloat16"]
 POLICIES += ["float64"] * (DTYPE == "float64")
 # Of the largest number in an array: some roundings of the compute dtype, forwards and backwards.
 FORWARDS = {"float64": 1e-6, "float32": 2e-6, "float16": 6e-3, "bfloat16": 5e-2}

@@ -19,6 +19,7 @@ from cellkit.errors import problem
 from cellkit.registry import CellSpec
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import text_of
+from cellkit_conformance.subject.constants import fed, fed_spec
 from cellkit_conformance.subject.guess import guess
 from cellkit_conformance.trees import Tree
 
@@ -193,6 +194,8 @@ def describe(name: str, cls: Any, spec: Any) -> Target:
         ignored = (f"its `spec` is not used: it is no cellkit.CellSpec but {type(spec).__name__}",)
         spec = None
     if spec is not None:
+        if spec.constants is not None:
+            cls, spec = fed(cls, spec), fed_spec(spec)
         traits = set(spec.traits) | ({"reference"} if spec.reference is not None else set())
         return Target(name, cls, spec, spec.cases, spec.inputs, spec.dims, frozenset(traits))
     guessed = guess(name, cls)
