@@ -114,3 +114,29 @@ def test_a_cell_that_does_not_is_run_at_once(engine):
     have, ran = outcome(kind(3), engine, False)
     assert ran == engine
     np.testing.assert_allclose(have, want, rtol=2e-5, atol=2e-6)
+
+
+class Relative(Mixing):
+    """A cell whose step sees all rows, those of masked steps too."""
+
+    def step(self, projected, states):
+        z = projected + 0.3
+        h = ops.tanh(z - ops.max(z, axis=0, keepdims=True) + 0.5 * states[0])
+        return h, [h]
+
+
+@pytest.mark.parametrize("engine", ["auto", "projected", "fused"])
+def test_a_step_sees_the_same_padding_with_every_engine(engine):
+    mask = np.array([[1, 1, 0, 1, 0, 1], [0, 1, 1, 1, 1, 0], [1, 0, 0, 1, 1, 1]], bool)
+    found = []
+    for name in ("loop", engine):
+        layer = cellkit.RNN(Relative(3), return_sequences=True, engine=name)
+        layer.build(X.shape)
+        layer.cell.kernel.assign(np.random.default_rng(1).normal(size=(4, 3)))
+        try:
+            found.append(ops.convert_to_numpy(layer(X, mask=mask, training=True)))
+        except ValueError as error:
+            if engine != "fused" or "cannot run this layer" not in str(error):
+                raise
+            return
+    np.testing.assert_allclose(found[1], found[0], rtol=2e-5, atol=2e-6)

@@ -233,11 +233,13 @@ class Writer:
             body.let("{0} + V4", FULL, body.values[-1])
 
     def projection(self) -> Body:
-        """Draw a method `project`, which computes row by row and has no effects."""
+        """Draw a method `project`: mostly row by row, at times with whatever a step may do."""
         body = self.body()
         self.start(body)
         if self.choices.chance(40):
             self.fill_rows(body, 3)
+        elif self.choices.chance(20):
+            self.fill(body, 2)
         body.lines.append(f"return {body.pick(FULL).name}")
         return body
 

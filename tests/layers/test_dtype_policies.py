@@ -1,6 +1,10 @@
 """Every option under every dtype policy, forwards and backwards: numbers, and their dtypes."""
 
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -284,3 +288,20 @@ def test_a_layer_inside_keeps_its_own_dtype(options):
     layer.engine, layer.remat = "fused", False
     with pytest.raises(ValueError, match="dtype of its own|is eager"):
         layer(np.ones((BATCH, TIME, FEATURES), "float32"))
+
+
+@pytest.mark.skipif(BACKEND != "jax" or DTYPE == "float64", reason="the others have float64 anyway")
+def test_float64_where_jax_has_it():
+    words = ["-m", "pytest", __file__, "-q", "-k", "float64", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout

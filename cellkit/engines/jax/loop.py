@@ -158,7 +158,7 @@ def _loop(
     loop.scope.redraw()
     chunked = loop.remat or loop.truncate is not None
     if loop.unroll is True and inputs[0].shape[1] and not chunked:
-        if mask is not None:
+        if mask is not None and not loop.clean:
             inputs = [select(mask, x, 0) for x in inputs]
         return python.run(sys.modules[__name__], loop, inputs, states, mask)
 
@@ -172,7 +172,7 @@ def _loop(
     def body(carry: Any, steps: Any) -> Any:
         states, last, values, loss = carry
         x, keep = steps
-        if keep is not None:
+        if keep is not None and not loop.clean:
             # Padding counts as zeros. Here that is a part of fetching the step, and before the loop
             # a pass over all inputs.
             x = [select(keep, v, 0) for v in x]

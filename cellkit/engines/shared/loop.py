@@ -45,6 +45,8 @@ class Loop:
         remat: Whether to keep only the states between chunks for the backward pass; an int is the
             number of steps of a chunk. Torch's loop is given whole chunks instead.
         truncate: Number of steps after which the states carry no gradient further back, or None.
+        clean: Whether the padding was set to zero before the inputs were made, so that a loop that
+            sees to that itself leaves them as they are.
         within: Runs a function as in the call of the layer, also when that call is over.
         constants: What `step` is handed at every step beside its arguments, any structure.
         with_constants: Returns the step for other constants.
@@ -59,6 +61,7 @@ class Loop:
     add_loss: Callable[[Any], None]
     remat: bool | int = False
     truncate: int | None = None
+    clean: bool = False
     within: Callable[[Callable[[], Any]], Any] = lambda function: function()
     constants: Any = None
     with_constants: Callable[[Any], Step] | None = None

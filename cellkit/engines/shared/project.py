@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,9 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         output, states = runner.run(cell.advance, x, states, training, {})
         return form.flatten(output), states
 
-    return backend.run(request.loop(step), leaves, request.states, request.mask)
+    # What was projected of padding is no zero, and a step may see all rows.
+    loop = dataclasses.replace(request.loop(step), clean=True)
+    return backend.run(loop, leaves, request.states, request.mask)
 
 
 def project(request: Request, time_major: bool = False, prepare: Any = None) -> Any:
