@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
+from cellkit import _keras_compat as compat
 from cellkit.cells.effects import Undone
 from cellkit.cells.operations import value_of
 from cellkit.cells.recorder import Recorder
@@ -77,7 +78,7 @@ def _look(request: Request) -> str | None:
             graph = one.get_concrete_function(inputs, states).graph
     except Exception as error:  # if it is the cell's own, the loop will raise it
         return f"a step of {name} can't be traced for any number of rows: {type(error).__name__}"
-    known = {id(v.value) for v in cell.variables}
+    known = {id(compat.raw_value(v)) for v in cell.variables}
     if any(id(v) not in known for v in graph.variables):
         return f"a step of {name} uses a variable of TensorFlow's, which Keras does not know"
     effects = sorted({op.type for op in graph.get_operations()} & set(_EFFECTS))
