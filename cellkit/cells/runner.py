@@ -321,7 +321,7 @@ class CellRunner:
     def initial(self, batch: Any) -> list[Any]:
         """Return the leaves of the cell's own initial states for `batch` rows."""
         if not hasattr(self.cell, "get_initial_state"):
-            return [keras.ops.zeros((batch, *s.shape), dtype=s.dtype) for s in self.layout.specs]
+            return self.zeros(batch)
         leaves = self.layout.match(
             self.cell.get_initial_state(batch_size=batch), "initial states of the cell"
         )

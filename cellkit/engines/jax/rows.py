@@ -68,7 +68,7 @@ def _examine(request: Request, batch: int, time: int) -> str | None:
             for start in {0, batch * (time - 1)}:
                 places = slice(start, start + batch)
                 part = computed([x[places] for x in inputs], [s[places] for s in states], weights)
-                if not _alike(whole, part, places, batch * time):
+                if not rows.alike(whole, part, places, batch * time):
                     return "depends on the other rows, or on their number"
     except Exception as error:  # if it is the cell's own, the loop will raise it
         return f"raises {type(error).__name__} for rows that are made up"
@@ -87,21 +87,3 @@ def _weight(shape: Any, dtype: Any, rng: Any) -> Any:
     if jnp.issubdtype(jnp.dtype(dtype), jnp.inexact):
         return jnp.asarray(rng.normal(size=shape) * 0.5, dtype)
     return jnp.ones(shape, dtype)
-
-
-def _alike(whole: Leaves, part: Leaves, places: slice, count: int) -> bool:
-    """Tell whether a part of the rows gave what they gave among all."""
-    if len(whole) != len(part):
-        return False
-    for a, b in zip(whole, part, strict=True):
-        if a.ndim and a.shape[0] == count:
-            a = a[places]
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return False
-        tolerance = rows.TOLERANCE.get(a.dtype.name, rows.ROUGH)
-        wide = "complex128" if jnp.issubdtype(a.dtype, jnp.complexfloating) else "float64"
-        one, other = (np.asarray(v).astype(wide) for v in (a, b))
-        scale = max(1.0, np.abs(one[np.isfinite(one)]).max(initial=0.0))
-        if not np.allclose(one, other, rtol=0.0, atol=tolerance * scale, equal_nan=True):
-            return False
-    return True

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from cellkit.cells.cell import training_mode
 from cellkit.cells.effects import Undone
@@ -96,3 +97,32 @@ def _computed(request: Request, inputs: Leaves, states: Leaves, training: bool) 
 def _symbol(x: Any, lead: int) -> Any:
     shape = (None, *x.shape[lead:])
     return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(x.dtype))
+
+
+def alike(whole: Leaves, part: Leaves, places: Any, count: int) -> bool:
+    """Tell whether a part of the rows gave what they gave among all.
+
+    Args:
+        whole: Results for all rows, as tensors whose values are known.
+        part: Results for some of them.
+        places: Which rows they are: a list of numbers, or a slice.
+        count: Number of all rows.
+    """
+    if len(whole) != len(part):
+        return False
+    for a, b in zip(map(_array, whole), map(_array, part), strict=True):
+        if a.ndim and a.shape[0] == count:
+            a = a[places]
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        tolerance = TOLERANCE.get(a.dtype.name, ROUGH)
+        wide = "complex128" if a.dtype.kind == "c" else "float64"
+        a, b = a.astype(wide), b.astype(wide)
+        scale = max(1.0, np.abs(a[np.isfinite(a)]).max(initial=0.0))
+        if not np.allclose(a, b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
+            return False
+    return True
+
+
+def _array(x: Any) -> Any:
+    return np.asarray(keras.ops.convert_to_numpy(x))

@@ -31,21 +31,14 @@ _MOST = 1 << 14
 def _not_apart(request: Request) -> str | None:
     leaves = keras.tree.flatten(request.inputs)
     key = tuple((x.dtype, tuple(x.shape[2:])) for x in leaves)
-    reason: str | None = steps.remember(
-        request, "rows", key, lambda: rows.quietly(request, lambda: _examine(request, _ANY))
-    )
+    reason: str | None = steps.remember(request, "rows", key, lambda: _quietly(request, _ANY))
     batch, time = leaves[0].shape[:2]
     if reason is not None or batch is None:
         return reason
     # What treats a certain number of rows in its own way is seen with that number alone.
     numbers = [n for n in (batch, batch * (time or 1)) if n <= _MOST]
     key += (batch, time)
-    reason = steps.remember(
-        request,
-        "so many rows",
-        key,
-        lambda: rows.quietly(request, lambda: _examine(request, numbers)),
-    )
+    reason = steps.remember(request, "so many rows", key, lambda: _quietly(request, numbers))
     return reason
 
 
@@ -76,7 +69,7 @@ def _examine(request: Request, numbers: Iterable[int]) -> str | None:
             for number in numbers:
                 places = [(4 + 7 * i) % count for i in range(number)]
                 part = rows.results(request, _rows(made, places), _rows(olds, places))
-                if not _alike(whole, part, places, count):
+                if not rows.alike(whole, part, places, count):
                     return "depends on the other rows, or on their number"
     except Exception as error:  # if it is the cell's own, the loop will raise it
         return f"raises {type(error).__name__} for rows that are made up"
@@ -95,25 +88,3 @@ def _made_up(x: Any, lead: int, count: int, rng: Any) -> Any:
 
 def _rows(leaves: Leaves, places: list[int]) -> Leaves:
     return [tf.gather(x, places) for x in leaves]
-
-
-def _alike(whole: Leaves, part: Leaves, places: list[int], count: int) -> bool:
-    """Tell whether a part of the rows gave what they gave among all."""
-    if len(whole) != len(part):
-        return False
-    for a, b in zip(whole, part, strict=True):
-        if a.shape.rank and a.shape[0] == count:
-            a = tf.gather(a, places)
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return False
-        tolerance = rows.TOLERANCE.get(a.dtype.name, rows.ROUGH)
-        a, b = (_wide(v) for v in (a, b))
-        finite = np.abs(a[np.isfinite(a)])
-        scale = max(1.0, finite.max(initial=0.0))
-        if not np.allclose(a, b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
-            return False
-    return True
-
-
-def _wide(x: Any) -> Any:
-    return tf.cast(x, "complex128" if x.dtype.is_complex else "float64").numpy()
