@@ -15,8 +15,7 @@ from cellkit.cells import (
     split,
     vector_size,
 )
-from cellkit.registry import CellSpec, Paper, custom
-from cellkit.registry.reference import activation
+from cellkit.registry import CellSpec, Guide, Paper, custom
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")
@@ -40,7 +39,7 @@ class GRUCell(Cell):
 
     Args:
         units: Number of units H.
-        reset_after: Whether the reset gate is applied after the recurrent product. Default True,
+        reset_after: True if the reset gate is applied after the recurrent product. Default True,
             the form of the fused kernels on GPUs, with a recurrent bias of its own.
         **kwargs: Options of `cellkit.Cell`: `activation` for n, `recurrent_activation` for the
             gates.
@@ -98,20 +97,6 @@ class GRUCell(Cell):
         return StandardWeights("gru", self.kernel, self.recurrent_kernel, *biases)
 
 
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    (h,) = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    z = s(x @ w["W_z"] + h @ w["U_z"] + w["b_z"])
-    r = s(x @ w["W_r"] + h @ w["U_r"] + w["b_r"])
-    if config["reset_after"]:
-        n = tanh(x @ w["W_n"] + w["b_n"] + r * (h @ w["U_n"] + w["b_hn"]))
-    else:
-        n = tanh(x @ w["W_n"] + (r * h) @ w["U_n"] + w["b_n"])
-    h = z * h + (1 - z) * n
-    return h, [h]
-
-
 _GATES = ("z", "r", "n")
 
 
@@ -146,15 +131,6 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
 
 
 GRUCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "reset_before": {"units": 3, "reset_after": False},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
     paper=Paper(
         "Cho et al.",
         2014,
@@ -162,16 +138,16 @@ GRUCell.spec = CellSpec(
         "Translation",
         "arXiv:1406.1078",
     ),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    states=("h",),
-    traits=frozenset(
-        {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "equiv:GRU"}
+    guide=Guide(
+        "gru",
+        "Use it when an LSTM would do and a quarter of its weights should be saved.",
+        ("baseline",),
     ),
+    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    more_cases={"reset_before": {"units": 3, "reset_after": False}},
+    more_traits={"equiv:GRU"},
     deviations=(
         "With reset_after=True the candidate has a recurrent bias b_hn, as in the fused kernels.",
     ),
-    aliases={
-        "gru_reset_after": {"reset_after": True},
-        "gru_reset_before": {"reset_after": False},
-    },
-)
+    aliases={"gru_reset_after": {"reset_after": True}, "gru_reset_before": {"reset_after": False}},
+).completed(GRUCell)

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import GatedCell, StandardWeights, has_standard_activations
-from cellkit.registry import CellSpec, Paper, gate_blocks
-from cellkit.registry.reference import activation
+from cellkit.registry import CellSpec, Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")
@@ -32,7 +31,7 @@ class LSTMCell(GatedCell):
 
     Args:
         units: Number of units H.
-        unit_forget_bias: Whether the biases of the forget gate start at one. Default True: a new
+        unit_forget_bias: True if the biases of the forget gate start at one. Default True: a new
             cell then remembers (Jozefowicz et al. 2015).
         **kwargs: Options of `cellkit.Cell`: `activation` for g and the output,
             `recurrent_activation` for the gates.
@@ -78,42 +77,21 @@ class LSTMCell(GatedCell):
             return None
         return StandardWeights("lstm", self.kernel, self.recurrent_kernel, self.bias)
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    h, c = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    i = s(x @ w["W_i"] + h @ w["U_i"] + w["b_i"])
-    f = s(x @ w["W_f"] + h @ w["U_f"] + w["b_f"])
-    g = tanh(x @ w["W_g"] + h @ w["U_g"] + w["b_g"])
-    o = s(x @ w["W_o"] + h @ w["U_o"] + w["b_o"])
-    c = f * c + i * g
-    h = o * tanh(c)
-    return h, [h, c]
-
-
-LSTMCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper(
-        "Hochreiter and Schmidhuber",
-        1997,
-        "Long Short-Term Memory",
-        "doi:10.1162/neco.1997.9.8.1735",
-    ),
-    symbols=gate_blocks(["i", "f", "g", "o"]),
-    states=("h", "c"),
-    traits=frozenset(
-        {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "equiv:LSTM"}
-    ),
-    deviations=(
-        "The cell of 1997 has no forget gate; this is the form of Gers et al. (2000) that the "
-        "name stands for today.",
-    ),
-)
+    spec = CellSpec(
+        paper=Paper(
+            "Hochreiter and Schmidhuber",
+            1997,
+            "Long Short-Term Memory",
+            "doi:10.1162/neco.1997.9.8.1735",
+        ),
+        guide=Guide(
+            "lstm",
+            "Use it when you do not know yet which cell you need and have data for its four gates.",
+            ("baseline",),
+        ),
+        more_traits={"equiv:LSTM"},
+        deviations=(
+            "The cell of 1997 has no forget gate; this is the form of Gers et al. (2000) that the "
+            "name stands for today.",
+        ),
+    )

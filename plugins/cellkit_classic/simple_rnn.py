@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import GatedCell
-from cellkit.registry import CellSpec, Paper, rename
-from cellkit.registry.reference import activation
+from cellkit.registry import CellSpec, Guide, Paper, rename
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")
@@ -43,28 +42,21 @@ class SimpleRNNCell(GatedCell):
         """Return the activated sum as output and state."""
         return gates["h"], [gates["h"]]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equation."""
-    (h,) = states
-    h = activation(config["activation"])(x @ w["W"] + h @ w["U"] + w.get("b", 0))
-    return h, [h]
-
-
-SimpleRNNCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "relu": {"units": 3, "activation": "relu"},
-        "no_bias": {"units": 2, "use_bias": False, "activation": "sigmoid"},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper("Elman", 1990, "Finding Structure in Time", "doi:10.1207/s15516709cog1402_1"),
-    symbols=rename({"kernel": "W", "recurrent_kernel": "U"}) | rename({"bias": "b"}, optional=True),
-    states=("h",),
-    traits=frozenset(
-        {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "equiv:SimpleRNN"}
-    ),
-    deviations=("The default activation is tanh, as in Keras; the paper's is the logistic one.",),
-)
+    spec = CellSpec(
+        paper=Paper("Elman", 1990, "Finding Structure in Time", "doi:10.1207/s15516709cog1402_1"),
+        guide=Guide(
+            "plain",
+            "Use it when the memory needed is short, or as the measure of what gates add.",
+            ("baseline", "tiny"),
+        ),
+        symbols=rename({"kernel": "W", "recurrent_kernel": "U"})
+        | rename({"bias": "b"}, optional=True),
+        more_cases={
+            "relu": {"units": 3, "activation": "relu"},
+            "no_bias": {"units": 2, "use_bias": False, "activation": "sigmoid"},
+        },
+        more_traits={"equiv:SimpleRNN"},
+        deviations=(
+            "The default activation is tanh, as in Keras; the paper's is the logistic one.",
+        ),
+    )

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, matmul, vector_size
+from cellkit.cells import Cell, TensorSpec, matmul, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, custom, rename
+from cellkit.registry import CellSpec, Guide, Paper, custom, rename
 from cellkit.registry.reference import activation
 
 
@@ -62,14 +62,12 @@ class ClockworkCell(Cell):
         super().build(input_shape)
         self.kernel = self.add_kernel((vector_size(self, input_shape), self.units))
         self.bias = self.add_bias((self.units,))
-        self._sources = _sources(self.periods, self.units)
+        size = self.units // len(self.periods)
+        self._sources = _sources(self.periods)
         self.recurrent_kernels = [
-            self.add_recurrent_kernel(
-                (len(rows), self.units // len(self.periods)), f"recurrent_{k}"
-            )
-            for k, rows in enumerate(self._sources)
+            self.add_recurrent_kernel((len(blocks) * size, size), f"recurrent_{k}")
+            for k, blocks in enumerate(self._sources)
         ]
-        self._period_of_unit = np.repeat(self.periods, self.units // len(self.periods))
 
     def project(self, inputs: Any) -> Any:
         """Return ``inputs @ kernel + bias``."""
@@ -78,21 +76,23 @@ class ClockworkCell(Cell):
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
-        (h, t), heard = states, self.drop(states[0])
+        (h, t), heard = states, split(self.drop(states[0]), len(self.periods))
         recurrent = [
-            matmul(keras.ops.take(heard, rows, axis=-1), kernel)
-            for rows, kernel in zip(self._sources, self.recurrent_kernels, strict=True)
+            matmul(keras.ops.concatenate([heard[j] for j in blocks], axis=-1), kernel)
+            for blocks, kernel in zip(self._sources, self.recurrent_kernels, strict=True)
         ]
         new = self.activation(projected + keras.ops.concatenate(recurrent, axis=-1))
-        ticks = keras.ops.mod(keras.ops.expand_dims(t, -1), self._period_of_unit) == 0
-        h = keras.ops.where(ticks, new, h)
+        ticks = keras.ops.mod(keras.ops.expand_dims(t, -1), list(self.periods)) == 0
+        blocks = (-1, len(self.periods), self.units // len(self.periods))
+        new, h = keras.ops.reshape(new, blocks), keras.ops.reshape(h, blocks)
+        h = keras.ops.where(keras.ops.expand_dims(ticks, -1), new, h)
+        h = keras.ops.reshape(h, (-1, self.units))
         return h, [h, t + 1]
 
 
-def _sources(periods: Sequence[int], units: int) -> list[Any]:
-    """Return the units that each block listens to: those as slow as itself, or slower."""
-    period_of_unit = np.repeat(periods, units // len(periods))
-    return [np.flatnonzero(period_of_unit >= period).astype("int32") for period in periods]
+def _sources(periods: Sequence[int]) -> list[list[int]]:
+    """Return the blocks that each block listens to: those as slow as itself, or slower."""
+    return [[j for j, other in enumerate(periods) if other >= period] for period in periods]
 
 
 def _checked(periods: Any, units: int) -> list[int]:
@@ -142,16 +142,16 @@ def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
     """Join the recurrent kernels to U, zero where a block does not listen."""
     kernels = [weights[f"recurrent_{k}"] for k in range(len(config["periods"]))]
     u = np.zeros((config["units"], config["units"]), kernels[0].dtype)
-    for k, rows in enumerate(_sources(config["periods"], config["units"])):
-        u[rows, _block(config, k)] = kernels[k]
+    for k in range(len(kernels)):
+        u[_rows(config, k), _block(config, k)] = kernels[k]
     return {"U": u}
 
 
 def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     """Take from U what the blocks listen to; the rest of it has no effect."""
     return {
-        f"recurrent_{k}": symbols["U"][rows, _block(config, k)]
-        for k, rows in enumerate(_sources(config["periods"], config["units"]))
+        f"recurrent_{k}": symbols["U"][_rows(config, k), _block(config, k)]
+        for k in range(len(config["periods"]))
     }
 
 
@@ -160,18 +160,26 @@ def _block(config: Any, k: int) -> slice:
     return slice(k * size, (k + 1) * size)
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Return the options that a frozen file implies."""
-    return {
-        "units": arrays["w.U"].shape[0],
-        "periods": list(hyper["periods"]),
-        "activation": hyper.get("activation", "tanh"),
-    }
+def _rows(config: Any, k: int) -> Any:
+    """Return the units that block k listens to."""
+    blocks = _sources(config["periods"])[k]
+    return np.concatenate([np.r_[_block(config, j)] for j in blocks])
 
 
 ClockworkCell.spec = CellSpec(
+    paper=Paper(
+        "Koutnik, Greff, Gomez and Schmidhuber", 2014, "A Clockwork RNN", "arXiv:1402.3511"
+    ),
+    guide=Guide(
+        "plain",
+        "Use it when a signal mixes slow and fast parts whose periods you can name.",
+        ("long memory", "time scales", "speech"),
+    ),
     reference=reference,
-    inputs=("features",),
+    initial_state=initial_state,
+    states=("h", "t"),
+    symbols=rename({"kernel": "W", "bias": "b"})
+    | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     cases={
         "default": {"units": 8},
         "slowest_first": {"units": 6, "periods": (4, 2, 1)},
@@ -179,18 +187,9 @@ ClockworkCell.spec = CellSpec(
         "no_bias": {"units": 4, "periods": (1, 3), "use_bias": False},
         "dropout": {"units": 4, "periods": (1, 2), "dropout": 0.4, "recurrent_dropout": 0.3},
     },
-    paper=Paper(
-        "Koutnik, Greff, Gomez and Schmidhuber", 2014, "A Clockwork RNN", "arXiv:1402.3511"
-    ),
-    symbols=rename({"kernel": "W", "bias": "b"})
-    | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    initial_state=initial_state,
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "Blocks stand in the order of `periods`; theanets sorts them, the slowest first.",
         "rnn_jax applies tanh to the blocks that should hold.",
     ),
     aliases={"clockwork": {}},
-    states=("h", "t"),
-    configure=configure,
-)
+).completed(ClockworkCell)

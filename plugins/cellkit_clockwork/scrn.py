@@ -7,10 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, matmul, positive_int, vector_size
+from cellkit.cells import (
+    Cell,
+    matmul,
+    number,
+    positive_int,
+    vector_size,
+)
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, custom
-from cellkit.registry.reference import activation, sigmoid
+from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry.reference import sigmoid
 
 
 @keras.saving.register_keras_serializable(package="cellkit_clockwork")
@@ -26,7 +32,7 @@ class SCRNCell(Cell):
     y = tanh(U @ h' + V @ s' + b)          output
     ```
 
-    The output is no state: what recurs is h. (torchrecurrent and RecurrentLayers.jl feed y back in
+    The output is not a state: h recurs. (torchrecurrent and RecurrentLayers.jl feed y back in
     the place of h.) In the paper y is a softmax over words and has no bias; here it is the output
     of a layer, for others to build on. `a` is one constant in the paper's main model and
     learned per unit, as the logistic function of a weight, in the other.
@@ -36,7 +42,7 @@ class SCRNCell(Cell):
         context_units: Number of context units C. Default None: as many as hidden units.
         output_units: Size O of the output. Default None: as many as hidden units.
         alpha: Value of a, between 0 and 1. Default 0.95, the paper's: a memory of some 20 steps.
-        learn_alpha: Whether a is learned, per unit, from there. Default False, as in the paper's
+        learn_alpha: True if a is learned, per unit, from there. Default False, as in the paper's
             main model.
         **kwargs: Options of `cellkit.Cell`: `activation` for y, `recurrent_activation` for h',
             `use_bias` for b.
@@ -62,20 +68,13 @@ class SCRNCell(Cell):
         **kwargs: Any,
     ) -> None:
         super().__init__(units, **kwargs)
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
-            raise problem(
-                "The context of SCRNCell cannot forget at this rate.",
-                received=f"alpha={alpha!r}",
-                expected="a number between 0 (forget at once) and 1 (never), neither of them",
-                fix="pass e.g. alpha=0.95, the value of the paper",
-            )
         self.context_units = positive_int(
             type(self), "context_units", self.units if context_units is None else context_units
         )
         self.output_units = positive_int(
             type(self), "output_units", self.units if output_units is None else output_units
         )
-        self.alpha = float(alpha)
+        self.alpha = number(type(self), "alpha", alpha, above=0, below=1)
         self.learn_alpha = bool(learn_alpha)
 
     @property
@@ -125,16 +124,6 @@ def _logit(a: Any) -> Any:
     return np.log(a) - np.log1p(-a)
 
 
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    h, s = states
-    a = w["a"]
-    s = (1 - a) * (x @ w["B"]) + a * s
-    h = activation(config["recurrent_activation"])(s @ w["P"] + x @ w["A"] + h @ w["R"])
-    y = activation(config["activation"])(h @ w["U"] + s @ w["V"] + w["b"])
-    return y, [h, s]
-
-
 _SYMBOLS = {
     "kernel": "A",
     "context_kernel": "B",
@@ -169,39 +158,27 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     return weights
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Return the options that a frozen file implies."""
-    return {
-        "units": arrays["w.R"].shape[0],
-        "context_units": arrays["w.P"].shape[0],
-        "output_units": arrays["w.U"].shape[-1],
-        "activation": hyper.get("output_activation", "tanh"),
-    }
-
-
 SCRNCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "widths": {"units": 4, "context_units": 3, "output_units": 2, "learn_alpha": True},
-        "relu": {"units": 3, "activation": "linear", "recurrent_activation": "relu", "alpha": 0.5},
-        "no_bias": {"units": 3, "context_units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
     paper=Paper(
         "Mikolov, Joulin, Chopra, Mathieu and Ranzato",
         2014,
         "Learning Longer Memory in Recurrent Neural Networks",
         "arXiv:1412.7753",
     ),
+    guide=Guide(
+        "plain",
+        "Use it when a slow context, such as the topic of a text, should stand beside fast units.",
+        ("time scales", "language"),
+    ),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
+    more_cases={
+        "widths": {"units": 4, "context_units": 3, "output_units": 2, "learn_alpha": True},
+        "relu": {"units": 3, "activation": "linear", "recurrent_activation": "relu", "alpha": 0.5},
+        "no_bias": {"units": 3, "context_units": 2, "use_bias": False},
+    },
     deviations=(
         "The output has a bias, which use_bias=False takes away, and tanh in place of softmax.",
         "torchrecurrent and RecurrentLayers.jl feed the output back in the place of h.",
     ),
     aliases={"scrn": {}},
-    states=("h", "s"),
-    configure=configure,
-)
+).completed(SCRNCell)

@@ -9,7 +9,8 @@ import numpy as np
 
 from cellkit.cells import (
     Cell,
-    check_gaps,
+    TimeGaps,
+    choice,
     constant_gap,
     features_beside_gap,
     matmul,
@@ -19,7 +20,7 @@ from cellkit.cells import (
     split,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry import CellSpec, Guide, Paper, custom
 from cellkit.registry.reference import activation
 
 _HEADS = {
@@ -36,7 +37,7 @@ def lecun_tanh(x: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="cellkit_continuous")
-class CfCCell(Cell):
+class CfCCell(TimeGaps, Cell):
     """The closed-form continuous-time cell: an ODE's solution, approximated without a solver.
 
     Paper: Hasani et al. 2021, "Closed-form Continuous-time Neural Models", arXiv:2106.13898, and
@@ -93,14 +94,7 @@ class CfCCell(Cell):
         **kwargs: Any,
     ) -> None:
         super().__init__(units, **kwargs)
-        if mode not in _HEADS:
-            raise problem(
-                "CfCCell has no such mode.",
-                received=f"mode={mode!r}",
-                expected="one of " + ", ".join(map(repr, _HEADS)),
-                fix="leave it out for the gated form",
-            )
-        self.mode = mode
+        self.mode = choice(type(self), "mode", mode, tuple(_HEADS))
         self.backbone_units = positive_int(type(self), "backbone_units", backbone_units)
         self.backbone_layers = _layers(backbone_layers)
         own = backbone_activation == "lecun_tanh"
@@ -129,17 +123,6 @@ class CfCCell(Cell):
         if self.mode == "pure":
             self.w_tau = self.add_weight(shape=(self.units,), name="w_tau", initializer="zeros")
             self.target = self.add_weight(shape=(self.units,), name="target", initializer="ones")
-
-    def drop_inputs(self, inputs: Any) -> Any:
-        """Drop elements of x alone."""
-        if self.dt is not None:
-            return super().drop_inputs(inputs)
-        return super().drop_inputs(inputs[0]), inputs[1]
-
-    def check_values(self, sequences: Any) -> None:
-        """Refuse time gaps that are negative."""
-        if self.dt is None:
-            check_gaps(self, sequences[1])
 
     def step(self, inputs: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
@@ -242,20 +225,20 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     return {name: array for name, array in weights.items() if name not in biases}
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Return the options that a frozen file implies."""
-    layers = sum(key.startswith("w.W_bb") for key in arrays)
-    return {
-        "units": arrays["w.A_1"].shape[-1],
-        "mode": hyper.get("mode", "default"),
-        "backbone_layers": layers,
-        **({"backbone_units": arrays["w.W_bb"].shape[-1]} if layers else {}),
-    }
-
-
 CfCCell.spec = CellSpec(
+    paper=Paper(
+        "Hasani et al.", 2021, "Closed-form Continuous-time Neural Models", "arXiv:2106.13898"
+    ),
+    guide=Guide(
+        "continuous",
+        "Use it when times between steps differ and a solver of differential equations is too "
+        "slow.",
+        ("irregular time",),
+    ),
     reference=reference,
     inputs=(("features",), (1,)),
+    states=("h",),
+    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     cases={
         "default": {"units": 4, "backbone_units": 7},
         "no_gate": {"units": 3, "backbone_units": 5, "mode": "no_gate"},
@@ -271,19 +254,9 @@ CfCCell.spec = CellSpec(
             "seed": 1,
         },
     },
-    paper=Paper(
-        "Hasani et al.",
-        2021,
-        "Closed-form Continuous-time Neural Models",
-        "arXiv:2106.13898",
-    ),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The gate is s(A_a u dt + A_b u), as in the authors' package; the paper's is s(-f dt).",
     ),
     aliases={"cfc": {}},
-    states=("h",),
-    configure=configure,
     draw_inputs=lambda inputs: (inputs[0], np.abs(inputs[1])),
-)
+).completed(CfCCell)

@@ -1,4 +1,4 @@
-"""What the convolutional cells share: sizes, convolutions, and a convolution in NumPy."""
+"""Parts that the convolutional cells share: sizes, convolutions, and a convolution in NumPy."""
 
 from __future__ import annotations
 
@@ -209,12 +209,14 @@ def _sizes(cell: ConvCell, shape: Any) -> tuple[int, tuple[int, ...]]:
     order.insert(1 if cell.data_format == "channels_first" else len(order), "channels")
     flat = isinstance(shape, (list, tuple)) and all(d is None or isinstance(d, int) for d in shape)
     if not flat or len(shape) != len(order) or None in shape[1:]:
+        of_layer = ", ".join(["batch", "time", *order[1:]])
         raise problem(
             f"{type(cell).__name__} of rank {cell.rank} cannot take these inputs.",
             received=f"inputs of one step with shape {shape}",
-            expected=f"({', '.join(order)}) per step, all but the batch known, since they are the "
-            "shape of the states",
-            fix="give the inputs a fixed image size, and check `rank` and `data_format`",
+            expected=f"({', '.join(order)}) per step, so ({of_layer}) for the "
+            "layer, all but batch and time known, since they are the shape of the states",
+            fix="add the axes that are missing, give the inputs a fixed size, and check `rank` and "
+            "`data_format`",
         )
     first = cell.data_format == "channels_first"
     return (shape[1], tuple(shape[2:])) if first else (shape[-1], tuple(shape[1:-1]))
@@ -276,16 +278,3 @@ def along_channels(bias: Any, config: Any) -> Any:
     if config["data_format"] == "channels_last":
         return bias
     return bias.reshape(-1, *(1,) * config["rank"])
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Return the options that a frozen file implies, whose images are channels last."""
-    recurrent = next(a for key, a in arrays.items() if key.startswith("w.U"))
-    return {
-        "filters": recurrent.shape[-1],
-        "kernel_size": list(recurrent.shape[:-2]),
-        "strides": hyper.get("strides", 1),
-        "padding": "valid" if str(hyper.get("padding")).startswith("valid") else "same",
-        "activation": hyper.get("activation", "tanh"),
-        "data_format": "channels_last",
-    }

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.registry import CellSpec, Paper, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, Paper, gate_blocks, rename
 from cellkit.registry.reference import activation
-from cellkit_conv._base import ConvCell, along_channels, configure, convolve, convolve_state
+from cellkit_conv._base import ConvCell, along_channels, convolve, convolve_state
 
 
 @keras.saving.register_keras_serializable(package="cellkit_conv")
@@ -32,7 +32,7 @@ class ConvGRUCell(ConvCell):
     Args:
         filters: Number of channels of the state and of the output.
         kernel_size: Size of both kernels, one int or one per spatial axis.
-        reset_after: Whether the reset gate is applied after the convolution of the state. Default
+        reset_after: True if the reset gate is applied after the convolution of the state. Default
             True, as in `cellkit_classic.GRUCell`: one convolution of the state serves all gates.
         **kwargs: `rank` (1 to 3), `strides`, `padding`, `dilation_rate` and `data_format` of the
             convolution of the inputs, as in `keras.layers.ConvLSTM2D`, with its defaults; the
@@ -103,18 +103,29 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return h, [h]
 
 
-def _configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    return {**configure(hyper, arrays), "reset_after": "w.b_hn" in arrays}
-
-
 ConvGRUCell.spec = CellSpec(
+    paper=Paper(
+        "Ballas, Yao, Pal and Courville",
+        2015,
+        "Delving Deeper into Convolutional Networks for Learning Video Representations",
+        "arXiv:1511.06432",
+    ),
+    guide=Guide(
+        "convolution",
+        "Use it when a convolutional LSTM would do and a quarter of its weights should be saved.",
+        ("images",),
+    ),
     reference=reference,
     inputs=("rows", "columns", "channels"),
+    dims={"rows": 6, "columns": 5, "channels": 2},
+    states=("h",),
+    symbols=gate_blocks(["z", "r", "n"]) | rename({"recurrent_bias": "b_hn"}, optional=True),
     cases={
         "default": {"filters": 3, "kernel_size": 3},
         "reset_before": {"filters": 2, "kernel_size": 3, "padding": "same", "reset_after": False},
         "strides": {"filters": 2, "kernel_size": [3, 2], "padding": "same", "strides": 2},
         "dilated": {"filters": 2, "kernel_size": 2, "dilation_rate": [1, 2], "use_bias": False},
+        "channels_first": {"filters": 2, "kernel_size": 2, "data_format": "channels_first"},
         "dropout": {
             "filters": 2,
             "kernel_size": 3,
@@ -123,20 +134,10 @@ ConvGRUCell.spec = CellSpec(
             "seed": 1,
         },
     },
-    paper=Paper(
-        "Ballas, Yao, Pal and Courville",
-        2015,
-        "Delving Deeper into Convolutional Networks for Learning Video Representations",
-        "arXiv:1511.06432",
-    ),
-    symbols=gate_blocks(["z", "r", "n"]) | rename({"recurrent_bias": "b_hn"}, optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "rank:5"}),
+    more_traits={"rank:5"},
     deviations=(
         "The paper resets before the convolution (reset_after=False) and swaps z and 1 - z.",
         "With reset_after=True the candidate has a recurrent bias b_hn, as in MXNet.",
     ),
     aliases={"conv_gru": {"padding": "same"}},
-    dims={"rows": 6, "columns": 5, "channels": 2},
-    states=("h",),
-    configure=_configure,
-)
+).completed(ConvGRUCell)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.registry import CellSpec, Paper, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, Paper, gate_blocks, rename
 from cellkit.registry.reference import activation
-from cellkit_conv._base import ConvCell, along_channels, configure, convolve, convolve_state
+from cellkit_conv._base import ConvCell, along_channels, convolve, convolve_state
 
 
 @keras.saving.register_keras_serializable(package="cellkit_conv")
@@ -37,9 +37,9 @@ class ConvLSTMCell(ConvCell):
     Args:
         filters: Number of channels of the states and of the output.
         kernel_size: Size of both kernels, one int or one per spatial axis.
-        peepholes: Whether the gates see the cell state. Default False, as in Keras: the weights
+        peepholes: True if the gates see the cell state. Default False, as in Keras: the weights
             then fit images of any size.
-        unit_forget_bias: Whether the biases of the forget gate start at one. Default True: a new
+        unit_forget_bias: True if the biases of the forget gate start at one. Default True: a new
             cell then remembers (Jozefowicz et al. 2015).
         **kwargs: `rank` (1 to 3), `strides`, `padding`, `dilation_rate` and `data_format` of the
             convolution of the inputs, as in `keras.layers.ConvLSTM2D`, with its defaults; the
@@ -121,18 +121,31 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return h, [h, c]
 
 
-def _configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    return {**configure(hyper, arrays), "peepholes": "w.p_i" in arrays}
-
-
 ConvLSTMCell.spec = CellSpec(
+    paper=Paper(
+        "Shi et al.",
+        2015,
+        "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting",
+        "arXiv:1506.04214",
+    ),
+    guide=Guide(
+        "convolution",
+        "Use it when frames are images and what happened in them has to be remembered, as in "
+        "radar maps.",
+        ("baseline", "images"),
+    ),
     reference=reference,
     inputs=("rows", "columns", "channels"),
+    dims={"rows": 6, "columns": 5, "channels": 2},
+    states=("h", "c"),
+    symbols=gate_blocks(["i", "f", "g", "o"])
+    | rename({"peephole_i": "p_i", "peephole_f": "p_f", "peephole_o": "p_o"}, optional=True),
     cases={
         "default": {"filters": 3, "kernel_size": 3},
         "peepholes": {"filters": 2, "kernel_size": 3, "padding": "same", "peepholes": True},
         "strides": {"filters": 2, "kernel_size": [3, 2], "padding": "same", "strides": 2},
         "dilated": {"filters": 2, "kernel_size": 2, "dilation_rate": [1, 2], "use_bias": False},
+        "channels_first": {"filters": 2, "kernel_size": 2, "data_format": "channels_first"},
         "dropout": {
             "filters": 2,
             "kernel_size": 3,
@@ -141,28 +154,7 @@ ConvLSTMCell.spec = CellSpec(
             "seed": 1,
         },
     },
-    paper=Paper(
-        "Shi et al.",
-        2015,
-        "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting",
-        "arXiv:1506.04214",
-    ),
-    symbols=gate_blocks(["i", "f", "g", "o"])
-    | rename({"peephole_i": "p_i", "peephole_f": "p_f", "peephole_o": "p_o"}, optional=True),
-    traits=frozenset(
-        {
-            "masking",
-            "stateful",
-            "dropout",
-            "recurrent_dropout",
-            "zoneout",
-            "rank:5",
-            "equiv:ConvLSTM2D",
-        }
-    ),
+    more_traits={"equiv:ConvLSTM2D", "rank:5"},
     deviations=("The paper has peepholes; they are the option `peepholes`, off as in Keras.",),
     aliases={"conv_lstm": {"padding": "same"}},
-    dims={"rows": 6, "columns": 5, "channels": 2},
-    states=("h", "c"),
-    configure=_configure,
-)
+).completed(ConvLSTMCell)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.registry import CellSpec, Paper, rename
+from cellkit.registry import CellSpec, Guide, Paper, rename
 from cellkit.registry.reference import activation
-from cellkit_conv._base import ConvCell, along_channels, configure, convolve, convolve_state
+from cellkit_conv._base import ConvCell, along_channels, convolve, convolve_state
 
 
 @keras.saving.register_keras_serializable(package="cellkit_conv")
@@ -56,13 +56,28 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 ConvRNNCell.spec = CellSpec(
+    paper=Paper(
+        "Shi et al.",
+        2015,
+        "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting",
+        "arXiv:1506.04214",
+    ),
+    guide=Guide(
+        "convolution",
+        "Use it when frames are images and short memory will do.",
+        ("baseline", "tiny", "images"),
+    ),
     reference=reference,
     inputs=("rows", "columns", "channels"),
+    dims={"rows": 6, "columns": 5, "channels": 2},
+    states=("h",),
+    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
     cases={
         "default": {"filters": 3, "kernel_size": 3},
         "same": {"filters": 2, "kernel_size": 3, "padding": "same", "activation": "relu"},
         "strides": {"filters": 2, "kernel_size": [3, 2], "padding": "same", "strides": 2},
         "dilated": {"filters": 2, "kernel_size": 2, "dilation_rate": [1, 2], "use_bias": False},
+        "channels_first": {"filters": 2, "kernel_size": 2, "data_format": "channels_first"},
         "dropout": {
             "filters": 2,
             "kernel_size": 3,
@@ -71,17 +86,7 @@ ConvRNNCell.spec = CellSpec(
             "seed": 1,
         },
     },
-    paper=Paper(
-        "Shi et al.",
-        2015,
-        "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting",
-        "arXiv:1506.04214",
-    ),
-    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "rank:5"}),
+    more_traits={"rank:5"},
     deviations=("The paper puts convolutions into the LSTM; this is Elman's cell, treated alike.",),
     aliases={"conv_rnn": {"padding": "same"}},
-    dims={"rows": 6, "columns": 5, "channels": 2},
-    states=("h",),
-    configure=configure,
-)
+).completed(ConvRNNCell)

@@ -4,6 +4,7 @@ One gate instead of two, one gate and no reset, and a GRU for series with missin
 """
 
 from cellkit_gru.atr import ATRCell
+from cellkit_gru.block_gru import BlockGRUCell
 from cellkit_gru.brc import BRCCell
 from cellkit_gru.dsgu import DSGUCell
 from cellkit_gru.fastgrnn import FastGRNNCell
@@ -11,6 +12,10 @@ from cellkit_gru.gru_d import GRUDCell
 from cellkit_gru.lightru import LightRUCell
 from cellkit_gru.ligru import LiGRUCell
 from cellkit_gru.mgu import MGUCell
+from cellkit_gru.mgu1 import MGU1Cell
+from cellkit_gru.mgu2 import MGU2Cell
+from cellkit_gru.mgu3 import MGU3Cell
+from cellkit_gru.miru import MiRUCell
 from cellkit_gru.mut1 import MUT1Cell
 from cellkit_gru.mut2 import MUT2Cell
 from cellkit_gru.mut3 import MUT3Cell
@@ -21,6 +26,7 @@ from cellkit_gru.star import STARCell
 from cellkit_gru.ugrnn import UGRNNCell
 
 __all__ = [
+    "BlockGRUCell",
     "ATRCell",
     "BRCCell",
     "DSGUCell",
@@ -28,10 +34,14 @@ __all__ = [
     "GRUDCell",
     "LiGRUCell",
     "LightRUCell",
+    "MGU1Cell",
+    "MGU2Cell",
+    "MGU3Cell",
     "MGUCell",
     "MUT1Cell",
     "MUT2Cell",
     "MUT3Cell",
+    "MiRUCell",
     "NBRCCell",
     "RANCell",
     "SGUCell",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -46,8 +44,10 @@ class ATRCell(cellkit.EquationCell):
         "Networks",
         "arXiv:1810.12546",
     )
-
-
-ATRCell.spec = dataclasses.replace(
-    ATRCell.spec, aliases={"atr": {}}, deviations=("biases, which the paper leaves out",)
-)
+    guide = Guide(
+        "gru",
+        "Use it when text is translated and two gates should cost no more than a simple cell.",
+        ("tiny", "interpretable", "language"),
+    )
+    aliases = {"atr": {}}
+    deviations = ("biases, which the paper leaves out",)

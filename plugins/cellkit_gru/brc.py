@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -46,10 +44,10 @@ class BRCCell(cellkit.EquationCell):
         "A bio-inspired bistable recurrent cell allows for long-lasting memory",
         "arXiv:2006.05252",
     )
-
-
-BRCCell.spec = dataclasses.replace(
-    BRCCell.spec,
-    aliases={"brc": {}},
-    deviations=("the candidate has a bias, as in the package brc",),
-)
+    guide = Guide(
+        "gru",
+        "Use it when single units have to hold a bit over long times.",
+        ("tiny", "long memory"),
+    )
+    aliases = {"brc": {}}
+    deviations = ("the candidate has a bias, as in the package brc",)

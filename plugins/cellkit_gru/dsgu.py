@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -38,15 +36,12 @@ class DSGUCell(cellkit.EquationCell):
     h' = (1 - z) * h + z * n
     """
     paper = Paper(
-        "Gao and Glowacka",
-        2016,
-        "Deep Gate Recurrent Neural Network",
-        "arXiv:1604.02910",
+        "Gao and Glowacka", 2016, "Deep Gate Recurrent Neural Network", "arXiv:1604.02910"
     )
-
-
-DSGUCell.spec = dataclasses.replace(
-    DSGUCell.spec,
-    aliases={"dsgu": {}},
-    deviations=("the product's input has a bias, as in torchrecurrent",),
-)
+    guide = Guide(
+        "gru",
+        "Use it when an SGU learns unsteadily and one more product is affordable.",
+        ("depth",),
+    )
+    aliases = {"dsgu": {}}
+    deviations = ("the product's input has a bias, as in torchrecurrent",)

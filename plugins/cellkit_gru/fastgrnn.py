@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -53,10 +51,10 @@ class FastGRNNCell(
         "FastGRNN: A Fast, Accurate, Stable and Tiny Kilobyte Sized Gated Recurrent Neural Network",
         "arXiv:1901.02358",
     )
-
-
-FastGRNNCell.spec = dataclasses.replace(
-    FastGRNNCell.spec,
-    aliases={"fastgrnn": {}},
-    deviations=("no low-rank or sparse form of the matrices",),
-)
+    guide = Guide(
+        "gru",
+        "Use it when the model has to fit into kilobytes, as on a microcontroller.",
+        ("tiny",),
+    )
+    aliases = {"fastgrnn": {}}
+    deviations = ("no low-rank or sparse form of the matrices",)

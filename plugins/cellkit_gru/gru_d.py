@@ -8,9 +8,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, check_gaps, matmul, resolve, split
+from cellkit.cells import (
+    Cell,
+    TensorSpec,
+    check_gaps,
+    choice,
+    matmul,
+    resolve,
+    split,
+)
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
 from cellkit.registry.reference import activation, relu
 
 _NAMES = ("values", "observed", "dt")
@@ -48,7 +56,7 @@ class GRUDCell(Cell):
         units: Number of units H.
         mean: The empirical means of the variables, a sequence of F numbers. They become the weight
             `mean`, which does not train. Default None: zeros, right for standardised variables.
-        gaps: What `dt` holds. `"variable"` (default): the paper's d, F numbers per step. `"step"`:
+        gaps: Form of `dt`. `"variable"` (default): the paper's d, F numbers per step. `"step"`:
             one number, the time since the step before; the cell makes d from it.
         decay_initializer: Initializer of w_x and W_d. Default None: uniform in [0, 0.1], because
             relu passes no gradient to a decay that starts below zero.
@@ -85,16 +93,8 @@ class GRUDCell(Cell):
         **kwargs: Any,
     ) -> None:
         super().__init__(units, **kwargs)
-        if gaps not in ("variable", "step"):
-            raise problem(
-                "GRUDCell does not know this kind of time gaps.",
-                received=f"gaps={gaps!r}",
-                expected="'variable', time since each variable was observed, or 'step', time since "
-                "the step before",
-                fix="leave it out for the gaps of the paper",
-            )
         self.mean = None if mean is None else _means(mean)
-        self.gaps = gaps
+        self.gaps = choice(type(self), "gaps", gaps, ("variable", "step"))
         decay = decay_initializer or keras.initializers.RandomUniform(0.0, 0.1)
         self.decay_initializer = resolve(type(self), "decay_initializer", decay)
 
@@ -249,34 +249,33 @@ def initial_state(w: Any, batch: int, config: Any) -> list[Any]:
 
 
 GRUDCell.spec = CellSpec(
-    reference=reference,
-    inputs={"values": ("features",), "observed": ("features",), "dt": ("features",)},
-    cases={
-        "default": {"units": 4},
-        "mean": {"units": 3, "mean": [0.3, -0.2, 0.5]},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
     paper=Paper(
         "Che, Purushotham, Cho, Sontag and Liu",
         2016,
         "Recurrent Neural Networks for Multivariate Time Series with Missing Values",
         "arXiv:1606.01865",
     ),
+    guide=Guide(
+        "gru",
+        "Use it when values are missing and times uneven, and that they are missing tells "
+        "something.",
+        ("irregular time", "missing values", "several inputs"),
+    ),
+    reference=reference,
+    initial_state=initial_state,
+    inputs={"values": ("features",), "observed": ("features",), "dt": ("features",)},
+    dims={"features": 3},
+    states=("h", "x_last", "waited"),
     symbols=gate_blocks(["z", "r", "n"])
     | blocks("mask_kernel", ["V_z", "V_r", "V_n"])
     | rename({"input_decay": "w_x", "state_decay": "W_d", "empirical_mean": "x_mean"})
     | rename({"input_decay_bias": "c_x", "state_decay_bias": "c_h"}, optional=True),
-    initial_state=initial_state,
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
+    more_cases={"mean": {"units": 3, "mean": [0.3, -0.2, 0.5]}},
     deviations=(
         "The last observed value starts at the mean, which the paper leaves open.",
         "PyPOTS feeds the imputed values, the state and the mask to a GRU that resets after the "
         "product: another cell.",
     ),
     aliases={"gru_d": {}, "grud": {}},
-    dims={"features": 3},
-    states=("h", "x_last", "waited"),
     draw_inputs=lambda inputs: {**inputs, "dt": np.abs(inputs["dt"])},
-)
+).completed(GRUDCell)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -45,10 +43,10 @@ class LightRUCell(cellkit.EquationCell):
         "Long-Range Dependency",
         "doi:10.3390/electronics13163204",
     )
-
-
-LightRUCell.spec = dataclasses.replace(
-    LightRUCell.spec,
-    aliases={"lightru": {}},
-    deviations=("the candidate has a bias, as in torchrecurrent",),
-)
+    guide = Guide(
+        "gru",
+        "Use it when a GRU should be halved and its candidate need not see the state.",
+        ("tiny",),
+    )
+    aliases = {"lightru": {}}
+    deviations = ("the candidate has a bias, as in torchrecurrent",)

@@ -6,10 +6,14 @@ from typing import Any
 
 import keras
 
-from cellkit.cells import Cell, matmul, split, vector_size
-from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, gate_blocks, rename
-from cellkit.registry.reference import activation
+from cellkit.cells import (
+    Cell,
+    choice,
+    matmul,
+    split,
+    vector_size,
+)
+from cellkit.registry import CellSpec, Guide, Paper, gate_blocks, rename
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -53,14 +57,7 @@ class MGUCell(Cell):
 
     def __init__(self, units: int, *, variant: str = "paper", **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
-        if variant not in ("paper", "flax"):
-            raise problem(
-                "MGUCell has no such variant.",
-                received=f"variant={variant!r}",
-                expected="'paper' or 'flax'",
-                fix="leave it out for the cell of the paper",
-            )
-        self.variant = variant
+        self.variant = choice(type(self), "variant", variant, ("paper", "flax"))
 
     def build(self, input_shape: Any) -> None:
         """Create `kernel`, `recurrent_kernel` and `bias`, and flax's `recurrent_bias`."""
@@ -92,50 +89,25 @@ class MGUCell(Cell):
             h = (1 - f) * h + f * self.activation(x_n + matmul(f * dropped, u, of_n))
         return h, [h]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    (h,) = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    f = s(x @ w["W_f"] + h @ w["U_f"] + w["b_f"])
-    if config["variant"] == "flax":
-        n = tanh(x @ w["W_n"] + w["b_n"] + f * (h @ w["U_n"] + w.get("b_hn", 0)))
-        h = (1 - f) * n + f * h
-    else:
-        n = tanh(x @ w["W_n"] + (f * h) @ w["U_n"] + w["b_n"])
-        h = (1 - f) * h + f * n
-    return h, [h]
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Return the options that a frozen file implies."""
-    variant = "flax" if "w.b_hn" in arrays else "paper"
-    return {"units": arrays["w.U_f"].shape[0], "variant": variant}
-
-
-MGUCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "flax": {"units": 3, "variant": "flax"},
-        "flax_no_bias": {"units": 3, "variant": "flax", "use_bias": False},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper(
-        "Zhou, Wu, Zhang and Zhou",
-        2016,
-        "Minimal Gated Unit for Recurrent Neural Networks",
-        "arXiv:1603.09420",
-    ),
-    symbols=gate_blocks(["f", "n"]) | rename({"recurrent_bias": "b_hn"}, optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    deviations=(
-        "flax.linen.MGUCell is another function, offered as variant='flax': it resets after the "
-        "recurrent product, and its gate keeps the old state instead of replacing it.",
-    ),
-    aliases={"mgu": {}, "mgu_flax": {"variant": "flax"}},
-    states=("h",),
-    configure=configure,
-)
+    spec = CellSpec(
+        paper=Paper(
+            "Zhou, Wu, Zhang and Zhou",
+            2016,
+            "Minimal Gated Unit for Recurrent Neural Networks",
+            "arXiv:1603.09420",
+        ),
+        guide=Guide("gru", "Use it when a GRU should be a third smaller.", ("tiny",)),
+        symbols=gate_blocks(["f", "n"]) | rename({"recurrent_bias": "b_hn"}, optional=True),
+        cases={
+            "default": {"units": 4},
+            "flax": {"units": 3, "variant": "flax"},
+            "flax_no_bias": {"units": 3, "variant": "flax", "use_bias": False},
+            "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
+            "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+        },
+        deviations=(
+            "flax.linen.MGUCell is another function, offered as variant='flax': it resets after "
+            "the recurrent product, and its gate keeps the old state instead of replacing it.",
+        ),
+        aliases={"mgu": {}, "mgu_flax": {"variant": "flax"}},
+    )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -47,12 +45,10 @@ class MUT1Cell(cellkit.EquationCell):
         "An Empirical Exploration of Recurrent Network Architectures",
         "https://proceedings.mlr.press/v37/jozefowicz15.html",
     )
-
-
-MUT1Cell.spec = dataclasses.replace(
-    MUT1Cell.spec,
-    aliases={"mut1": {}},
-    deviations=(
+    guide = Guide(
+        "gru", "Use it when a GRU is near what you need and its gate need not see the state.", ()
+    )
+    aliases = {"mut1": {}}
+    deviations = (
         "inputs have a matrix where the paper adds them as they are, which fits one width alone",
-    ),
-)
+    )

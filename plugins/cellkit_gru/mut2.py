@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -45,12 +43,12 @@ class MUT2Cell(cellkit.EquationCell):
         "An Empirical Exploration of Recurrent Network Architectures",
         "https://proceedings.mlr.press/v37/jozefowicz15.html",
     )
-
-
-MUT2Cell.spec = dataclasses.replace(
-    MUT2Cell.spec,
-    aliases={"mut2": {}},
-    deviations=(
+    guide = Guide(
+        "gru",
+        "Use it when you compare variants of the GRU and want one whose reset gate sees little.",
+        (),
+    )
+    aliases = {"mut2": {}}
+    deviations = (
         "inputs have a matrix where the paper adds them as they are, which fits one width alone",
-    ),
-)
+    )

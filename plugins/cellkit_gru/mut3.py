@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -47,12 +45,13 @@ class MUT3Cell(cellkit.EquationCell):
         "An Empirical Exploration of Recurrent Network Architectures",
         "https://proceedings.mlr.press/v37/jozefowicz15.html",
     )
-
-
-MUT3Cell.spec = dataclasses.replace(
-    MUT3Cell.spec,
-    aliases={"mut3": {}},
-    deviations=(
+    guide = Guide(
+        "gru",
+        "Use it when you compare variants of the GRU and want one whose update gate sees a "
+        "bounded state.",
+        (),
+    )
+    aliases = {"mut3": {}}
+    deviations = (
         "inputs have a matrix where the paper adds them as they are, which fits one width alone",
-    ),
-)
+    )

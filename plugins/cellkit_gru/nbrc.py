@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -43,10 +41,10 @@ class NBRCCell(cellkit.EquationCell):
         "A bio-inspired bistable recurrent cell allows for long-lasting memory",
         "arXiv:2006.05252",
     )
-
-
-NBRCCell.spec = dataclasses.replace(
-    NBRCCell.spec,
-    aliases={"nbrc": {}},
-    deviations=("the candidate has a bias, as in the package brc",),
-)
+    guide = Guide(
+        "gru",
+        "Use it when bits have to be held for long and other units should say when to flip them.",
+        ("long memory",),
+    )
+    aliases = {"nbrc": {}}
+    deviations = ("the candidate has a bias, as in the package brc",)

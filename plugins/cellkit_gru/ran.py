@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -36,11 +34,11 @@ class RANCell(cellkit.EquationCell):
     h' = tanh(c')
     """
     paper = Paper(
-        "Lee, Levy and Zettlemoyer",
-        2017,
-        "Recurrent Additive Networks",
-        "arXiv:1705.07393",
+        "Lee, Levy and Zettlemoyer", 2017, "Recurrent Additive Networks", "arXiv:1705.07393"
     )
-
-
-RANCell.spec = dataclasses.replace(RANCell.spec, aliases={"ran": {}})
+    guide = Guide(
+        "lstm",
+        "Use it when states should be weighted sums of the inputs that can be read back.",
+        ("interpretable", "language"),
+    )
+    aliases = {"ran": {}}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -38,15 +36,12 @@ class SGUCell(cellkit.EquationCell):
     h' = (1 - z) * h + z * n
     """
     paper = Paper(
-        "Gao and Glowacka",
-        2016,
-        "Deep Gate Recurrent Neural Network",
-        "arXiv:1604.02910",
+        "Gao and Glowacka", 2016, "Deep Gate Recurrent Neural Network", "arXiv:1604.02910"
     )
-
-
-SGUCell.spec = dataclasses.replace(
-    SGUCell.spec,
-    aliases={"sgu": {}},
-    deviations=("the product's input has a bias, as in torchrecurrent",),
-)
+    guide = Guide(
+        "gru",
+        "Use it when input and state should be multiplied, with fewer weights than a GRU.",
+        ("tiny",),
+    )
+    aliases = {"sgu": {}}
+    deviations = ("the product's input has a bias, as in torchrecurrent",)

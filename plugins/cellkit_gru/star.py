@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -41,6 +39,9 @@ class STARCell(cellkit.EquationCell):
         "Gating Revisited: Deep Multi-layer RNNs That Can Be Trained",
         "arXiv:1911.11033",
     )
-
-
-STARCell.spec = dataclasses.replace(STARCell.spec, aliases={"star": {}})
+    guide = Guide(
+        "gru",
+        "Use it when many recurrent layers are stacked and upper layers do not learn.",
+        ("tiny", "stable"),
+    )
+    aliases = {"star": {}}

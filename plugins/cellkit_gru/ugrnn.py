@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import GatedCell
-from cellkit.registry import CellSpec, Paper, gate_blocks
-from cellkit.registry.reference import activation
+from cellkit.registry import CellSpec, Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -29,7 +28,7 @@ class UGRNNCell(GatedCell):
 
     Args:
         units: Number of units H.
-        unit_update_bias: Whether the biases of the gate start at one. Default True: a new cell
+        unit_update_bias: True if the biases of the gate start at one. Default True: a new cell
             then keeps most of its state, for the reason that an LSTM's forget gate starts so.
         **kwargs: Options of `cellkit.Cell`: `activation` for n, `recurrent_activation` for g.
 
@@ -58,34 +57,15 @@ class UGRNNCell(GatedCell):
         h = g * states[0] + (1 - g) * n
         return h, [h]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    (h,) = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    g = s(x @ w["W_g"] + h @ w["U_g"] + w["b_g"])
-    n = tanh(x @ w["W_n"] + h @ w["U_n"] + w["b_n"])
-    h = g * h + (1 - g) * n
-    return h, [h]
-
-
-UGRNNCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper(
-        "Collins, Sohl-Dickstein and Sussillo",
-        2016,
-        "Capacity and Trainability in Recurrent Neural Networks",
-        "arXiv:1611.09913",
-    ),
-    symbols=gate_blocks(["g", "n"]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    aliases={"ugrnn": {}},
-    states=("h",),
-)
+    spec = CellSpec(
+        paper=Paper(
+            "Collins, Sohl-Dickstein and Sussillo",
+            2016,
+            "Capacity and Trainability in Recurrent Neural Networks",
+            "arXiv:1611.09913",
+        ),
+        guide=Guide(
+            "gru", "Use it when one gate should decide how much a simple cell moves.", ("tiny",)
+        ),
+        aliases={"ugrnn": {}},
+    )

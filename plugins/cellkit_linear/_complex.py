@@ -35,6 +35,8 @@ def join(real: Any, imaginary: Any) -> Any:
         import tensorflow
 
         return tensorflow.complex(real, imaginary)
+    if keras.backend.backend() == "numpy":
+        return real + 1j * imaginary
     import jax
 
     return jax.lax.complex(real, imaginary)
@@ -117,26 +119,13 @@ def refuse_zoneout(cell: Any) -> None:
         )
 
 
-def number(cell: Any, name: str, value: Any, low: float, high: float) -> float:
-    """Return `value` if it is above `low` and at most `high`, else raise a `ValueError`."""
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not plain or not low < value <= high:
-        raise problem(
-            f"`{name}` of {type(cell).__name__} is out of its range.",
-            received=f"{name}={value!r}",
-            expected=f"a number above {low:g} and at most {high:g}",
-            fix=f"leave `{name}` out for the paper's value",
-        )
-    return float(value)
-
-
 def number_range(cell: Any, **bounds: Any) -> tuple[float, float]:
     """Return two numbers if ``0 <= low < high <= 1``, else raise a three-part `ValueError`."""
     (low_name, low), (high_name, high) = bounds.items()
     plain = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high))
     if not plain or not 0 <= low < high <= 1:
         raise problem(
-            f"`{low_name}` and `{high_name}` of {type(cell).__name__} are no range.",
+            f"`{low_name}` and `{high_name}` of {type(cell).__name__} are not a range.",
             received=f"{low_name}={low!r}, {high_name}={high!r}",
             expected=f"numbers with 0 <= {low_name} < {high_name} <= 1",
             fix="leave both out for the paper's range",

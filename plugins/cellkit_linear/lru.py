@@ -8,8 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import LinearCell, TensorSpec, as_dtype, matmul, positive_int, vector_size
-from cellkit.registry import CellSpec, Paper, custom
+from cellkit.cells import (
+    LinearCell,
+    TensorSpec,
+    as_dtype,
+    matmul,
+    number,
+    positive_int,
+    vector_size,
+)
+from cellkit.registry import CellSpec, Guide, Paper, custom
 from cellkit_linear._complex import (
     columns,
     complex_dtype,
@@ -19,7 +27,6 @@ from cellkit_linear._complex import (
     from_readout,
     generator,
     join,
-    number,
     number_range,
     readout,
     refuse_zoneout,
@@ -88,7 +95,7 @@ class LRUCell(LinearCell):
         super().__init__(units, **kwargs)
         refuse_zoneout(self)
         self.r_min, self.r_max = number_range(self, r_min=r_min, r_max=r_max)
-        self.max_phase = number(self, "max_phase", max_phase, 0.0, 2 * math.pi)
+        self.max_phase = number(type(self), "max_phase", max_phase, above=0, at_most=2 * math.pi)
         if state_units is not None:
             state_units = positive_int(type(self), "state_units", state_units)
         self.state_units = state_units
@@ -169,33 +176,30 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     }
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    size, units = arrays["w.C"].shape
-    return {"units": int(units), "state_units": int(size)}
-
-
 LRUCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4, "seed": 1},
-        "wide_state": {"units": 2, "state_units": 5, "seed": 1},
-        "ring": {"units": 3, "r_min": 0.9, "r_max": 0.99, "max_phase": 0.3, "seed": 2},
-        "dropout": {"units": 4, "dropout": 0.4, "seed": 1},
-    },
     paper=Paper(
         "Orvieto et al.",
         2023,
         "Resurrecting Recurrent Neural Networks for Long Sequences",
         "arXiv:2303.06349",
     ),
+    guide=Guide(
+        "linear",
+        "Use it when dependencies reach over thousands of steps and layers are stacked.",
+        ("parallel", "long memory", "stable"),
+    ),
+    reference=reference,
+    states=("s",),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "linear", "fp32_state"}),
+    cases={
+        "default": {"units": 4, "seed": 1},
+        "wide_state": {"units": 2, "state_units": 5, "seed": 1},
+        "ring": {"units": 3, "r_min": 0.9, "r_max": 0.99, "max_phase": 0.3, "seed": 2},
+        "dropout": {"units": 4, "dropout": 0.4, "seed": 1},
+    },
+    traits={"masking", "stateful", "dropout", "linear", "fp32_state"},
     deviations=(
         "D starts by `kernel_initializer`, as it is a full matrix; in the paper's code it is a "
         "normal vector.",
     ),
-    states=("s",),
-    configure=configure,
-)
+).completed(LRUCell)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import split
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry import CellSpec, Guide, Paper, gate_blocks
 from cellkit.registry.reference import softplus
 from cellkit_linear.min_gru import InputGatedCell, numpy_activation, positive
 
@@ -81,20 +81,18 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 MinLSTMCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "linear": {"units": 3, "activation": "linear"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "seed": 1},
-    },
     paper=Paper("Feng et al.", 2024, "Were RNNs All We Needed?", "arXiv:2410.01201"),
+    guide=Guide(
+        "linear",
+        "Use it when a minimal GRU should weigh keeping and writing apart.",
+        ("parallel", "long memory"),
+    ),
+    reference=reference,
+    states=("h",),
     symbols=gate_blocks(["f", "i", "n"], recurrent_kernel=None),
-    traits=frozenset({"masking", "stateful", "dropout", "zoneout", "linear", "fp32_state"}),
+    more_cases={"linear": {"units": 3, "activation": "linear"}},
     deviations=(
         "The paper's maps have no bias in its text; here they have one unless use_bias=False.",
         "The paper's code starts from g of the initial state; here the state is h itself.",
     ),
-    states=("h",),
-)
+).completed(MinLSTMCell)

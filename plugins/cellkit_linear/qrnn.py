@@ -7,12 +7,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import LinearCell, TensorSpec, matmul, positive_int, split, vector_size
+from cellkit.cells import (
+    LinearCell,
+    TensorSpec,
+    choice,
+    matmul,
+    positive_int,
+    split,
+    vector_size,
+)
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, custom, gate_blocks
+from cellkit.registry import CellSpec, Guide, Paper, custom, gate_blocks
 from cellkit.registry.reference import activation
 
-_GATES = {"f": ("z", "f"), "fo": ("z", "f", "o"), "ifo": ("z", "f", "o", "i")}
+_GATES = {"fo": ("z", "f", "o"), "f": ("z", "f"), "ifo": ("z", "f", "o", "i")}
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -46,7 +54,7 @@ class QRNNCell(LinearCell):
 
     Inputs: `(batch, features)`. States: `[c]` of shape `(batch, units)`, float32 under a 16-bit
     policy; with a `kernel_width` above 1 also the inputs before, `(batch, kernel_width - 1,
-    features)`, oldest first. Output: h, which is no state.
+    features)`, oldest first. Output: h, which is not a state.
 
     Example:
     >>> import cellkit
@@ -60,14 +68,7 @@ class QRNNCell(LinearCell):
     ) -> None:
         super().__init__(units, **kwargs)
         self.kernel_width = positive_int(type(self), "kernel_width", kernel_width)
-        if pooling not in _GATES:
-            raise problem(
-                "QRNNCell has no such pooling.",
-                received=f"pooling={pooling!r}",
-                expected="one of " + ", ".join(map(repr, _GATES)),
-                fix="leave it out for pooling='fo'",
-            )
-        self.pooling = pooling
+        self.pooling = choice(type(self), "pooling", pooling, tuple(_GATES))
         self.features: int | None = None
         if self.zoneout and self.kernel_width > 1:
             raise problem(
@@ -148,19 +149,19 @@ def _map(config: Any) -> Any:
     return gate_blocks(_GATES[config.get("pooling", "fo")], recurrent_kernel=None)
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    rows, units = arrays["w.W_z"].shape
-    return {
-        "units": int(units),
-        "kernel_width": rows // arrays["x"].shape[-1],
-        "pooling": hyper.get("pooling", "fo"),
-    }
-
-
 QRNNCell.spec = CellSpec(
+    paper=Paper("Bradbury et al.", 2016, "Quasi-Recurrent Neural Networks", "arXiv:1611.01576"),
+    guide=Guide(
+        "linear",
+        "Use it when a window of a few inputs decides the gates, as for characters of a text.",
+        ("parallel", "language"),
+    ),
     reference=reference,
-    inputs=("features",),
+    states=("c", "x"),
+    symbols=custom(
+        to_symbols=lambda weights, config: _map(config).to_symbols(weights, config),
+        from_symbols=lambda symbols, config: _map(config).from_symbols(symbols, config),
+    ),
     cases={
         "default": {"units": 4},
         "narrow": {"units": 3, "kernel_width": 1},
@@ -173,16 +174,9 @@ QRNNCell.spec = CellSpec(
         },
         "dropout": {"units": 4, "dropout": 0.4, "seed": 1},
     },
-    paper=Paper("Bradbury et al.", 2016, "Quasi-Recurrent Neural Networks", "arXiv:1611.01576"),
-    symbols=custom(
-        to_symbols=lambda weights, config: _map(config).to_symbols(weights, config),
-        from_symbols=lambda symbols, config: _map(config).from_symbols(symbols, config),
-    ),
-    traits=frozenset({"masking", "stateful", "dropout", "linear", "fp32_state"}),
+    traits={"masking", "stateful", "dropout", "linear", "fp32_state"},
     deviations=(
         "The paper's convolutions have no bias in its equations; here they have one unless "
         "use_bias=False.",
     ),
-    states=("c", "x"),
-    configure=configure,
-)
+).completed(QRNNCell)

@@ -10,15 +10,15 @@ import numpy as np
 from cellkit.cells import (
     LinearCell,
     TensorSpec,
+    TimeGaps,
     as_dtype,
-    check_gaps,
+    choice,
     constant_gap,
     features_beside_gap,
     matmul,
     positive_int,
 )
-from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry import CellSpec, Guide, Paper, custom
 from cellkit_linear._complex import (
     columns,
     complex_dtype,
@@ -26,20 +26,23 @@ from cellkit_linear._complex import (
     from_columns,
     from_readout,
     generator,
-    join,
     number_range,
     readout,
     refuse_zoneout,
-    sin,
     to_complex,
     to_pairs,
 )
-
-_DISCRETIZATIONS = ("zoh", "bilinear")
+from cellkit_linear._discrete import (
+    DISCRETIZATIONS,
+    discretized,
+    eigenvalues,
+    reference_discretized,
+    stored_eigenvalues,
+)
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
-class S5Cell(LinearCell):
+class S5Cell(TimeGaps, LinearCell):
     """The simplified state space layer: a diagonal linear system in continuous time.
 
     Paper: Smith, Warrington and Linderman 2022, "Simplified State Space Layers for Sequence
@@ -67,7 +70,7 @@ class S5Cell(LinearCell):
         units: Width of the output.
         state_units: Number of complex numbers in the state. Default None: `units`.
         discretization: `"zoh"` (default, as in the paper) or `"bilinear"`.
-        conjugate_pairs: Whether each state stands for a pair. Default True, as in the paper.
+        conjugate_pairs: True if each state stands for a pair. Default True, as in the paper.
         dt: A number: the time gap of every step. Default 1.0; the paper's steps are equal, and
             their size is learned. None: gaps are inputs, for sequences sampled at any times.
         dt_min: Smallest exp(log_step) at the start. Default 0.001, as in the paper.
@@ -105,15 +108,8 @@ class S5Cell(LinearCell):
         refuse_zoneout(self)
         if state_units is not None:
             state_units = positive_int(type(self), "state_units", state_units)
-        if discretization not in _DISCRETIZATIONS:
-            raise problem(
-                "S5Cell has no such discretization.",
-                received=f"discretization={discretization!r}",
-                expected="one of " + ", ".join(map(repr, _DISCRETIZATIONS)),
-                fix="leave it out for 'zoh'",
-            )
         self.state_units = state_units
-        self.discretization = discretization
+        self.discretization = choice(type(self), "discretization", discretization, DISCRETIZATIONS)
         self.conjugate_pairs = bool(conjugate_pairs)
         self.dt = constant_gap(type(self), dt, "leave it out for regular steps")
         self.dt_min, self.dt_max = number_range(self, dt_min=dt_min, dt_max=dt_max)
@@ -159,17 +155,6 @@ class S5Cell(LinearCell):
             name="feedthrough",
         )
 
-    def drop_inputs(self, inputs: Any) -> Any:
-        """Drop elements of x alone."""
-        if self.dt is not None:
-            return super().drop_inputs(inputs)
-        return super().drop_inputs(inputs[0]), inputs[1]
-
-    def check_values(self, sequences: Any) -> None:
-        """Refuse time gaps that are negative."""
-        if self.dt is None:
-            check_gaps(self, sequences[1])
-
     def project(self, inputs: Any) -> dict[str, Any]:
         """Return ``B @ x`` in pairs, what passes by the state, and the time gaps if there are."""
         x, gaps = (inputs, {}) if self.dt is not None else (inputs[0], {"dt": inputs[1]})
@@ -185,14 +170,7 @@ class S5Cell(LinearCell):
         )
         dt = self.dt if self.dt is not None else as_dtype(projected["dt"], dtype)
         step, rate = dt * keras.ops.exp(log_step), -keras.ops.exp(rate)
-        if self.discretization == "zoh":
-            # lb - 1 without the loss of digits for small steps.
-            grown = exponential_less_one(rate * step, frequency * step)
-            a, factor = 1 + grown, grown / join(rate, frequency)
-        else:
-            half = join(rate * step / 2, frequency * step / 2)
-            factor = as_dtype(step, complex_dtype(self)) / (1 - half)
-            a = (1 + half) / (1 - half)
+        a, factor = discretized(self, rate, frequency, step)
         return a, factor * to_complex(as_dtype(projected["b"], dtype))
 
     def read(self, states: Any, projected: Any) -> Any:
@@ -201,20 +179,12 @@ class S5Cell(LinearCell):
         return (2 * y if self.conjugate_pairs else y) + projected["y"]
 
 
-def exponential_less_one(real: Any, imaginary: Any) -> Any:
-    """Return ``exp(real + 1j * imaginary) - 1``, as a complex number."""
-    half = sin(imaginary / 2)
-    grown = keras.ops.expm1(real)
-    e = grown + 1
-    return join(grown - 2 * e * half * half, e * sin(imaginary))
-
-
 def hippo(size: int, conjugate_pairs: bool) -> tuple[Any, Any]:
     """Return eigenvalues and eigenvectors of the normal part of the HiPPO-LegS matrix.
 
     Args:
-        size: How many are wanted.
-        conjugate_pairs: Whether to take one of each conjugate pair, of a matrix twice as large.
+        size: Number of them.
+        conjugate_pairs: True to take one of each conjugate pair, of a matrix twice as large.
 
     Returns:
         The eigenvalues `(size,)`, and the eigenvectors as columns, `(n, size)`.
@@ -235,13 +205,7 @@ def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
     (s,) = states
     gap = config.get("dt", 1.0)
     x, dt = inputs if gap is None else (inputs, gap)
-    step, lam = dt * np.exp(w["log_step"]), w["lam"]
-    if config.get("discretization", "zoh") == "zoh":
-        lb = np.exp(lam * step)
-        factor = (lb - 1) / lam
-    else:
-        lb = (1 + lam * step / 2) / (1 - lam * step / 2)
-        factor = step / (1 - lam * step / 2)
+    lb, factor = reference_discretized(w["lam"], dt * np.exp(w["log_step"]), config)
     s = lb * s + factor * (x @ w["B"])
     y = np.real(s @ w["C"]) * (2 if config.get("conjugate_pairs", True) else 1)
     return y + (x * w["D"] if w["D"].ndim == 1 else x @ w["D"]), [s]
@@ -249,7 +213,7 @@ def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
     return {
-        "lam": -np.exp(weights["log_decay"]) + 1j * weights["frequency"],
+        "lam": eigenvalues(weights),
         "B": columns(weights["kernel"]),
         "C": readout(weights["output_kernel"]),
         "D": weights["feedthrough"],
@@ -258,17 +222,8 @@ def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
 
 
 def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    lam = symbols["lam"]
-    if np.any(np.real(lam) >= 0):
-        raise problem(
-            "A symbol of S5Cell describes an unstable system.",
-            received=f"lam with real parts up to {np.real(lam).max():g}",
-            expected="negative real parts, which are stored as logarithms",
-            fix="make the real parts negative, for example clip them at -1e-4",
-        )
     return {
-        "log_decay": np.log(-np.real(lam)),
-        "frequency": np.imag(lam),
+        **stored_eigenvalues("S5Cell", symbols["lam"]),
         "kernel": from_columns(symbols["B"]),
         "output_kernel": from_readout(symbols["C"]),
         "feedthrough": symbols["D"],
@@ -276,40 +231,31 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     }
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    size, units = arrays["w.C"].shape
-    return {
-        "units": int(units),
-        "state_units": int(size),
-        "discretization": hyper.get("discretization", "zoh"),
-        "conjugate_pairs": hyper.get("conj_sym", True),
-        "dt": None if "dt" in arrays else 1.0,
-    }
-
-
 S5Cell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4, "seed": 1},
-        "as_wide": {"units": 3, "state_units": 5, "conjugate_pairs": False, "seed": 1},
-        "bilinear": {"units": 2, "discretization": "bilinear", "dt": 0.5, "seed": 1},
-        "dropout": {"units": 4, "dropout": 0.4, "seed": 1},
-    },
     paper=Paper(
         "Smith, Warrington and Linderman",
         2022,
         "Simplified State Space Layers for Sequence Modeling",
         "arXiv:2208.04933",
     ),
+    guide=Guide(
+        "linear",
+        "Use it when long signals are sampled from continuous time, such as sound or measurements.",
+        ("parallel", "long memory", "irregular time"),
+    ),
+    reference=reference,
+    states=("s",),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "linear", "fp32_state"}),
+    cases={
+        "default": {"units": 4, "seed": 1},
+        "as_wide": {"units": 3, "state_units": 5, "conjugate_pairs": False, "seed": 1},
+        "bilinear": {"units": 2, "discretization": "bilinear", "dt": 0.5, "seed": 1},
+        "dropout": {"units": 4, "dropout": 0.4, "seed": 1},
+    },
+    traits={"masking", "stateful", "dropout", "linear", "fp32_state"},
     deviations=(
         "The real part of lam is stored as a logarithm, which keeps it negative.",
         "One block of HiPPO at the start; the paper can divide the states into several.",
         "D is a matrix where inputs and output differ in width.",
     ),
-    states=("s",),
-    configure=configure,
-)
+).completed(S5Cell)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -41,13 +39,12 @@ class TRNNCell(cellkit.EquationCell):
     h' = f * h + (1 - f) * z
     """
     paper = Paper(
-        "Balduzzi and Ghifary",
-        2016,
-        "Strongly-Typed Recurrent Neural Networks",
-        "arXiv:1602.02218",
+        "Balduzzi and Ghifary", 2016, "Strongly-Typed Recurrent Neural Networks", "arXiv:1602.02218"
     )
-
-
-TRNNCell.spec = dataclasses.replace(
-    TRNNCell.spec, aliases={"t_rnn": {}}, deviations=("z has a bias, as in torchrecurrent",)
-)
+    guide = Guide(
+        "linear",
+        "Use it when the state should be a plain weighted mean of the inputs, trained in parallel.",
+        ("tiny", "parallel", "interpretable"),
+    )
+    aliases = {"t_rnn": {}}
+    deviations = ("z has a bias, as in torchrecurrent",)

@@ -1,4 +1,4 @@
-"""What the variants of the LSTM share: two states, and biases that start by remembering."""
+"""Parts that the variants of the LSTM share: two states, and biases that start by remembering."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from cellkit.cells import ChronoInitializer, GatedCell
 
 
 class LSTMBase(GatedCell):
-    """Gates i, f, g, o; states h and c; the update of the LSTM.
+    """Gates i, f, g, o, and states h and c.
 
     Args:
         units: Number of units H.
-        unit_forget_bias: Whether the biases of the forget gate start at one. Default True: a new
+        unit_forget_bias: True if the biases of the forget gate start at one. Default True: a new
             cell then remembers (Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent
             Network Architectures").
         max_time: Longest dependency in steps, for chrono initialisation of the biases of the
-            forget and input gates (`cellkit.initializers.ChronoInitializer`), which then replaces
+            forget and input gates (`cellkit.cells.ChronoInitializer`), which then replaces
             the ones. Default None, because it is a property of the data.
         **kwargs: Options of `cellkit.Cell`.
     """
@@ -40,7 +40,7 @@ class LSTMBase(GatedCell):
         self.unit_forget_bias = bool(unit_forget_bias)
         self.max_time = max_time
         if max_time is not None:
-            ChronoInitializer(max_time)  # which refuses what is no number of steps
+            ChronoInitializer(max_time)  # which refuses what is not a number of steps
 
     @property
     def state_size(self) -> list[int]:
@@ -53,24 +53,3 @@ class LSTMBase(GatedCell):
             return {"f": "ones"} if self.unit_forget_bias else {}
         forget = ChronoInitializer(self.max_time, seed=self.seed)
         return {"f": forget, "i": ChronoInitializer(self.max_time, negate=True, seed=forget.seed)}
-
-    def combine(self, gates: dict[str, Any], states: Any) -> tuple[Any, Any]:
-        """Update the cell state, and let out what the output gate allows."""
-        c = gates["f"] * states[1] + gates["i"] * gates["g"]
-        h = gates["o"] * self.activation(c)
-        return h, [h, c]
-
-
-def from_file(hyper: Any, arrays: Any, *names: str) -> dict[str, Any]:
-    """Return the constructor arguments that a frozen file gives.
-
-    Args:
-        hyper: Its hyper-parameters.
-        arrays: Its arrays, whose recurrent weights tell the number of units.
-        names: Hyper-parameters that are arguments of the cell, beside the activations.
-    """
-    units = next(a for name, a in arrays.items() if name.startswith("w.U")).shape[-1]
-    biased = any(name == "w.b" or name.startswith("w.b_") for name in arrays)
-    known = ("activation", "recurrent_activation", *names)
-    given = {name: hyper[name] for name in known if name in hyper}
-    return {"units": int(units), "use_bias": biased, **given}

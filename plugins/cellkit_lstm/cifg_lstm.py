@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import matmul, split
-from cellkit.registry import CellSpec, Paper, blocks, gate_blocks
-from cellkit.registry.reference import activation
-from cellkit_lstm.peephole_lstm import PeepholeLSTMCell, configure
+from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks
+from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -33,7 +32,7 @@ class CIFGLSTMCell(PeepholeLSTMCell):
 
     Args:
         units: Number of units H.
-        peepholes: Whether to have the peepholes p of the paper. Default False: the paper itself
+        peepholes: True to have the peepholes p of the paper. Default False: the paper itself
             finds that they can be left out.
         **kwargs: `peephole_initializer` as in `PeepholeLSTMCell`; `unit_forget_bias` and `max_time`
             as in `LSTMBase`, turned round: the input gate starts at minus one, or at the negative
@@ -76,37 +75,18 @@ class CIFGLSTMCell(PeepholeLSTMCell):
         h = s(self.peep(o, "o", c)) * tanh(c)
         return h, [h, c]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    h, c = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    i = s(x @ w["W_i"] + h @ w["U_i"] + w.get("p_i", 0.0) * c + w["b_i"])
-    g = tanh(x @ w["W_g"] + h @ w["U_g"] + w["b_g"])
-    f = 1 - i
-    new_c = f * c + i * g
-    o = s(x @ w["W_o"] + h @ w["U_o"] + w.get("p_o", 0.0) * new_c + w["b_o"])
-    new_h = o * tanh(new_c)
-    return new_h, [new_h, new_c]
-
-
-CIFGLSTMCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "peepholes": {"units": 3, "peepholes": True, "max_time": 20},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper("Greff et al.", 2015, "LSTM: A Search Space Odyssey", "arXiv:1503.04069"),
-    symbols=gate_blocks(["i", "g", "o"]) | blocks("peephole_kernel", ["p_i", "p_o"], optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    deviations=(
-        "The paper's variants have peepholes; here they are an option, and off.",
-        "DyNet's coupled LSTM has full matrices for peepholes.",
-    ),
-    states=("h", "c"),
-    configure=configure,
-)
+    spec = CellSpec(
+        paper=Paper("Greff et al.", 2015, "LSTM: A Search Space Odyssey", "arXiv:1503.04069"),
+        guide=Guide(
+            "lstm",
+            "Use it when an LSTM should be a quarter smaller and may forget only what it replaces.",
+            ("tiny",),
+        ),
+        symbols=gate_blocks(["i", "g", "o"])
+        | blocks("peephole_kernel", ["p_i", "p_o"], optional=True),
+        more_cases={"peepholes": {"units": 3, "peepholes": True, "max_time": 20}},
+        deviations=(
+            "The paper's variants have peepholes; here they are an option, and off.",
+            "DyNet's coupled LSTM has full matrices for peepholes.",
+        ),
+    )

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import matmul, split
-from cellkit.registry import CellSpec, Paper, gate_blocks
-from cellkit.registry.reference import activation
-from cellkit_lstm._base import LSTMBase, from_file
+from cellkit.registry import CellSpec, Guide, Paper
+from cellkit_lstm._base import LSTMBase
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -30,7 +29,7 @@ class JANETCell(LSTMBase):
 
     Args:
         units: Number of units H.
-        beta: How much further the input is open than the forget gate is closed. Default 1.0, the
+        beta: Excess of the input gate's opening over the forget gate's closing. Default 1.0, the
             paper's. With 0 the two are coupled.
         **kwargs: `unit_forget_bias` and `max_time` as in `LSTMBase`: the paper uses chrono
             initialisation, so pass `max_time` when you know how far the data reach back. Options of
@@ -63,40 +62,18 @@ class JANETCell(LSTMBase):
         h = s(a) * h + (1 - s(a - self.beta)) * self.activation(g)
         return h, [h]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    h, s = states[0], activation(config["recurrent_activation"])
-    a = x @ w["W_f"] + h @ w["U_f"] + w["b_f"]
-    g = activation(config["activation"])(x @ w["W_g"] + h @ w["U_g"] + w["b_g"])
-    h = s(a) * h + (1 - s(a - config["beta"])) * g
-    return h, [h]
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    return from_file(hyper, arrays, "beta")
-
-
-JANETCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "chrono": {"units": 3, "max_time": 30, "beta": 0.5},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper(
-        "van der Westhuizen and Lasenby",
-        2018,
-        "The unreasonable effectiveness of the forget gate",
-        "arXiv:1804.04849",
-    ),
-    symbols=gate_blocks(["f", "g"]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    deviations=("torchrecurrent keeps the one state twice, and learns beta.",),
-    states=("h",),
-    configure=configure,
-)
+    spec = CellSpec(
+        paper=Paper(
+            "van der Westhuizen and Lasenby",
+            2018,
+            "The unreasonable effectiveness of the forget gate",
+            "arXiv:1804.04849",
+        ),
+        guide=Guide(
+            "lstm",
+            "Use it when dependencies are long and one gate should be enough.",
+            ("tiny", "long memory"),
+        ),
+        more_cases={"chrono": {"units": 3, "max_time": 30, "beta": 0.5}},
+        deviations=("torchrecurrent keeps the one state twice, and learns beta.",),
+    )

@@ -8,9 +8,8 @@ import keras
 import numpy as np
 
 from cellkit.cells import choice, matmul, normalize, positive_number, split
-from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
-from cellkit.registry.reference import activation
-from cellkit_lstm._base import LSTMBase, from_file
+from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
+from cellkit_lstm._base import LSTMBase
 
 FORMS = ("paper", "tfa")
 
@@ -95,46 +94,23 @@ def norm(v: Any, epsilon: float) -> Any:
     return (v - v.mean(axis=-1, keepdims=True)) / np.sqrt(v.var(axis=-1, keepdims=True) + epsilon)
 
 
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    h, c = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-
-    def joined(letter: str) -> Any:
-        return np.concatenate([w[f"{letter}_{gate}"] for gate in "ifgo"], axis=-1)
-
-    a = joined("gamma_x") * norm(x @ joined("W"), config["epsilon"])
-    a = a + joined("gamma_h") * norm(h @ joined("U"), config["epsilon"]) + joined("b")
-    i, f, g, o = np.split(a, 4, axis=-1)
-    new_c = s(f) * c + s(i) * tanh(g)
-    normed = w["gamma_c"] * norm(new_c, config["epsilon"]) + w["beta_c"]
-    new_h = s(o) * tanh(normed)
-    return new_h, [new_h, new_c if config["form"] == "paper" else normed]
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    return from_file(hyper, arrays, "epsilon", "form")
-
-
 _GATES = ("i", "f", "g", "o")
 
 LayerNormLSTMCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "tfa": {"units": 4, "form": "tfa", "epsilon": 1e-3},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 3, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
     paper=Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
+    guide=Guide(
+        "lstm",
+        "Use it when an LSTM trains unevenly because magnitudes drift, and batches are small.",
+        ("normalised",),
+    ),
     symbols=gate_blocks(_GATES)
     | blocks("gamma_x", [f"gamma_x_{gate}" for gate in _GATES])
     | blocks("gamma_h", [f"gamma_h_{gate}" for gate in _GATES])
     | rename({"gamma_c": "gamma_c", "beta_c": "beta_c"}),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
+    more_cases={
+        "tfa": {"units": 4, "form": "tfa", "epsilon": 1e-3},
+        "no_bias": {"units": 3, "use_bias": False},
+    },
     # A rounding error is divided by the standard deviation of the units, which of the four here may
     # be a quarter, and smaller weights don't damp it: they are normalised away.
     tolerance=4.0,
@@ -143,6 +119,4 @@ LayerNormLSTMCell.spec = CellSpec(
         "labml normalises the sum of both products, each gate apart: another function.",
     ),
     aliases={"layer_norm_lstm_tfa": {"form": "tfa", "epsilon": 1e-3}},
-    states=("h", "c"),
-    configure=configure,
-)
+).completed(LayerNormLSTMCell)

@@ -7,10 +7,8 @@ from typing import Any
 import keras
 
 from cellkit.cells import matmul, positive_int
-from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
-from cellkit.registry.reference import activation
+from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
 from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
-from cellkit_lstm.peephole_lstm import configure as configure_lstm
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -37,7 +35,7 @@ class LSTMPCell(PeepholeLSTMCell):
         units: Number of units H, the width of c.
         projection_units: Width of h. Default None: half of `units`, at least 1. The recurrent
             kernel then has half the weights.
-        peepholes: Whether to have the peepholes of the paper. Default False, as in PyTorch.
+        peepholes: True to have the peepholes of the paper. Default False, as in PyTorch.
         **kwargs: `peephole_initializer` as in `PeepholeLSTMCell`, `unit_forget_bias` and `max_time`
             as in `LSTMBase`, and options of `cellkit.Cell`. `recurrent_initializer` also serves P.
 
@@ -91,51 +89,32 @@ class LSTMPCell(PeepholeLSTMCell):
         h = matmul(wide, self.projection_kernel)
         return h, [h, c]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    h, c = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    p_i, p_f, p_o = (w.get(p, 0.0) for p in ("p_i", "p_f", "p_o"))
-    i = s(x @ w["W_i"] + h @ w["U_i"] + p_i * c + w["b_i"])
-    f = s(x @ w["W_f"] + h @ w["U_f"] + p_f * c + w["b_f"])
-    g = tanh(x @ w["W_g"] + h @ w["U_g"] + w["b_g"])
-    new_c = f * c + i * g
-    o = s(x @ w["W_o"] + h @ w["U_o"] + p_o * new_c + w["b_o"])
-    new_h = (o * tanh(new_c)) @ w["P"]
-    return new_h, [new_h, new_c]
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    return {**configure_lstm(hyper, arrays), "projection_units": int(arrays["w.P"].shape[-1])}
-
-
-LSTMPCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4, "projection_units": 3},
-        "peepholes": {"units": 3, "projection_units": 2, "peepholes": True},
-        "wide": {"units": 2, "projection_units": 5, "activation": "relu"},
-        "no_bias": {"units": 4, "use_bias": False, "recurrent_activation": "hard_sigmoid"},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper(
-        "Sak, Senior and Beaufays",
-        2014,
-        "Long Short-Term Memory Based Recurrent Neural Network Architectures for Large Vocabulary "
-        "Speech Recognition",
-        "arXiv:1402.1128",
-    ),
-    symbols=gate_blocks(["i", "f", "g", "o"])
-    | rename({"projection_kernel": "P"})
-    | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    deviations=(
-        "The paper has peepholes; here they are an option, and off, as in PyTorch and MXNet.",
-        "The paper's second projection, which does not recur, is left out.",
-    ),
-    states=("h", "c"),
-    configure=configure,
-)
+    spec = CellSpec(
+        paper=Paper(
+            "Sak, Senior and Beaufays",
+            2014,
+            "Long Short-Term Memory Based Recurrent Neural Network Architectures for Large "
+            "Vocabulary Speech Recognition",
+            "arXiv:1402.1128",
+        ),
+        guide=Guide(
+            "lstm",
+            "Use it when the memory has to be wide and the recurrent product narrow, as in "
+            "acoustic models.",
+            ("speech",),
+        ),
+        symbols=gate_blocks(["i", "f", "g", "o"])
+        | rename({"projection_kernel": "P"})
+        | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
+        cases={
+            "default": {"units": 4, "projection_units": 3},
+            "peepholes": {"units": 3, "projection_units": 2, "peepholes": True},
+            "wide": {"units": 2, "projection_units": 5, "activation": "relu"},
+            "no_bias": {"units": 4, "use_bias": False, "recurrent_activation": "hard_sigmoid"},
+            "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+        },
+        deviations=(
+            "The paper has peepholes; here they are an option, and off, as in PyTorch and MXNet.",
+            "The paper's second projection, which does not recur, is left out.",
+        ),
+    )

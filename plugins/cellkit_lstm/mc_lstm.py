@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -18,7 +16,7 @@ class MemoryControllerLSTMCell(cellkit.EquationCell, states=("v", "c")):
     https://www.intel.com/content/dam/www/public/us/en/ai/documents/Sequence-Modeling-
     NIPS-2017.pdf.
 
-    The output is no state.
+    The output is not a state.
 
     Args:
         units: Number of units H.
@@ -51,8 +49,9 @@ class MemoryControllerLSTMCell(cellkit.EquationCell, states=("v", "c")):
         ""
         "https://www.intel.com/content/dam/www/public/us/en/ai/documents/Sequence-Modeling-NIPS-2017.pdf",
     )
-
-
-MemoryControllerLSTMCell.spec = dataclasses.replace(
-    MemoryControllerLSTMCell.spec, aliases={"mc_lstm": {}}
-)
+    guide = Guide(
+        "lstm",
+        "Use it when what is said at a step and what is remembered need gates of their own.",
+        (),
+    )
+    aliases = {"mc_lstm": {}}

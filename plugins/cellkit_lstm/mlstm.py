@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import Cell, TensorSpec, choice, matmul, positive_number, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry import CellSpec, Guide, Paper, custom
 from cellkit.registry.reference import activation, softplus
 from cellkit_lstm.slstm import FORGET_GATES, heads
 
@@ -35,7 +35,7 @@ class MLSTMCell(Cell):
     ```
 
     The gates see the inputs alone and no state enters a product with a matrix, so there is nothing
-    for `recurrent_dropout` to drop. The output h is no state. exp(-m') is the paper's 1 in the
+    for `recurrent_dropout` to drop. The output h is not a state. exp(-m') is the paper's 1 in the
     units of the stabilised memory.
 
     In the xlstm package the output gate lies outside the cell (and there is a norm before it), the
@@ -46,7 +46,7 @@ class MLSTMCell(Cell):
         num_heads: Number of heads; must divide `units`. Default 1.
         forget_gate: `"sigmoid"` (default), as in the authors' code, or `"exp"`, the paper's other
             choice.
-        output_gate: Whether the cell has the output gate of the paper. Default True. False leaves
+        output_gate: True if the cell has the output gate of the paper. Default True. False leaves
             h~, what the cell of the xlstm package gives.
         epsilon: Added to the denominator. Default 1e-6, as in the authors' code.
         **kwargs: Options of `cellkit.Cell`: `recurrent_activation` for the output gate;
@@ -91,7 +91,7 @@ class MLSTMCell(Cell):
 
     @property
     def output_size(self) -> int:
-        """Width of the output, which is no state."""
+        """Width of the output, which is not a state."""
         return self.units
 
     def build(self, input_shape: Any) -> None:
@@ -206,20 +206,16 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     return joined if config.get("use_bias", True) else {"kernel": joined["kernel"]}
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    return {
-        "units": int(arrays["w.W_v"].shape[-1]),
-        "num_heads": int(arrays["w.W_i"].shape[-1]),
-        "output_gate": "w.W_o" in arrays,
-        "use_bias": "w.b_v" in arrays,
-        **({"epsilon": hyper["epsilon"]} if "epsilon" in hyper else {}),
-    }
-
-
 MLSTMCell.spec = CellSpec(
+    paper=Paper("Beck et al.", 2024, "xLSTM: Extended Long Short-Term Memory", "arXiv:2405.04517"),
+    guide=Guide(
+        "linear attention",
+        "Use it when many pairs must be stored and found again.",
+        ("long memory", "associative recall", "language"),
+    ),
     reference=reference,
-    inputs=("features",),
+    states=("C", "n", "m"),
+    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     cases={
         "default": {"units": 4},
         "heads": {"units": 6, "num_heads": 2},
@@ -227,14 +223,10 @@ MLSTMCell.spec = CellSpec(
         "no_bias": {"units": 2, "use_bias": False, "recurrent_activation": "hard_sigmoid"},
         "dropout": {"units": 4, "dropout": 0.4, "seed": 1},
     },
-    paper=Paper("Beck et al.", 2024, "xLSTM: Extended Long Short-Term Memory", "arXiv:2405.04517"),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "zoneout", "fp32_state"}),
+    traits={"masking", "stateful", "dropout", "zoneout", "fp32_state"},
     deviations=(
         "The bias of k is divided by sqrt(D) too, as in the authors' code.",
         "In the xlstm package the output gate is outside the cell: output_gate=False.",
     ),
     aliases={"mlstm": {"output_gate": False}},
-    states=("C", "n", "m"),
-    configure=configure,
-)
+).completed(MLSTMCell)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -45,8 +43,9 @@ class MultiplicativeLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"})
         "Multiplicative LSTM for sequence modelling",
         "arXiv:1609.07959",
     )
-
-
-MultiplicativeLSTMCell.spec = dataclasses.replace(
-    MultiplicativeLSTMCell.spec, aliases={"multiplicative_lstm": {}}
-)
+    guide = Guide(
+        "lstm",
+        "Use it when each input symbol should have a transition of its own, as for characters.",
+        ("language",),
+    )
+    aliases = {"multiplicative_lstm": {}}

@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import GatedCell, choice, matmul, split
-from cellkit.registry import CellSpec, Paper, gate_blocks
-from cellkit.registry.reference import activation, relu
-from cellkit_lstm._base import from_file
+from cellkit.registry import CellSpec, Guide, Paper
 
 THIRD_GATES = ("multiply", "add")
 
@@ -85,52 +83,34 @@ class NASCell(GatedCell):
         h = tanh(c * tanh(l2 + l3))
         return h, [h, c]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    h, c = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    kinds = [s, relu, s, relu, tanh, s, tanh, s]
-    a = []
-    for k, kind in enumerate(kinds):
-        x_k, m_k = x @ w[f"W_{k}"], h @ w[f"U_{k}"] + w[f"b_{k}"]
-        product = k == 3 and config["third_gate"] == "multiply"
-        a.append(kind(x_k * m_k if product else x_k + m_k))
-    l0, l1 = tanh(a[0] * a[1]), tanh(a[2] + a[3])
-    l2, l3 = tanh(a[4] * a[5]), s(a[6] + a[7])
-    new_c = tanh(l0 + c) * l1
-    new_h = tanh(new_c * tanh(l2 + l3))
-    return new_h, [new_h, new_c]
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    return from_file(hyper, arrays, "third_gate")
-
-
-NASCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "add": {"units": 3, "third_gate": "add"},
-        "softsign": {"units": 3, "activation": "softsign", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper(
-        "Zoph and Le",
-        2016,
-        "Neural Architecture Search with Reinforcement Learning",
-        "arXiv:1611.01578",
-    ),
-    symbols=gate_blocks([str(k) for k in range(8)]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    deviations=(
-        "torchrecurrent and RecurrentLayers.jl add the projections of gate 3: third_gate='add'.",
-        "TensorFlow Addons orders its states [c, h].",
-    ),
-    aliases={"nas_add": {"third_gate": "add"}},
-    states=("h", "c"),
-    configure=configure,
-)
+    spec = CellSpec(
+        paper=Paper(
+            "Zoph and Le",
+            2016,
+            "Neural Architecture Search with Reinforcement Learning",
+            "arXiv:1611.01578",
+        ),
+        guide=Guide(
+            "lstm",
+            "Use it when you model text and can pay for eight products to get more out of each "
+            "unit.",
+            ("language",),
+        ),
+        cases={
+            "default": {"units": 4},
+            "add": {"units": 3, "third_gate": "add"},
+            "softsign": {
+                "units": 3,
+                "activation": "softsign",
+                "recurrent_activation": "hard_sigmoid",
+            },
+            "no_bias": {"units": 2, "use_bias": False},
+            "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+        },
+        deviations=(
+            "torchrecurrent and RecurrentLayers.jl add the projections of gate 3: "
+            "third_gate='add'.",
+            "TensorFlow Addons orders its states [c, h].",
+        ),
+        aliases={"nas_add": {"third_gate": "add"}},
+    )

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from cellkit.cells import matmul, positive_int, split
-from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry import CellSpec, Guide, Paper, custom
 from cellkit.registry.reference import activation
-from cellkit_lstm._base import LSTMBase, from_file
+from cellkit_lstm._base import LSTMBase
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -136,28 +136,21 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     return {name: a for name, a in joined.items() if biased or not name.startswith("bias")}
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file: each level has a matrix W, W2, W3, ..."""
-    levels = {name.split("_")[0] for name in arrays if name.startswith("w.W")}
-    return {**from_file(hyper, arrays), "depth": len(levels)}
-
-
 NestedLSTMCell.spec = CellSpec(
+    paper=Paper("Moniz and Krueger", 2018, "Nested LSTMs", "arXiv:1801.10308"),
+    guide=Guide(
+        "lstm",
+        "Use it when some memories must outlast others and a stack of LSTMs does not learn it.",
+        ("time scales", "language", "depth"),
+    ),
     reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
+    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    more_cases={
         "deep": {"units": 3, "depth": 3},
         "depth_one": {"units": 3, "depth": 1, "max_time": 20},
         "relu": {"units": 3, "activation": "softsign", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
-    paper=Paper("Moniz and Krueger", 2018, "Nested LSTMs", "arXiv:1801.10308"),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=(
         "The activations are one and the same at all levels, as in the implementation hannw/nlstm.",
     ),
-    configure=configure,
-)
+).completed(NestedLSTMCell)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -52,6 +50,9 @@ class ONLSTMCell(cellkit.EquationCell):
         "Ordered Neurons: Integrating Tree Structures into Recurrent Neural Networks",
         "arXiv:1810.09536",
     )
-
-
-ONLSTMCell.spec = dataclasses.replace(ONLSTMCell.spec, aliases={"on_lstm": {}})
+    guide = Guide(
+        "lstm",
+        "Use it when sequences have nested parts whose borders are not given, such as phrases.",
+        ("interpretable", "hierarchy", "language"),
+    )
+    aliases = {"on_lstm": {}}

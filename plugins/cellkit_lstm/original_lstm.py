@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -45,10 +43,10 @@ class OriginalLSTMCell(cellkit.EquationCell):
         "Long Short-Term Memory",
         "doi:10.1162/neco.1997.9.8.1735",
     )
-
-
-OriginalLSTMCell.spec = dataclasses.replace(
-    OriginalLSTMCell.spec,
-    aliases={"original_lstm": {}},
-    deviations=("one cell per block, and gradients through everything",),
-)
+    guide = Guide(
+        "lstm",
+        "Use it when counting without forgetting is wanted, or history is studied.",
+        ("long memory",),
+    )
+    aliases = {"original_lstm": {}}
+    deviations = ("one cell per block, and gradients through everything",)

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import matmul, resolve, split
-from cellkit.registry import CellSpec, Paper, blocks, gate_blocks
-from cellkit.registry.reference import activation
-from cellkit_lstm._base import LSTMBase, from_file
+from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks
+from cellkit_lstm._base import LSTMBase
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -34,7 +33,7 @@ class PeepholeLSTMCell(LSTMBase):
 
     Args:
         units: Number of units H.
-        peepholes: Whether there are peepholes. Default True; without them it is the plain LSTM.
+        peepholes: True if there are peepholes. Default True; without them it is the plain LSTM.
         peephole_initializer: Initializer of p. Default `"random_uniform"`, small numbers: the gates
             of a new cell then depend on little but x and h.
         **kwargs: `unit_forget_bias` and `max_time` as in `LSTMBase`, and options of `cellkit.Cell`:
@@ -91,49 +90,23 @@ class PeepholeLSTMCell(LSTMBase):
         h = s(self.peep(o, "o", c)) * tanh(c)
         return h, [h, c]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equations."""
-    h, c = states
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    p_i, p_f, p_o = (w.get(p, 0.0) for p in ("p_i", "p_f", "p_o"))
-    i = s(x @ w["W_i"] + h @ w["U_i"] + p_i * c + w["b_i"])
-    f = s(x @ w["W_f"] + h @ w["U_f"] + p_f * c + w["b_f"])
-    g = tanh(x @ w["W_g"] + h @ w["U_g"] + w["b_g"])
-    new_c = f * c + i * g
-    o = s(x @ w["W_o"] + h @ w["U_o"] + p_o * new_c + w["b_o"])
-    new_h = o * tanh(new_c)
-    return new_h, [new_h, new_c]
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    return {**from_file(hyper, arrays), "peepholes": "w.p_o" in arrays}
-
-
-PeepholeLSTMCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "no_peepholes": {"units": 3, "peepholes": False, "unit_forget_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper(
-        "Gers, Schraudolph and Schmidhuber",
-        2002,
-        "Learning Precise Timing with LSTM Recurrent Networks",
-        "https://www.jmlr.org/papers/v3/gers02a.html",
-    ),
-    symbols=gate_blocks(["i", "f", "g", "o"])
-    | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    deviations=(
-        "Chainer, DyNet and PyPOTS have full matrices for peepholes; in PyPOTS the output gate "
-        "sees the old cell state.",
-    ),
-    states=("h", "c"),
-    configure=configure,
-)
+    spec = CellSpec(
+        paper=Paper(
+            "Gers, Schraudolph and Schmidhuber",
+            2002,
+            "Learning Precise Timing with LSTM Recurrent Networks",
+            "https://www.jmlr.org/papers/v3/gers02a.html",
+        ),
+        guide=Guide(
+            "lstm",
+            "Use it when exact timing counts, such as the length of a pause between two events.",
+            ("speech",),
+        ),
+        symbols=gate_blocks(["i", "f", "g", "o"])
+        | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
+        more_cases={"no_peepholes": {"units": 3, "peepholes": False, "unit_forget_bias": False}},
+        deviations=(
+            "Chainer, DyNet and PyPOTS have full matrices for peepholes; in PyPOTS the output gate "
+            "sees the old cell state.",
+        ),
+    )

@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import probability
+from cellkit.cells import (
+    number,
+    probability,
+)
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, blocks, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
 from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
-from cellkit_lstm.peephole_lstm import configure as configure_lstm
-from cellkit_lstm.peephole_lstm import reference as lstm
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -41,15 +42,15 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     Args:
         units: Number of units H.
         alpha: The leak of closed units. Default 0.001, the paper's. It lets gradients through.
-        leak_at_inference: Whether closed units leak at inference too. Default True, so that a
+        leak_at_inference: True if closed units leak at inference too. Default True, so that a
             trained cell computes what it computed in training; False leaves them exactly as they
             are.
         ratio_on: Initial r_on, the part of its period that a unit is open. Default 0.05, as in the
             paper.
-        trainable_ratio_on: Whether r_on is learned. Default False: the paper keeps it fixed.
+        trainable_ratio_on: True if r_on is learned. Default False: the paper keeps it fixed.
         period_range: Smallest and largest initial period tau, drawn uniformly in the logarithm.
             Default (1, 1000), that of TensorFlow contrib. Choose it to span the times in the data.
-        peepholes: Whether the LSTM has the peepholes of the paper. Default False: Greff et al. 2015
+        peepholes: True if the LSTM has the peepholes of the paper. Default False: Greff et al. 2015
             (arXiv:1503.04069) found that they can be left out.
         **kwargs: `peephole_initializer` as in `PeepholeLSTMCell`, `unit_forget_bias` and `max_time`
             as in `LSTMBase`, and options of `cellkit.Cell`. `dropout` drops elements of x, never t.
@@ -83,7 +84,7 @@ class PhasedLSTMCell(PeepholeLSTMCell):
         super().__init__(units, peepholes=peepholes, **kwargs)
         self.alpha = probability(type(self), "alpha", alpha)
         self.leak_at_inference = bool(leak_at_inference)
-        self.ratio_on = _ratio(ratio_on)
+        self.ratio_on = number(type(self), "ratio_on", ratio_on, above=0, at_most=1)
         self.trainable_ratio_on = bool(trainable_ratio_on)
         self.period_range = _range(period_range)
 
@@ -125,8 +126,7 @@ class PhasedLSTMCell(PeepholeLSTMCell):
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step of the LSTM, as far as each unit is open."""
         (z, k), (h, c) = projected, states
-        advance = super().step if self.peepholes else super(PeepholeLSTMCell, self).step
-        _, (new_h, new_c) = advance(z, states)
+        _, (new_h, new_c) = super().step(z, states)
         h, c = k * new_h + (1 - k) * h, k * new_c + (1 - k) * c
         return h, [h, c]
 
@@ -147,17 +147,6 @@ def _features(shapes: Any) -> Any:
     )
 
 
-def _ratio(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise problem(
-            "`ratio_on` of PhasedLSTMCell is no part of a period.",
-            received=f"ratio_on={value!r}",
-            expected="a number above 0 and at most 1",
-            fix="pass e.g. ratio_on=0.05",
-        )
-    return float(value)
-
-
 def _range(value: Any) -> tuple[float, float]:
     pair = isinstance(value, (list, tuple)) and len(value) == 2
     if (
@@ -166,7 +155,7 @@ def _range(value: Any) -> tuple[float, float]:
         or not 0 < value[0] <= value[1]
     ):
         raise problem(
-            "`period_range` of PhasedLSTMCell is no range of periods.",
+            "`period_range` of PhasedLSTMCell is not a range of periods.",
             received=f"period_range={value!r}",
             expected="two numbers above 0, the smaller one first",
             fix="pass e.g. period_range=(1.0, 1000.0), in the unit of the times",
@@ -181,20 +170,29 @@ def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
     phi = ((t - w["shift"]) % tau) / tau
     closed = config["alpha"] * phi if config["leak_at_inference"] else 0 * phi
     k = np.select([phi < r_on / 2, phi < r_on], [2 * phi / r_on, 2 - 2 * phi / r_on], closed)
-    _, (updated_h, updated_c) = lstm(w, x, states, config)
+    _, (updated_h, updated_c) = PeepholeLSTMCell.spec.reference(w, x, states, config)
     new_h, new_c = k * updated_h + (1 - k) * h, k * updated_c + (1 - k) * c
     return new_h, [new_h, new_c]
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    alpha = {"alpha": hyper["alpha"]} if "alpha" in hyper else {}
-    return {**configure_lstm(hyper, arrays), **alpha}
-
-
 PhasedLSTMCell.spec = CellSpec(
+    paper=Paper(
+        "Neil, Pfeiffer and Liu",
+        2016,
+        "Phased LSTM: Accelerating Recurrent Network Training for Long or Event-based Sequences",
+        "arXiv:1610.09513",
+    ),
+    guide=Guide(
+        "lstm",
+        "Use it when samples come at their own times, from several sensors, or very many of them.",
+        ("long memory", "time scales", "irregular time"),
+    ),
     reference=reference,
     inputs=(("features",), (1,)),
+    states=("h", "c"),
+    symbols=gate_blocks(["i", "f", "g", "o"])
+    | rename({"tau": "tau", "shift": "shift", "r_on": "r_on"})
+    | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
     cases={
         "default": {"units": 4},
         "peepholes": {"units": 3, "peepholes": True, "ratio_on": 0.4, "trainable_ratio_on": True},
@@ -202,22 +200,10 @@ PhasedLSTMCell.spec = CellSpec(
         "no_bias": {"units": 2, "use_bias": False, "alpha": 0.01, "period_range": (2.0, 10.0)},
         "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
-    paper=Paper(
-        "Neil, Pfeiffer and Liu",
-        2016,
-        "Phased LSTM: Accelerating Recurrent Network Training for Long or Event-based Sequences",
-        "arXiv:1610.09513",
-    ),
-    symbols=gate_blocks(["i", "f", "g", "o"])
-    | rename({"tau": "tau", "shift": "shift", "r_on": "r_on"})
-    | blocks("peephole_kernel", ["p_i", "p_f", "p_o"], optional=True),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     # The rounding of a phase is multiplied by the slope of the gate, 2 / r_on = 40.
     tolerance=40.0,
     deviations=(
         "The paper's LSTM has peepholes; here they are an option, and off.",
         "phased-lstm-keras has no time input: it counts the steps.",
     ),
-    states=("h", "c"),
-    configure=configure,
-)
+).completed(PhasedLSTMCell)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -47,6 +45,5 @@ class ResidualLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"}):
         "Residual LSTM: Design of a Deep Recurrent Architecture for Distant Speech Recognition",
         "arXiv:1701.03360",
     )
-
-
-ResidualLSTMCell.spec = dataclasses.replace(ResidualLSTMCell.spec, aliases={"residual_lstm": {}})
+    guide = Guide("lstm", "Use it when ten and more LSTM layers are stacked.", ("speech", "depth"))
+    aliases = {"residual_lstm": {}}

@@ -9,9 +9,8 @@ import numpy as np
 
 from cellkit.cells import GatedCell, TensorSpec, choice, matmul, positive_int, split
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, custom, gate_blocks
+from cellkit.registry import CellSpec, Guide, Paper, custom, gate_blocks
 from cellkit.registry.reference import activation, softplus
-from cellkit_lstm._base import from_file
 
 FORGET_GATES = ("sigmoid", "exp")
 
@@ -47,7 +46,7 @@ class SLSTMCell(GatedCell):
         num_heads: Number of heads; must divide `units`. Default 1, a full recurrent matrix.
         forget_gate: `"sigmoid"` (default), as in the authors' code, or `"exp"`, the paper's other
             choice.
-        unit_forget_bias: Whether the biases of the forget gate start at one. Default True: a new
+        unit_forget_bias: True if the biases of the forget gate start at one. Default True: a new
             cell then remembers.
         **kwargs: Options of `cellkit.Cell`: `activation` for z, `recurrent_activation` for the
             output gate.
@@ -192,16 +191,6 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     return {"recurrent_kernel": kernel.reshape(kernel.shape[0] * kernel.shape[1], -1)}
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    gate = {"logsigmoid": "sigmoid"}.get(hyper.get("forget_gate"), hyper.get("forget_gate"))
-    return {
-        **from_file(hyper, arrays, "num_heads"),
-        "units": int(arrays["w.W_i"].shape[-1]),
-        **({} if gate is None else {"forget_gate": gate}),
-    }
-
-
 def draw_states(states: Any) -> Any:
     """Keep the normaliser above zero: it is a sum of exponentials."""
     y, c, n, m = states
@@ -209,8 +198,17 @@ def draw_states(states: Any) -> Any:
 
 
 SLSTMCell.spec = CellSpec(
+    paper=Paper("Beck et al.", 2024, "xLSTM: Extended Long Short-Term Memory", "arXiv:2405.04517"),
+    guide=Guide(
+        "lstm",
+        "Use it when a memory has to be revised sharply, which gates that saturate at one "
+        "can't do.",
+        ("normalised", "language"),
+    ),
     reference=reference,
-    inputs=("features",),
+    states=("y", "c", "n", "m"),
+    symbols=gate_blocks(["i", "f", "z", "o"], recurrent_kernel=None)
+    | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     cases={
         "default": {"units": 4},
         "heads": {"units": 6, "num_heads": 3},
@@ -218,17 +216,10 @@ SLSTMCell.spec = CellSpec(
         "no_bias": {"units": 2, "use_bias": False, "activation": "softsign"},
         "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
-    paper=Paper("Beck et al.", 2024, "xLSTM: Extended Long Short-Term Memory", "arXiv:2405.04517"),
-    symbols=gate_blocks(["i", "f", "z", "o"], recurrent_kernel=None)
-    | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    traits=frozenset(
-        {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout", "fp32_state"}
-    ),
+    more_traits={"fp32_state"},
     deviations=(
         "The rule of the first step holds per row; in the xlstm package it holds for the batch.",
         "flashrnn keeps n at one or more.",
     ),
-    states=("y", "c", "n", "m"),
-    configure=configure,
     draw_states=draw_states,
-)
+).completed(SLSTMCell)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -41,4 +41,9 @@ class SubLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"}):
         2017,
         "Cortical microcircuits as gated-recurrent neural networks",
         "arXiv:1711.02448",
+    )
+    guide = Guide(
+        "lstm",
+        "Use it when gates should subtract, as in models of cortical circuits.",
+        ("interpretable",),
     )

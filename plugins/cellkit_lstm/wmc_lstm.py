@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -47,6 +45,9 @@ class WMCLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"}):
         "Working Memory Connections for LSTM",
         "arXiv:2109.00020",
     )
-
-
-WMCLSTMCell.spec = dataclasses.replace(WMCLSTMCell.spec, aliases={"wmc_lstm": {}})
+    guide = Guide(
+        "lstm",
+        "Use it when gates should see the whole memory, as peepholes do for one unit alone.",
+        (),
+    )
+    aliases = {"wmc_lstm": {}}

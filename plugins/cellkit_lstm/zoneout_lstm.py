@@ -8,9 +8,9 @@ import keras
 
 from cellkit.cells import probability
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry import CellSpec, Guide, Paper
 from cellkit.registry.reference import activation
-from cellkit_lstm._base import LSTMBase, from_file
+from cellkit_lstm._base import LSTMBase
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -68,9 +68,9 @@ class ZoneoutLSTMCell(LSTMBase):
 
     def combine(self, gates: dict[str, Any], states: Any) -> tuple[Any, Any]:
         """Update the states as the LSTM does, and keep some of the old ones."""
-        _, (new_h, new_c) = super().combine(gates, states)
-        h = self.zone(states[0], new_h, self.zoneout_h)
-        c = self.zone(states[1], new_c, self.zoneout_c)
+        updated = gates["f"] * states[1] + gates["i"] * gates["g"]
+        h = self.zone(states[0], gates["o"] * self.activation(updated), self.zoneout_h)
+        c = self.zone(states[1], updated, self.zoneout_c)
         return h, [h, c]
 
 
@@ -89,33 +89,21 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return new_h, [new_h, new_c]
 
 
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file; a rate without a name is that of h, as in haste."""
-    single = [hyper[name] for name in ("zoneout", "zoneout_prob", "p") if name in hyper]
-    rates = {"zoneout_h": single[0]} if single else {}
-    return {**rates, **from_file(hyper, arrays, "zoneout_h", "zoneout_c")}
-
-
 ZoneoutLSTMCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "h_only": {"units": 3, "zoneout_h": 0.3, "zoneout_c": 0.0},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
     paper=Paper(
         "Krueger et al.",
         2016,
         "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations",
         "arXiv:1606.01305",
     ),
-    symbols=gate_blocks(["i", "f", "g", "o"]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
+    guide=Guide(
+        "lstm",
+        "Use it when an LSTM overfits and dropout of states would cut its memory.",
+        ("regularised", "language"),
+    ),
+    reference=reference,
+    states=("h", "c"),
+    more_cases={"h_only": {"units": 3, "zoneout_h": 0.3, "zoneout_c": 0.0}},
     deviations=("haste zones out h only: zoneout_c=0.",),
     aliases={"zoneout": {"zoneout_c": 0.0}},
-    states=("h", "c"),
-    configure=configure,
-)
+).completed(ZoneoutLSTMCell)

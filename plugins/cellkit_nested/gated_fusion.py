@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from cellkit.cells import Cell, TensorSpec, matmul, split
-from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry import CellSpec, Guide, Paper, custom
 from cellkit.registry.reference import activation
 from cellkit_nested._modalities import flatten, modalities
 
@@ -41,7 +41,7 @@ class GatedFusionCell(Cell):
 
     Args:
         units: Number of units H.
-        return_gates: Whether the output is `{"gates": a, "output": h'}` instead of h', to see
+        return_gates: True if the output is `{"gates": a, "output": h'}` instead of h', to see
             which modality counted when. Default False. It changes no number.
         **kwargs: Options of `cellkit.Cell`: `activation` for e and n, `recurrent_activation` for
             z and r, `kernel_*` for E, A and W, `recurrent_*` for B and U, `bias_*` for the rest.
@@ -169,28 +169,26 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
 
 
 GatedFusionCell.spec = CellSpec(
-    reference=reference,
-    inputs={"acc": ("f_acc",), "gyro": ("axes", "samples")},
-    cases={
-        "default": {"units": 4},
-        "gates": {"units": 3, "return_gates": True},
-        "relu": {"units": 3, "activation": "relu", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 2, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
     paper=Paper(
         "Arevalo, Solorio, Montes-y-Gomez and Gonzalez",
         2017,
         "Gated Multimodal Units for Information Fusion",
         "arXiv:1702.01992",
     ),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    guide=Guide(
+        "several inputs",
+        "Use it when several sensors or modalities describe one moment and their worth changes.",
+        ("several inputs", "interpretable"),
+    ),
+    reference=reference,
+    inputs={"acc": ("f_acc",), "gyro": ("axes", "samples")},
     states=("h",),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
+    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    more_cases={"gates": {"units": 3, "return_gates": True}},
     deviations=(
         "The paper's unit has no recurrence; here it makes the candidate of a recurrent one.",
         "The paper ties the gates of two modalities as g and 1 - g, and gives three or more "
         "independent sigmoids; here softmax ties any number of them.",
         "The paper's gates see the inputs alone and have no biases; these see the state too.",
     ),
-)
+).completed(GatedFusionCell)

@@ -11,7 +11,7 @@ import numpy as np
 
 from cellkit.cells import Cell, declared_state, matmul, positive_int
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, custom
+from cellkit.registry import CellSpec, Guide, Paper, custom
 from cellkit.registry.reference import activation
 from cellkit_nested._modalities import Modality, flatten, listed, modalities
 
@@ -54,7 +54,7 @@ class NestedCell(Cell):
             `[8, (4, 4)]`. At the top level a list or tuple holds one entry per modality; below
             it, one that holds ints only is a shape.
         activation: f. Default `"linear"`, as in the guide.
-        use_bias: Whether there is a b. Default False, as in the guide.
+        use_bias: True if there is a b. Default False, as in the guide.
         kernel_initializer: Initializer of the kernels. Default `"uniform"`, as in the guide.
         **kwargs: Options of `cellkit.Cell`. Without recurrent weights, those for them do nothing.
 
@@ -244,8 +244,20 @@ def _renamed(old: tuple[str, str], new: tuple[str, str]) -> Any:
 
 
 NestedCell.spec = CellSpec(
+    paper=Paper(
+        "Zhu and Chollet", 2019, "Working with RNNs", "https://keras.io/guides/working_with_rnns"
+    ),
+    guide=Guide(
+        "several inputs",
+        "Use it when you want the smallest example of a cell with a structure of inputs.",
+        ("tiny", "several inputs"),
+    ),
     reference=reference,
     inputs={"location": ("i1",), "pressure": ("i2", "i3")},
+    symbols=custom(
+        to_symbols=_renamed(("kernel", "bias"), ("W", "b")),
+        from_symbols=_renamed(("W", "b"), ("kernel", "bias")),
+    ),
     cases={
         "guide": {"unit_1": 3, "unit_2": 2, "unit_3": 4},
         "named": {"units": {"location": (2, 3), "pressure": 4}},
@@ -255,17 +267,7 @@ NestedCell.spec = CellSpec(
             "activation": "tanh",
         },
     },
-    paper=Paper(
-        "Zhu and Chollet",
-        2019,
-        "Working with RNNs",
-        "https://keras.io/guides/working_with_rnns",
-    ),
-    symbols=custom(
-        to_symbols=_renamed(("kernel", "bias"), ("W", "b")),
-        from_symbols=_renamed(("W", "b"), ("kernel", "bias")),
-    ),
-    traits=frozenset({"masking", "stateful", "dropout", "zoneout"}),
+    traits={"masking", "stateful", "dropout", "zoneout"},
     deviations=(
         "The guide's cell has neither the form with `units`, nor biases, nor activations.",
         "The guide takes its two inputs in this order; here their ranks tell them apart.",

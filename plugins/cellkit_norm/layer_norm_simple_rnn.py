@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 
-from cellkit.cells import GatedCell, matmul, normalize
-from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, rename
-from cellkit.registry.reference import activation
+from cellkit.cells import (
+    GatedCell,
+    matmul,
+    normalize,
+    positive_number,
+)
+from cellkit.registry import CellSpec, Guide, Paper, rename
 
 
 @keras.saving.register_keras_serializable(package="cellkit_norm")
@@ -45,15 +47,7 @@ class LayerNormSimpleRNNCell(GatedCell):
 
     def __init__(self, units: int, *, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(units, **kwargs)
-        number = isinstance(epsilon, (int, float)) and not isinstance(epsilon, bool)
-        if not number or not epsilon > 0:
-            raise problem(
-                "`epsilon` of LayerNormSimpleRNNCell is not a positive number.",
-                received=f"epsilon={epsilon!r}",
-                expected="a number above 0",
-                fix="leave it out for 1e-5",
-            )
-        self.epsilon = float(epsilon)
+        self.epsilon = positive_number(type(self), "epsilon", epsilon)
 
     def build(self, input_shape: Any) -> None:
         """Create the weights of the simple cell, and the scale `gamma`."""
@@ -71,38 +65,20 @@ class LayerNormSimpleRNNCell(GatedCell):
         h = self.activation(normed if self.bias is None else normed + self.bias)
         return h, [h]
 
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equation."""
-    (h,) = states
-    v = x @ w["W"] + h @ w["U"]
-    deviation = np.sqrt(v.var(axis=-1, keepdims=True) + config["epsilon"])
-    normed = (v - v.mean(axis=-1, keepdims=True)) / deviation
-    h = activation(config["activation"])(w["gamma"] * normed + w["b"])
-    return h, [h]
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    given = {name: hyper[name] for name in ("epsilon", "activation") if name in hyper}
-    return {"units": int(arrays["w.U"].shape[-1]), "use_bias": "w.b" in arrays, **given}
-
-
-LayerNormSimpleRNNCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 4},
-        "relu": {"units": 3, "activation": "relu", "epsilon": 1e-3},
-        "no_bias": {"units": 3, "use_bias": False, "activation": "sigmoid"},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
-    paper=Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
-    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b", "gamma": "gamma"}),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    # A rounding error is divided by the standard deviation of the units, which of the four here may
-    # be a quarter, and smaller weights don't damp it: they are normalised away.
-    tolerance=4.0,
-    states=("h",),
-    configure=configure,
-)
+    spec = CellSpec(
+        paper=Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
+        guide=Guide(
+            "plain",
+            "Use it when a simple cell has to run over long sequences without its magnitudes "
+            "drifting.",
+            ("normalised",),
+        ),
+        symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b", "gamma": "gamma"}),
+        more_cases={
+            "relu": {"units": 3, "activation": "relu", "epsilon": 1e-3},
+            "no_bias": {"units": 3, "use_bias": False, "activation": "sigmoid"},
+        },
+        # A rounding error is divided by the standard deviation of the units, which of the four here
+        # may be a quarter, and smaller weights don't damp it: they are normalised away.
+        tolerance=4.0,
+    )

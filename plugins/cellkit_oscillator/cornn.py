@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_oscillator")
@@ -53,6 +51,9 @@ class CoRNNCell(
         "architecture for learning long time dependencies",
         "arXiv:2010.00951",
     )
-
-
-CoRNNCell.spec = dataclasses.replace(CoRNNCell.spec, aliases={"cornn": {}})
+    guide = Guide(
+        "oscillator",
+        "Use it when sequences are long and gradients must neither vanish nor explode.",
+        ("long memory", "stable"),
+    )
+    aliases = {"cornn": {}}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_oscillator")
@@ -45,8 +43,9 @@ class LEMCell(cellkit.EquationCell, states=("y", "z"), output="y", numbers={"dt"
         "Long Expressive Memory for Sequence Modeling",
         "arXiv:2110.04744",
     )
-
-
-LEMCell.spec = dataclasses.replace(
-    LEMCell.spec, deviations=("torchrecurrent and RecurrentLayers.jl compute y' from the old z",)
-)
+    guide = Guide(
+        "oscillator",
+        "Use it when one signal has several time scales and long dependencies.",
+        ("long memory", "time scales", "stable"),
+    )
+    deviations = ("torchrecurrent and RecurrentLayers.jl compute y' from the old z",)

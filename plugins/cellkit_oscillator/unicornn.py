@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_oscillator")
@@ -47,6 +45,9 @@ class UnICORNNCell(
         "UnICORNN: A recurrent model for learning very long time dependencies",
         "arXiv:2103.05487",
     )
-
-
-UnICORNNCell.spec = dataclasses.replace(UnICORNNCell.spec, aliases={"unicornn": {}})
+    guide = Guide(
+        "oscillator",
+        "Use it when sequences are very long and memory for training is scarce.",
+        ("long memory", "stable"),
+    )
+    aliases = {"unicornn": {}}

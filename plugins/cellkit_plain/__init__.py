@@ -5,6 +5,7 @@ from cellkit_plain.fastrnn import FastRNNCell
 from cellkit_plain.indrnn import IndRNNCell
 from cellkit_plain.intersection_rnn import IntersectionRNNCell
 from cellkit_plain.minimal_rnn import MinimalRNNCell
+from cellkit_plain.rhn import RHNCell
 from cellkit_plain.sgrn import SGRNCell
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "IndRNNCell",
     "IntersectionRNNCell",
     "MinimalRNNCell",
+    "RHNCell",
     "SGRNCell",
 ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -46,8 +44,10 @@ class CFNCell(cellkit.EquationCell):
         "A recurrent neural network without chaos",
         "arXiv:1612.06212",
     )
-
-
-CFNCell.spec = dataclasses.replace(
-    CFNCell.spec, aliases={"cfn": {}}, deviations=("the input has a bias, as in torchrecurrent",)
-)
+    guide = Guide(
+        "gru",
+        "Use it when the dynamics must stay predictable and fade once inputs end.",
+        ("stable", "interpretable", "language"),
+    )
+    aliases = {"cfn": {}}
+    deviations = ("the input has a bias, as in torchrecurrent",)

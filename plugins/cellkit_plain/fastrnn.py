@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -50,6 +48,9 @@ class FastRNNCell(
         "FastGRNN: A Fast, Accurate, Stable and Tiny Kilobyte Sized Gated Recurrent Neural Network",
         "arXiv:1901.02358",
     )
-
-
-FastRNNCell.spec = dataclasses.replace(FastRNNCell.spec, aliases={"fastrnn": {}})
+    guide = Guide(
+        "plain",
+        "Use it when a simple cell is almost enough and its training has to be stable.",
+        ("tiny", "stable"),
+    )
+    aliases = {"fastrnn": {}}

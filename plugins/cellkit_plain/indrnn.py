@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -47,13 +46,13 @@ class IndRNNCell(cellkit.EquationCell):
         "Independently Recurrent Neural Network (IndRNN): Building a Longer and Deeper RNN",
         "arXiv:1803.04831",
     )
+    guide = Guide(
+        "plain",
+        "Use it when many layers are stacked and each unit should keep a past of its own.",
+        ("tiny", "long memory", "interpretable"),
+    )
+    aliases = {"indrnn": {"activation": "tanh"}}
+    deviations = ("no bound on the recurrent weights; pass `recurrent_constraint` for the paper's",)
 
     def __init__(self, units: int, *, activation: Any = "relu", **kwargs: Any) -> None:
         super().__init__(units, activation=activation, **kwargs)
-
-
-IndRNNCell.spec = dataclasses.replace(
-    IndRNNCell.spec,
-    aliases={"indrnn": {"activation": "tanh"}},
-    deviations=("no bound on the recurrent weights; pass `recurrent_constraint` for the paper's",),
-)

@@ -8,7 +8,7 @@ import keras
 
 from cellkit.cells import GatedCell, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, gate_blocks
+from cellkit.registry import CellSpec, Guide, Paper
 from cellkit.registry.reference import activation, relu
 
 
@@ -101,23 +101,26 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 IntersectionRNNCell.spec = CellSpec(
-    reference=reference,
-    inputs=(4,),
-    cases={
-        "default": {"units": 4},
-        "softsign": {"units": 4, "activation": "softsign", "recurrent_activation": "hard_sigmoid"},
-        "no_bias": {"units": 4, "use_bias": False},
-        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
-    },
     paper=Paper(
         "Collins, Sohl-Dickstein and Sussillo",
         2016,
         "Capacity and Trainability in Recurrent Neural Networks",
         "arXiv:1611.09913",
     ),
-    symbols=gate_blocks(["y", "h", "p", "q"]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    aliases={"intersection_rnn": {}},
-    configure=lambda hyper, arrays: {"units": arrays["y"].shape[-1]},
+    guide=Guide(
+        "plain",
+        "Use it when many recurrent layers are stacked and gradients must find a way through "
+        "depth.",
+        ("depth",),
+    ),
+    reference=reference,
+    inputs=(4,),
     states=("h",),
-)
+    cases={
+        "default": {"units": 4},
+        "softsign": {"units": 4, "activation": "softsign", "recurrent_activation": "hard_sigmoid"},
+        "no_bias": {"units": 4, "use_bias": False},
+        "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
+    },
+    aliases={"intersection_rnn": {}},
+).completed(IntersectionRNNCell)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -41,6 +39,9 @@ class MinimalRNNCell(cellkit.EquationCell):
         "MinimalRNN: Toward More Interpretable and Trainable Recurrent Neural Networks",
         "arXiv:1711.06788",
     )
-
-
-MinimalRNNCell.spec = dataclasses.replace(MinimalRNNCell.spec, aliases={"minimal_rnn": {}})
+    guide = Guide(
+        "gru",
+        "Use it when one gate should update a latent space whose directions can be read.",
+        ("tiny", "interpretable"),
+    )
+    aliases = {"minimal_rnn": {}}

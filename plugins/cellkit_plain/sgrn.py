@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
 import cellkit
-from cellkit.registry import Paper
+from cellkit.registry import Guide, Paper
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -41,6 +39,9 @@ class SGRNCell(cellkit.EquationCell):
         "A simple gated recurrent network for detection of power quality disturbances",
         "doi:10.1049/gtd2.12056",
     )
-
-
-SGRNCell.spec = dataclasses.replace(SGRNCell.spec, aliases={"sgrn": {}})
+    guide = Guide(
+        "gru",
+        "Use it when gate and candidate may share their matrix, for the smallest gated cell.",
+        ("tiny",),
+    )
+    aliases = {"sgrn": {}}

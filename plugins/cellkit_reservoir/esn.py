@@ -7,10 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, matmul, vector_size
+from cellkit.cells import (
+    Cell,
+    matmul,
+    number,
+    positive_number,
+    vector_size,
+)
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Paper, rename
-from cellkit.registry.reference import activation
+from cellkit.registry import CellSpec, Guide, Paper, rename
 
 _TRIES = 100
 
@@ -35,7 +40,7 @@ class ESNCell(Cell):
 
     Args:
         units: Number of units H of the reservoir.
-        leaky: How far a unit moves towards its new value, in (0, 1]. Default 1.0, no leak.
+        leaky: Part of the way that a unit moves to its new value, in (0, 1]. Default 1.0, no leak.
         connectivity: Probability in (0, 1] that one unit feeds another. Default 0.1: sparse
             reservoirs have a richer set of dynamics.
         spectral_radius: Size of the largest eigenvalue of U. Default 0.9; below 1 the states forget
@@ -68,9 +73,10 @@ class ESNCell(Cell):
         **kwargs: Any,
     ) -> None:
         super().__init__(units, recurrent_initializer=recurrent_initializer, **kwargs)
-        self.leaky = _above_zero("leaky", leaky, 1.0)
-        self.connectivity = _above_zero("connectivity", connectivity, 1.0)
-        self.spectral_radius = _above_zero("spectral_radius", spectral_radius, float("inf"))
+        cls = type(self)
+        self.leaky = number(cls, "leaky", leaky, above=0, at_most=1)
+        self.connectivity = number(cls, "connectivity", connectivity, above=0, at_most=1)
+        self.spectral_radius = positive_number(cls, "spectral_radius", spectral_radius)
 
     def build(self, input_shape: Any) -> None:
         """Draw the weights, none of which is trained."""
@@ -111,59 +117,37 @@ class ESNCell(Cell):
         h = (1 - self.leaky) * h + self.leaky * new
         return h, [h]
 
-
-def _above_zero(name: str, value: Any, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
-        raise problem(
-            f"`{name}` of ESNCell is out of range.",
-            received=f"{name}={value!r}",
-            expected="a number above 0"
-            + ("" if most == float("inf") else f" and at most {most:g}"),
-            fix=f"pass e.g. {name}=0.5",
-        )
-    return float(value)
-
-
-def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
-    """Compute one step from the equation."""
-    (h,) = states
-    a = config["leaky"]
-    h = (1 - a) * h + a * activation(config["activation"])(x @ w["W"] + h @ w["U"] + w["b"])
-    return h, [h]
-
-
-def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
-    """Read the options of a frozen file."""
-    given = {name: hyper[name] for name in ("leaky", "activation") if name in hyper}
-    sizes = {"units": int(arrays["w.U"].shape[-1]), "use_bias": "w.b" in arrays}
-    return {**sizes, "connectivity": 1.0, **given}  # U itself is read from the file
-
-
-ESNCell.spec = CellSpec(
-    reference=reference,
-    inputs=("features",),
-    cases={
-        "default": {"units": 5, "connectivity": 0.8, "seed": 3},
-        "sparse": {"units": 12, "leaky": 0.7, "seed": 2, "bias_initializer": "random_normal"},
-        "relu": {"units": 4, "activation": "relu", "connectivity": 1.0, "spectral_radius": 1.2},
-        "no_bias": {"units": 4, "use_bias": False, "connectivity": 0.9, "leaky": 0.3, "seed": 4},
-        "dropout": {
-            "units": 4,
-            "connectivity": 1.0,
-            "dropout": 0.4,
-            "recurrent_dropout": 0.3,
-            "seed": 1,
+    spec = CellSpec(
+        paper=Paper(
+            "Jaeger",
+            2001,
+            "The 'echo state' approach to analysing and training recurrent neural networks",
+            "https://www.researchgate.net/publication/215385037",
+        ),
+        guide=Guide(
+            "reservoir",
+            "Use it when data are few and only a linear readout should be trained.",
+            ("time scales", "untrained"),
+        ),
+        symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
+        cases={
+            "default": {"units": 5, "connectivity": 0.8, "seed": 3},
+            "sparse": {"units": 12, "leaky": 0.7, "seed": 2, "bias_initializer": "random_normal"},
+            "relu": {"units": 4, "activation": "relu", "connectivity": 1.0, "spectral_radius": 1.2},
+            "no_bias": {
+                "units": 4,
+                "use_bias": False,
+                "connectivity": 0.9,
+                "leaky": 0.3,
+                "seed": 4,
+            },
+            "dropout": {
+                "units": 4,
+                "connectivity": 1.0,
+                "dropout": 0.4,
+                "recurrent_dropout": 0.3,
+                "seed": 1,
+            },
         },
-    },
-    paper=Paper(
-        "Jaeger",
-        2001,
-        "The 'echo state' approach to analysing and training recurrent neural networks",
-        "https://www.researchgate.net/publication/215385037",
-    ),
-    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
-    deviations=("TensorFlow Addons can scale by the norm of U in place of its eigenvalues.",),
-    states=("h",),
-    configure=configure,
-)
+        deviations=("TensorFlow Addons can scale by the norm of U in place of its eigenvalues.",),
+    )

@@ -1,4 +1,4 @@
-"""MGU, UGRNN and GRU-D: numbers against their references, options, missing values, errors."""
+"""Relatives of the GRU: references, other implementations, batch norm, missing values, errors."""
 
 import keras
 import numpy as np
@@ -21,9 +21,9 @@ from three_parts import raised
 import cellkit
 from cellkit.registry import cell_weights, set_cell_weights
 from cellkit.registry.reference import sigmoid
-from cellkit_gru import GRUDCell, MGUCell, UGRNNCell
+from cellkit_gru import BlockGRUCell, GRUDCell, LiGRUCell, MGUCell, UGRNNCell
 
-FAMILY = ("mgu", "ugrnn", "gru_d")
+FAMILY = ("mgu", "ugrnn", "gru_d", "ligru", "block_gru")
 
 
 @pytest.fixture
@@ -54,8 +54,53 @@ def test_the_initial_states_are_those_of_the_reference(name, rng):
 
 
 @pytest.mark.one_backend
-def test_mgu_agrees_with_chainer():
-    check_golden("mgu")
+@pytest.mark.parametrize("name", ["mgu", "ligru", "ligru_batch_norm", "block_gru"])
+def test_another_implementation_agrees(name):
+    check_golden(name)
+
+
+@pytest.mark.parametrize("how", ["loop", "fit"])
+def test_batch_norm_of_ligru_takes_the_rows_of_a_step_and_keeps_running_averages(how, rng):
+    x = rng.normal(size=(8, T, 4)).astype(DTYPE) + 2.0
+    options = {"normalization": "batch", "momentum": 0.8, "epsilon": 0.01, "use_bias": False}
+    layer, spec = make("ligru", x, rng, units=3, **options)
+    w = {k: v.astype("float64") for k, v in cellkit.export_weights(layer.cell).items()}
+    mean, variance = (np.concatenate([w[f"{c}_z"], w[f"{c}_n"]]) for c in "mv")
+    h, outputs = np.zeros((8, 3)), []
+    for t in range(T):
+        fed = x[:, t] @ np.concatenate([w["W_z"], w["W_n"]], axis=1)
+        now = {"m": fed.mean(axis=0), "v": fed.var(axis=0)}
+        mean, variance = 0.8 * mean + 0.2 * now["m"], 0.8 * variance + 0.2 * now["v"]
+        letters = {f"{c}_{g}": now[c][i : i + 3] for c in "mv" for g, i in (("z", 0), ("n", 3))}
+        h, _ = spec.reference({**w, **letters}, x[:, t], [h], layer.cell.get_config())
+        outputs.append(h)
+    if how == "loop":
+        got = to_numpy(layer(x, training=True)[0])
+        np.testing.assert_allclose(got, np.stack(outputs, axis=1), rtol=TOLERANCE, atol=TOLERANCE)
+    else:
+        inputs = keras.Input((T, 4), dtype=DTYPE)
+        model = keras.Model(inputs, layer(inputs)[0])
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        model.fit(x, np.zeros((8, T, 3), DTYPE), batch_size=8, verbose=0)
+    moved = cellkit.export_weights(layer.cell)
+    for letter, want in (("m", mean), ("v", variance)):
+        have = np.concatenate([moved[f"{letter}_z"], moved[f"{letter}_n"]])
+        np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-5)
+
+
+def test_one_block_of_a_block_gru_is_a_full_matrix(rng):
+    """Blocks are no more than zeros in larger matrices."""
+    x = rng.normal(size=(B, T, 4)).astype(DTYPE)
+    halves, _ = make("block_gru", x, rng, units=4, blocks=2, projection_units=3)
+    whole, _ = make("block_gru", x, rng, units=4, blocks=1, projection_units=3)
+    letters = dict(cellkit.export_weights(halves.cell))
+    for name in ("A_1", "R", "N", "Z"):
+        full = np.zeros((1, 4, 4), DTYPE)
+        full[0, :2, :2], full[0, 2:, 2:] = letters[name]
+        letters[name] = full
+    cellkit.import_weights(whole.cell, letters)
+    got, want = to_numpy(whole(x)[0]), to_numpy(halves(x)[0])
+    np.testing.assert_allclose(got, want, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_flax_computes_another_function(rng):
@@ -99,7 +144,7 @@ def test_gru_d_counts_the_time_since_the_last_observation(mask, given, rng):
 
 
 def test_both_kinds_of_gaps_are_one_cell(rng):
-    """What the cell keeps count of is the paper's recursion over the gaps."""
+    """The count that the cell keeps is the paper's recursion over the gaps."""
     step, data = rng.random((B, T, 1)), series(rng)
     gaps = np.zeros((B, T, 3))
     gaps[:, 0] = step[:, 0]
@@ -214,6 +259,27 @@ def test_the_means_are_a_weight_that_does_not_train(rng):
 def test_units_must_be_a_positive_integer(cls, units):
     _, received, _, _ = raised(cls, units)
     assert f"units={units}" in received
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "named"),
+    [
+        (BlockGRUCell, {"blocks": 3}, "units=4, blocks=3"),
+        (BlockGRUCell, {"blocks": 0}, "blocks=0"),
+        (BlockGRUCell, {"projection_units": -1}, "projection_units=-1"),
+        (BlockGRUCell, {"depth": 0}, "depth=0"),
+        (BlockGRUCell, {"norm": "batch"}, "norm='batch'"),
+        (BlockGRUCell, {"update_bias": "-1"}, "update_bias='-1'"),
+        (BlockGRUCell, {"epsilon": 0.0}, "epsilon=0.0"),
+        (LiGRUCell, {"normalization": "layer"}, "normalization='layer'"),
+        (LiGRUCell, {"momentum": 1.0}, "momentum=1.0"),
+        (LiGRUCell, {"epsilon": -1.0}, "epsilon=-1.0"),
+        (LiGRUCell, {"activation": "tanhshrink"}, "activation='tanhshrink'"),
+    ],
+)
+def test_options_out_of_range(cls, options, named):
+    defaults = {"units": 4, **({"blocks": 2} if cls is BlockGRUCell else {})}
+    assert named in raised(cls, **{**defaults, **options})[1]
 
 
 def test_unknown_options_are_named():

@@ -12,19 +12,37 @@ from against_reference import (
     cases,
     check,
     check_case,
+    check_golden,
     make,
     map_structure,
     random_states,
     to_numpy,
 )
+from models_around import save_and_load, train
 from three_parts import raised
 
 import cellkit
 from cellkit.registry import cell_weights, export_weights, import_weights, set_cell_weights
-from cellkit_linear import LRUCell, MinGRUCell, MinLSTMCell, QRNNCell, RGLRUCell, S5Cell, positive
-from cellkit_linear.s5 import exponential_less_one, hippo
+from cellkit_linear import (
+    FFMCell,
+    LRUCell,
+    MambaCell,
+    MinGRUCell,
+    MinLSTMCell,
+    QRNNCell,
+    RGLRUCell,
+    RWKV4Cell,
+    S4DCell,
+    S5Cell,
+    TGRUCell,
+    TLSTMCell,
+    positive,
+)
+from cellkit_linear._discrete import exponential_less_one
+from cellkit_linear.s5 import hippo
 
-CELLS = ("min_gru", "min_lstm", "qrnn", "lru", "rg_lru", "s5")
+CELLS = ("min_gru", "min_lstm", "qrnn", "lru", "rg_lru", "s5", "hgrn", "mamba")
+MORE = ("t_gru", "t_lstm", "s4d", "ffm")
 
 
 @pytest.fixture
@@ -37,7 +55,7 @@ def data(rng, features=4):
 
 
 @pytest.mark.one_backend
-@pytest.mark.parametrize(("name", "case"), cases(*CELLS))
+@pytest.mark.parametrize(("name", "case"), cases(*CELLS, *MORE))
 def test_the_layer_computes_the_reference(name, case, rng):
     layer = check_case(name, case, rng, mask=MASK)
     assert layer.engine_report().engine == "scan"
@@ -53,27 +71,13 @@ def test_s5_computes_the_reference_for_gaps_that_are_inputs(discretization, rng)
 @pytest.mark.parametrize("name", CELLS)
 def test_training_lowers_the_loss(name):
     """Through the scan, and with the weights that the initializers gave."""
-    keras.utils.set_random_seed(1)
-    x = np.random.default_rng(0).normal(size=(16, 12, 3)).astype("float32")
-    y = x[:, -4:].sum(axis=(1, 2))[:, None]
-    model = keras.Sequential(
-        [keras.Input((12, 3)), cellkit.RNN(cellkit.create(name, units=6)), keras.layers.Dense(1)]
-    )
-    model.compile(keras.optimizers.Adam(0.05), "mse", jit_compile=False)
-    losses = model.fit(x, y, epochs=15, batch_size=16, verbose=0).history["loss"]
-    assert np.isfinite(losses).all() and losses[-1] < 0.8 * losses[0]
+    train(name, epochs=15)
 
 
 @pytest.mark.one_backend
 @pytest.mark.parametrize("name", CELLS)
 def test_a_saved_model_computes_the_same(name, tmp_path):
-    x = np.random.default_rng(1).normal(size=(2, 5, 3)).astype("float32")
-    layer = cellkit.RNN(cellkit.create(name, units=4, dropout=0.1), return_sequences=True)
-    model = keras.Sequential([keras.Input((5, 3)), layer])
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(to_numpy(loaded(x)), to_numpy(model(x)))
-    assert loaded.layers[-1].cell.get_config() == layer.cell.get_config()
+    save_and_load(name, tmp_path)
 
 
 @pytest.mark.one_backend
@@ -90,6 +94,51 @@ def test_states_stay_wide_under_a_16_bit_policy(name):
     np.testing.assert_allclose(to_numpy(state), to_numpy(loop(x)[1]), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", ["t_gru", "t_lstm", "s4d", "rwkv4"])
+def test_equals_another_implementation(name):
+    check_golden(name)
+
+
+# Strongly typed cells ---------------------------------------------------------------------------
+
+
+@pytest.mark.one_backend
+def test_a_typed_lstm_is_a_qrnn_without_its_activation(rng):
+    """The two agree where tanh is the logistic function's twin, o = 2 s(2 a) - 1."""
+    x = data(rng)
+    typed, _ = make("t_lstm", x, rng, units=3, activation="sigmoid")
+    other, _ = make("qrnn", x, rng, units=3, activation="linear")
+    weights = cell_weights(typed.cell)
+    gates = {k: np.split(w, 3, axis=-1) for k, w in weights.items()}
+    set_cell_weights(other.cell, {k: np.concatenate(g, axis=-1) for k, g in gates.items()})
+    for got, want in zip(typed(x), other(x), strict=True):
+        np.testing.assert_allclose(to_numpy(got), to_numpy(want), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+# RWKV-4 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(("name", "case"), cases("rwkv4"))
+def test_rwkv4_computes_the_reference(name, case, rng):
+    check_case(name, case, rng, mask=MASK, given=False)
+
+
+@pytest.mark.one_backend
+def test_rwkv4_is_a_weighted_mean_and_large_keys_overflow_nothing(rng):
+    x = data(rng)
+    layer, _ = make("rwkv4", x, rng, units=3)
+    weights = cell_weights(layer.cell)
+    weights["kernel"][:, :3] *= 300.0  # exp of such keys is infinite
+    set_cell_weights(layer.cell, weights)
+    y = to_numpy(layer(x)[0])
+    values = x @ weights["kernel"][:, 3:]
+    low, high = np.minimum.accumulate(values, axis=1), np.maximum.accumulate(values, axis=1)
+    assert np.isfinite(y).all()
+    assert (y >= low - 1e-5).all() and (y <= high + 1e-5).all()
+
+
 # minGRU and minLSTM -----------------------------------------------------------------------------
 
 
@@ -103,7 +152,7 @@ def test_positive_is_positive_monotonic_and_found_by_name():
 
 
 def test_closed_gates_of_min_lstm_still_share_the_state(rng):
-    """Where both gates are closed, the quotient of the two is 0 / 0 as it stands."""
+    """The quotient of the two gates is 0 / 0 as it stands where both are closed."""
     layer, _ = make("min_lstm", data(rng), rng, units=2)
     weights = cell_weights(layer.cell)
     weights["kernel"][...] = 0.0
@@ -192,6 +241,42 @@ def test_a_closed_gate_of_rg_lru_has_finite_gradients(rng):
 
 
 @pytest.mark.one_backend
+def test_rg_lru_takes_blocks_and_the_names_of_its_authors():
+    rng = np.random.default_rng(0)
+    x, cell = data(rng), RGLRUCell(4, num_heads=2, whole_first_input=True, dtype=DTYPE)
+    layer = cellkit.RNN(cell, dtype=DTYPE, return_sequences=True)
+    layer.build(x.shape)
+    w = {n: rng.normal(size=(2, 2, 2)) for n in ("a_gate.w", "input_gate.w")}
+    w |= {n: rng.normal(size=(2, 2)) for n in ("a_gate.b", "input_gate.b")}
+    import_weights(cell, {**w, "a_param": rng.normal(size=4)})
+    want = to_numpy(layer(x))
+    symbols = export_weights(cell)
+    np.testing.assert_array_equal(symbols["W_a"], w["a_gate.w"].astype(DTYPE))
+    full = np.zeros((4, 4))
+    full[:2, :2], full[2:, 2:] = symbols["W_a"]
+    import_weights(cell, {**symbols, "W_a": full})
+    np.testing.assert_array_equal(to_numpy(layer(x)), want)
+    full[0, 3] = 1.0
+    assert "(4, 4), and num_heads=2" in raised(import_weights, cell, {**symbols, "W_a": full})[1]
+
+
+@pytest.mark.one_backend
+def test_the_first_input_of_rg_lru_is_taken_whole_once():
+    """Also after masked steps, and by a state that is handed on only where no step was before."""
+    x = data(np.random.default_rng(0))
+    layer, spec = make("rg_lru", x, np.random.default_rng(1), units=4, whole_first_input=True)
+    w = export_weights(layer.cell)
+    first = x[:, 2] / (1 + np.exp(-(x[:, 2] @ w["W_x"] + w["b_x"])))
+    mask = np.arange(T) >= 2
+    output, *states = layer(x, mask=np.broadcast_to(mask, (B, T)))
+    np.testing.assert_allclose(to_numpy(output)[:, 2], first, rtol=TOLERANCE, atol=TOLERANCE)
+    whole = to_numpy(layer(x[:, 2:])[0])
+    parts = layer(x[:, 2:4])[1:]
+    later = to_numpy(layer(x[:, 4:], initial_state=parts)[0])
+    np.testing.assert_allclose(later, whole[:, 2:], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.one_backend
 def test_s5_starts_from_the_normal_part_of_hippo():
     n = 6
     root = np.sqrt(np.arange(n) + 0.5)
@@ -261,13 +346,29 @@ def test_dropout_of_s5_leaves_the_time_gaps_whole():
         (LRUCell, {"r_max": 1.1}, "r_max=1.1"),
         (LRUCell, {"max_phase": 0.0}, "max_phase=0.0"),
         (LRUCell, {"zoneout": 0.1}, "zoneout=0.1"),
+        (MambaCell, {"inner_units": 0}, "inner_units=0"),
+        (MambaCell, {"state_units": -1}, "state_units=-1"),
+        (MambaCell, {"kernel_width": 0}, "kernel_width=0"),
+        (MambaCell, {"step_rank": 1.5}, "step_rank=1.5"),
         (RGLRUCell, {"c": -1}, "c=-1"),
+        (RGLRUCell, {"num_heads": 2}, "units=3, num_heads=2"),
+        (RGLRUCell, {"num_heads": 0}, "num_heads=0"),
         (RGLRUCell, {"min_decay": 0.9999}, "min_decay=0.9999, max_decay=0.999"),
         (S5Cell, {"discretization": "euler"}, "discretization='euler'"),
         (S5Cell, {"dt": -1.0}, "dt=-1.0"),
         (S5Cell, {"dt": True}, "dt=True"),
         (S5Cell, {"dt_min": 0.2}, "dt_min=0.2, dt_max=0.1"),
         (S5Cell, {"zoneout": 0.1}, "zoneout=0.1"),
+        (S4DCell, {"discretization": "euler"}, "discretization='euler'"),
+        (S4DCell, {"start": "random"}, "start='random'"),
+        (S4DCell, {"state_units": 0}, "state_units=0"),
+        (S4DCell, {"dt_min": 0.2}, "dt_min=0.2, dt_max=0.1"),
+        (S4DCell, {"zoneout": 0.1}, "zoneout=0.1"),
+        (TGRUCell, {"zoneout": 0.1}, "zoneout=0.1"),
+        (TLSTMCell, {"zoneout": 0.1}, "zoneout=0.1"),
+        (TLSTMCell, {"recurrent_dropout": 0.1}, "recurrent_dropout=0.1"),
+        (RWKV4Cell, {"zoneout": 0.1}, "zoneout=0.1"),
+        (RWKV4Cell, {"recurrent_dropout": 0.1}, "recurrent_dropout=0.1"),
     ],
 )
 def test_options_out_of_range(cls, options, named):
@@ -279,6 +380,53 @@ def test_options_out_of_range(cls, options, named):
 def test_images_are_refused(name):
     layer = cellkit.RNN(cellkit.create(name, units=3))
     assert "(2, 4, 4)" in raised(layer, np.zeros((2, 5, 4, 4)))[1]
+
+
+@pytest.mark.one_backend
+def test_s4d_says_how_wide_its_inputs_must_be():
+    _, received, expected, fix = raised(cellkit.RNN(S4DCell(4)), np.zeros((2, 5, 3)))
+    assert "3 features for units=4" in received and "as many features" in expected
+    assert "units=3" in fix and "Dense(4)" in fix
+
+
+@pytest.mark.one_backend
+def test_memax_agrees():
+    check_golden("ffm")
+
+
+@pytest.mark.one_backend
+def test_ffm_starts_with_even_rates_and_periods():
+    cell = FFMCell(3, traces=3, contexts=4, max_decay=0.3, min_period=2.0, max_period=8.0)
+    cell.build((None, 2))
+    letters = export_weights(cell)
+    np.testing.assert_allclose(letters["alpha"], [1e-6, 0.15, 0.3], rtol=1e-4)
+    np.testing.assert_allclose(2 * np.pi / letters["omega"], [2, 4, 6, 8], rtol=1e-5)
+
+
+@pytest.mark.one_backend
+def test_ffm_lets_inputs_pass_that_are_as_wide_as_itself():
+    layer = cellkit.RNN(FFMCell(4, skip="identity"))
+    _, received, expected, fix = raised(layer, np.zeros((2, 5, 3), "float32"))
+    assert "3 features for units=4" in received and "as many features" in expected
+    assert "units=3" in fix
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("cls", "options", "named"),
+    [
+        (FFMCell, {"traces": 0}, "traces=0"),
+        (FFMCell, {"contexts": 1.5}, "contexts=1.5"),
+        (FFMCell, {"skip": "none"}, "skip='none'"),
+        (FFMCell, {"max_decay": 0.0}, "max_decay=0.0"),
+        (FFMCell, {"min_period": 5.0, "max_period": 2.0}, "min_period=5.0, max_period=2.0"),
+        (FFMCell, {"epsilon": 0.0}, "epsilon=0.0"),
+        (FFMCell, {"zoneout": 0.1}, "zoneout=0.1"),
+        (MambaCell, {"zoneout": 0.1}, "zoneout=0.1, kernel_width=4"),
+    ],
+)
+def test_options_of_ffm_and_mamba_out_of_range(cls, options, named):
+    assert named in raised(cls, **{"units": 3, **options})[1]
 
 
 @pytest.mark.one_backend
@@ -300,8 +448,9 @@ def test_s5_refuses_gaps_that_run_backwards():
 
 
 @pytest.mark.one_backend
-def test_an_unstable_system_is_no_symbol_of_s5():
-    cell = S5Cell(3)
+@pytest.mark.parametrize("cls", [S5Cell, S4DCell])
+def test_an_unstable_system_is_no_symbol(cls):
+    cell = cls(3)
     cell.build((None, 3))
     symbols = map_structure(np.array, export_weights(cell))
     import_weights(cell, symbols)

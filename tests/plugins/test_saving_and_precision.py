@@ -1,4 +1,4 @@
-"""What every cell of these families does with files, policies and training."""
+"""Files, policies and training of every cell of these families."""
 
 import keras
 import numpy as np

@@ -47,10 +47,13 @@ def blocks(cell):
     for weight in cell.trainable_weights:
         value = np.asarray(keras.ops.convert_to_numpy(weight))
         found[weight.path] = value
-        count = len(getattr(cell, "gates", ()))
+        gates = getattr(cell, "gates", ())
+        count = len(gates) if isinstance(gates, dict) else 0
         if count > 1 and value.ndim and value.shape[-1] % count == 0:
             for i, part in enumerate(np.split(value, count, axis=-1)):
                 found[f"{weight.path}[gate {i}]"] = part
+    if isinstance(cell, cellkit.CellWrapper):  # the biases of cells inside start as these say
+        found = {k: v for k, v in found.items() if not k.endswith("bias")}
     return {k: v for k, v in found.items() if v.size > 1 and np.unique(v).size > 1}
 
 
