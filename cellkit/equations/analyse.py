@@ -20,7 +20,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from cellkit.equations.build import Builder
-from cellkit.equations.declare import Declaration, Value
+from cellkit.equations.declare import NAME, Declaration, Value
 from cellkit.equations.errors import wrong
 from cellkit.equations.graph import INPUTS, Graph
 from cellkit.equations.linear import Linear, linear_form
@@ -43,9 +43,9 @@ class Parameter:
         name: The letter, ``W_i``.
         role: "kernel", "recurrent_kernel", "bias", "vector" or "scalar".
         shape: Its sizes: of a matrix rows (what it is applied to) and columns, of a vector one.
-        place: Where the text first uses it.
-        operands: Of a matrix: the nodes that it is applied to.
-        parts: Where a split gives its columns to several names: those names.
+        place: Its first use in the text.
+        operands: The nodes that a matrix is applied to.
+        parts: The names that a split gives its columns to, if there is one.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Parameter:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is applied with ``@``."""
+        """True if it is applied with ``@``."""
         return len(self.shape) == 2
 
 
@@ -68,8 +68,8 @@ class Definition:
     Args:
         name: As it is written, a new state with its prime.
         node: Its value.
-        place: Where it is defined.
-        remark: What stands behind the definition.
+        place: The place of its definition.
+        remark: The remark behind the definition.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Definition:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What is known of a text for certain options.
+    """The analysis of a text for certain options.
 
     Args:
         declaration: The text, and what was declared beside it.
@@ -242,7 +242,7 @@ def _check_declared(builder: Builder) -> None:
         *builder.names.states,
         *declaration.input_names,
     }
-    everywhere = " ".join(declaration.source.split())
+    everywhere = set(NAME.findall(declaration.source))
     for name in declaration.sizes:
         # A name of another variant is in the text as well.
         if name not in known and name not in everywhere:

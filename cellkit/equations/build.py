@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cellkit.equations.declare import Value
 from cellkit.equations.errors import wrong
@@ -30,15 +30,15 @@ SCALARS = frozenset("alpha beta delta epsilon eps zeta eta theta kappa nu xi rho
 
 @dataclasses.dataclass
 class Use:
-    """How a text uses a parameter.
+    """The uses of a parameter in a text.
 
     Args:
-        matrix: Whether it is applied with ``@``.
+        matrix: True if it is applied with ``@``.
         shape: Its sizes.
-        place: Where it is first used.
+        place: The place of its first use.
         node: Its node, unless it is a matrix.
         operands: Of a matrix: what it is applied to.
-        places: Where it is applied to each of them.
+        places: The places where it is applied to each of them.
         of_inputs: Those of them that go by the name of an input.
     """
 
@@ -51,21 +51,30 @@ class Use:
     of_inputs: set[int] = dataclasses.field(default_factory=set)
 
 
+def _written_out(names: Names) -> dict[str, Any]:
+    """Return the declared sizes, those of a family such as ``P_k`` for each of its members."""
+    declared = dict(names.declaration.sizes)
+    for line in names.lines:
+        for name, size in names.declaration.sizes.items():
+            declared.setdefault(line.scope.name(name), size)
+    return declared
+
+
 class Builder(Expressions):
     """Makes the graph of a text.
 
     Args:
         names: The text's lines and names.
         numbers: The value of every number.
-        drop_elements: Whether recurrent dropout applies where a vector weighs a state.
+        drop_elements: True if recurrent dropout applies where a vector weighs a state.
 
     Attributes:
         graph: The graph.
         values: The nodes of the names on the left, by number of line and of name.
         inputs: The nodes of the inputs.
         old: The nodes of the old states.
-        drops: Whether recurrent dropout applies to anything.
-        uses: How parameters are used, by their names.
+        drops: True if recurrent dropout applies to anything.
+        uses: The uses of parameters, by their names.
         order: The names of the parameters in the order of the text.
     """
 
@@ -76,7 +85,8 @@ class Builder(Expressions):
         self.drop_elements = drop_elements
         self.values: dict[tuple[int, int], int] = {}
         self.uses: dict[str, Use] = {}
-        self.scalars = {n for n, size in self.declaration.sizes.items() if size == ()}
+        self.declared = _written_out(names)
+        self.scalars = {n for n, size in self.declared.items() if size == ()}
         self.drops = False
         self._splits: list[tuple[int, tuple[str, ...]]] = []
         self.inputs = {
@@ -94,7 +104,7 @@ class Builder(Expressions):
 
     def _input(self, name: str, position: int) -> int:
         size: Size | None = None
-        if name in self.declaration.sizes:
+        if name in self.declared:
             size = self._declared(name)
         elif position == 0:
             size = Size.of("features")
@@ -117,7 +127,7 @@ class Builder(Expressions):
 
     def _declared(self, name: str) -> Size:
         """Return the declared size of a name, or one that is not known yet."""
-        size = self.declaration.sizes.get(name)
+        size = self.declared.get(name)
         return self.sizes.new() if size is None or size == () else Size.of(size)
 
     def _place(self, state: str) -> Place:
@@ -167,7 +177,7 @@ class Builder(Expressions):
             old = self.old[name]
             if size is not None:
                 self._equal(size, self._size(old), line.value.place, self.graph.places[old])
-        elif name in self.declaration.sizes and size is not None:
+        elif name in self.declared and size is not None:
             self._equal(size, self._declared(name), line.value.place, place)
         self._name(number, 0, name + "'" * primed, node)
 
@@ -228,11 +238,11 @@ class Builder(Expressions):
         return self.parameter(name, node.place, meaning.kind == "number")
 
     def parameter(self, name: str, place: Place, scalar: bool) -> int:
-        """Return the node of a parameter that is no matrix."""
+        """Return the node of a parameter that is not a matrix."""
         use = self.uses.get(name)
         if use is None:
             scalar = scalar or name in self.scalars
-            if name in SCALARS and name not in self.declaration.sizes:
+            if name in SCALARS and name not in self.declared:
                 # Beside a gamma, beta is the shift of a normalisation.
                 scalar = not (name == "beta" and self._has("gamma"))
             size = None if scalar else self._declared(name)
@@ -287,7 +297,7 @@ class Builder(Expressions):
         if meaning.kind != "parameter":
             self.fail(
                 left.place,
-                f"`{left}` stands on the left of `@`, and is no weight.",
+                f"`{left}` stands on the left of `@`, and is not a weight.",
                 expected="the letter of a matrix that nothing defines, such as `W @ x`",
                 fix="write elementwise products with `*`, or give the matrix another letter",
             )
@@ -296,7 +306,7 @@ class Builder(Expressions):
         if inner is None or self.graph.is_condition(operand):
             self.fail(
                 node.right.place,
-                "A matrix is applied to something that is no vector.",
+                "A matrix is applied to something that is not a vector.",
                 expected="an input, a state, or what is made of them",
                 fix="write the product with a number as `a * v`",
             )

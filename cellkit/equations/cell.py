@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -18,9 +18,12 @@ from cellkit.cells import (
     split,
     vector_size,
 )
+from cellkit.cells.memo import Memo
 from cellkit.equations import arguments
 from cellkit.equations.analyse import Analysis, analyse, check_all
 from cellkit.equations.declare import Declaration, declare
+from cellkit.equations.initializers import checked_initializers, initializer, joined
+from cellkit.equations.inputs import map_names, shapes_of, tensors_of
 from cellkit.equations.layout import Layout, Weight, layout_of
 from cellkit.equations.parse import parse
 from cellkit.equations.program import Program
@@ -29,28 +32,8 @@ from cellkit.equations.sizes import Size
 from cellkit.equations.spec import spec_of
 from cellkit.equations.standard import standard_letters
 from cellkit.errors import problem
-from cellkit.registry.names import listed
 
 __all__ = ["EquationCell", "LinearEquationCell", "define"]
-
-
-class _Kept:
-    """What a cell computes once and keeps: never saved, never copied."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
-
-    def make(self, key: str, make: Callable[[], Any]) -> Any:
-        """Return the value of `key`, made at the first use."""
-        if key not in self._values:
-            self._values[key] = make()
-        return self._values[key]
-
-    def __deepcopy__(self, memo: Any) -> _Kept:
-        return _Kept()
-
-    def __reduce__(self) -> Any:
-        return (_Kept, ())
 
 
 class _Equations(type(Cell)):  # type: ignore[misc]
@@ -83,7 +66,7 @@ class _Equations(type(Cell)):  # type: ignore[misc]
             bases = tuple(LinearEquationCell if b is EquationCell else b for b in bases)
         namespace["declaration"] = made
         namespace["__doc__"] = _with_equations(namespace.get("__doc__"), made)
-        namespace["initializers"] = _checked_initializers(initializers, analyses)
+        namespace["initializers"] = checked_initializers(initializers, analyses)
         if "__init__" not in namespace:
             namespace["__init__"] = arguments.constructor(made)
         own_spec = "spec" in namespace
@@ -121,19 +104,6 @@ def _with_equations(doc: str | None, declaration: Declaration) -> str:
     return f"{head.rstrip()}\n\n{shown}\n" + (f"{arguments}{rest}\n" if arguments else "")
 
 
-def _checked_initializers(initializers: Any, analyses: list[Analysis]) -> dict[str, Any]:
-    known = dict.fromkeys(p for analysis in analyses for p in analysis.parameters)
-    fits = isinstance(initializers, Mapping) and all(name in known for name in initializers)
-    if not fits:
-        raise problem(
-            "The initializers of equations are not those of their weights.",
-            received=f"initializers={initializers!r}",
-            expected=f"a dict from letters, out of {listed(known)}, to initializers",
-            fix="write for example initializers={'b_f': 'ones'}",
-        )
-    return {name: initializer(value) for name, value in initializers.items()}
-
-
 class EquationCell(Cell, metaclass=_Equations):
     """Base class of cells that are written as equations.
 
@@ -149,8 +119,9 @@ class EquationCell(Cell, metaclass=_Equations):
             \"\"\"
 
     The class gets its constructor from the text (its options, its numbers with a default, its
-    named sizes), its weights, its step, and a `cellkit.CellSpec` with the reference, which
-    ``dataclasses.replace`` completes. A linear recurrence makes it a `cellkit.LinearCell`.
+    named sizes), its weights, its step, and a `cellkit.CellSpec` with the reference. Of that the
+    attributes `paper`, `guide`, `deviations` and `aliases` are the class's own, and
+    ``dataclasses.replace`` changes the rest. A linear recurrence makes it a `cellkit.LinearCell`.
 
     Args:
         units: Positive int, the number of units.
@@ -161,6 +132,9 @@ class EquationCell(Cell, metaclass=_Equations):
     declaration: ClassVar[Declaration]
     initializers: ClassVar[dict[str, Any]]
     paper: ClassVar[Any] = None
+    guide: ClassVar[Any] = None
+    deviations: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[Mapping[str, dict[str, Any]]] = {}
     spec: ClassVar[Any]
     definition: ClassVar[dict[str, Any] | None] = None
 
@@ -177,7 +151,7 @@ class EquationCell(Cell, metaclass=_Equations):
         super().__init__(units, **rest)
         self.equation_input_sizes: dict[str, int] = {}
         self.equation_weights: dict[str, Any] = {}
-        self._kept = _Kept()
+        self._results = Memo()
         for name, value in own.items():
             setattr(self, name, value)
         if self.recurrent_dropout and not self.analysis.drops:
@@ -198,21 +172,21 @@ class EquationCell(Cell, metaclass=_Equations):
 
     @property
     def analysis(self) -> Analysis:
-        """What the text says, for the options of this cell."""
+        """The analysis of the text, for the options of this cell."""
         own = {name: getattr(self, name) for name in arguments.names(self.declaration)}
-        result: Analysis = self._kept.make("analysis", lambda: self._analyses(own))
+        result: Analysis = self._results.memoize("analysis", lambda: self._analyses(own))
         return result
 
     @property
     def layout(self) -> Layout:
-        """How the letters of the text lie in the weights."""
-        result: Layout = self._kept.make("layout", lambda: layout_of(self.analysis))
+        """The layout of the letters of the text in the weights."""
+        result: Layout = self._results.memoize("layout", lambda: layout_of(self.analysis))
         return result
 
     @property
     def program(self) -> Program:
         """The step, ready to run. The cell must be built."""
-        result: Program = self._kept.make(
+        result: Program = self._results.memoize(
             "program", lambda: Program(self, self.analysis, self.layout, self._size_values())
         )
         return result
@@ -237,7 +211,7 @@ class EquationCell(Cell, metaclass=_Equations):
         number = size.at(values)
         if number.denominator != 1 or number < 1:
             raise problem(
-                f"A size of {type(self).__name__} is no positive integer.",
+                f"A size of {type(self).__name__} is not a positive integer.",
                 received=f"`{what}` of {size} = {number}",
                 expected=f"sizes for which {size} is 1 or more, and whole",
                 fix="choose other units: "
@@ -248,14 +222,19 @@ class EquationCell(Cell, metaclass=_Equations):
     @property
     def state_size(self) -> Any:
         """The sizes of the states; of one state its size alone."""
+        found = self._sizes()
+        return found[0] if len(found) == 1 else found
+
+    def _sizes(self) -> list[Any]:
+        """Return the size of each state."""
         known = self._size_values()
         found: list[Any] = []
         for name, node in self.analysis.old.items():
             size = self.analysis.size(node)
-            # What is as wide as the inputs is not known before there are any.
+            # Sizes that follow the inputs are unknown before there are inputs.
             free = any(part not in known for part in size.names)
             found.append(TensorSpec((None,)) if free else self._number(size, name))
-        return found[0] if len(found) == 1 else found
+        return found
 
     @property
     def output_size(self) -> Any:
@@ -290,42 +269,19 @@ class EquationCell(Cell, metaclass=_Equations):
 
     def _shapes(self, given: Any) -> list[Any]:
         """Return the shapes of the inputs in the order of their names."""
-        found: list[Any] = []
-
-        def walk(structure: Any, given: Any) -> bool:
-            if isinstance(structure, str):
-                found.append(given)
-                return True
-            if isinstance(structure, Mapping):
-                fits = isinstance(given, Mapping) and set(given) == set(structure)
-                return fits and all(walk(inner, given[key]) for key, inner in structure.items())
-            fits = isinstance(given, (list, tuple)) and len(given) == len(structure)
-            return fits and all(map(walk, structure, given))
-
-        if not walk(self.declaration.inputs, given):
+        structure = self.declaration.inputs
+        found = shapes_of(structure, given)
+        if found is None:
             raise problem(
                 f"{type(self).__name__} takes other inputs.",
                 received=f"inputs of one step with shapes {given}",
-                expected=f"the structure {self.declaration.inputs!r}, one vector for each name",
+                expected=f"the structure {structure!r}, one vector for each name",
                 fix="pass one tensor for each input of the equations, in this structure",
             )
         return found
 
     def _flat(self, inputs: Any) -> list[Any]:
-        found: list[Any] = []
-
-        def walk(structure: Any, given: Any) -> None:
-            if isinstance(structure, str):
-                found.append(given)
-            elif isinstance(structure, Mapping):
-                for key, inner in structure.items():
-                    walk(inner, given[key])
-            else:
-                for inner, part in zip(structure, given, strict=True):
-                    walk(inner, part)
-
-        walk(self.declaration.inputs, inputs)
-        return found
+        return tensors_of(self.declaration.inputs, inputs)
 
     def _create(self, weight: Weight) -> Any:
         """Create one weight, or return None for biases that the cell does without."""
@@ -360,18 +316,7 @@ class EquationCell(Cell, metaclass=_Equations):
             usual = keras.initializers.Constant(getattr(self, weight.name))
         if all(i is None for i in own):
             return usual if weight.role in ("scalar", "vector") else None
-        chosen = [keras.initializers.get(usual if i is None else i) for i in own]
-        if len(chosen) == 1:
-            return chosen[0]
-
-        def joined(shape: Any, dtype: Any = None) -> Any:
-            parts = [
-                _fresh(i)((*shape[:-1], width), dtype=dtype)
-                for i, width in zip(chosen, widths, strict=True)
-            ]
-            return keras.ops.concatenate(parts, axis=-1)
-
-        return joined
+        return joined([usual if i is None else i for i in own], widths)
 
     # The step ------------------------------------------------------------------------------------
 
@@ -383,16 +328,11 @@ class EquationCell(Cell, metaclass=_Equations):
         sizes = {name: self.analysis.size(self.analysis.inputs[name]) for name in names}
         flat = iter(self._flat(inputs))
 
-        def dropped(structure: Any) -> Any:
-            if isinstance(structure, str):
-                x = next(flat)
-                whole = sizes[structure].number == 1
-                return x if whole else self._drop_input(x, structure)
-            if isinstance(structure, Mapping):
-                return {key: dropped(inner) for key, inner in structure.items()}
-            return [dropped(inner) for inner in structure]
+        def dropped(name: str) -> Any:
+            x = next(flat)
+            return x if sizes[name].number == 1 else self._drop_input(x, name)
 
-        return dropped(self.declaration.inputs)
+        return map_names(dropped, self.declaration.inputs)
 
     def _drop_input(self, x: Any, name: str) -> Any:
         if not (self.dropout and self.in_training):
@@ -409,7 +349,7 @@ class EquationCell(Cell, metaclass=_Equations):
 
     def standard(self) -> StandardWeights | None:
         """Return the weights of a text that says the standard LSTM or GRU, by gate."""
-        found = self._kept.make("standard", lambda: standard_letters(self.analysis))
+        found = self._results.memoize("standard", lambda: standard_letters(self.analysis))
         if found is None or not has_standard_activations(self):
             return None
         kind, letters = found
@@ -469,10 +409,10 @@ class LinearEquationCell(EquationCell, LinearCell):
     @property
     def state_size(self) -> Any:
         """The states, not rounded to 16 bits."""
-        sizes = EquationCell.state_size.fget(self)  # type: ignore[attr-defined]
+        # Not by the property of the base class, which PyTorch's compiler cannot read.
         specs = [
             TensorSpec(s.shape if isinstance(s, TensorSpec) else s, dtype=self.accumulator_dtype)
-            for s in _several(sizes)
+            for s in self._sizes()
         ]
         return specs[0] if len(specs) == 1 else specs
 
@@ -482,26 +422,12 @@ class LinearEquationCell(EquationCell, LinearCell):
 
     def read(self, states: Any, projected: Any) -> Any:
         """Return the output of a step."""
-        return self.as_output(self.program.read(projected, keras.tree.flatten(states)))
+        # Wide states meet gates of 16 bits here, which TensorFlow multiplies in one dtype alone.
+        states = [self.as_output(state) for state in keras.tree.flatten(states)]
+        return self.as_output(self.program.read(projected, states))
 
     # The scan stands for this step and for no other.
     step = LinearCell.step
-
-
-def _several(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def initializer(value: Any) -> Any:
-    """Return a Keras initializer; a number stands for a constant."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return keras.initializers.Constant(value) if number else keras.initializers.get(value)
-
-
-def _fresh(given: Any) -> Any:
-    """Return a copy of an initializer, so that two weights don't draw the same numbers."""
-    known = isinstance(given, keras.initializers.Initializer)
-    return given.clone() if known else given
 
 
 def define(
@@ -516,6 +442,7 @@ def define(
     trainable: tuple[str, ...] = (),
     initializers: Mapping[str, Any] | None = None,
     paper: Any = None,
+    guide: Any = None,
     numbers: Mapping[str, float] | None = None,
     **more_numbers: float,
 ) -> type[EquationCell]:
@@ -532,11 +459,13 @@ def define(
             others.
         output: The name of what is given out. Default: `y` if it is defined, else the first state.
         sizes: Sizes by the name of a matrix (of what it makes), a vector or a state: numbers, or
-            names, which become arguments of the constructor.
+            names, which become arguments of the constructor. An index stands for all its
+            numbers: ``{"P_k": 5}``.
         trainable: The numbers that are trained.
         initializers: Initializers by the letters of the weights, where the option of their role
             will not do: ``{"b_f": "ones"}``.
         paper: The `cellkit.Paper` that the equations are from.
+        guide: The `cellkit.Guide` that says when to use the cell.
         numbers: Numbers of the text with their defaults: they become arguments of the constructor,
             as those with a line ``leaky = 1.0`` of their own do.
         **more_numbers: The same, each as a keyword: ``leaky=1.0``.
@@ -586,6 +515,7 @@ def define(
         "__qualname__": name,
         "equations": equations,
         "paper": paper,
+        "guide": guide,
     }
     cls: Any = _Equations(
         name, (EquationCell,), namespace, initializers=initializers or {}, **declared

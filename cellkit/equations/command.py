@@ -94,7 +94,7 @@ def facts(declaration: Declaration, analyses: Sequence[Analysis]) -> dict[str, A
 
     Args:
         declaration: The text.
-        analyses: What it says for every choice of its options, the default first.
+        analyses: Its analyses, for every choice of its options, the default first.
     """
     first = analyses[0]
     linear = [analysis.linear is not None for analysis in analyses]
@@ -185,9 +185,9 @@ def prove(
     Args:
         name: Of the class.
         text: The equations.
-        declared: What is declared beside it.
+        declared: The declarations beside it.
         backend: The backends, as `cellkit conform` takes them.
-        profile: How thoroughly, likewise.
+        profile: The profile of the checks, likewise.
         run: Runs a command line.
 
     Returns:

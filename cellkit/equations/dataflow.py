@@ -1,4 +1,4 @@
-"""What a drawing of a cell shows: the dataflow of a step in the shapes that people draw.
+"""The contents of a cell's drawing: the dataflow of a step in the shapes that people draw.
 
 The graph of an analysis has a node for each operation. A drawing joins what belongs together: an
 activation of a sum of products is one *gate*, with the matrices at its incoming lines and the bias
@@ -28,7 +28,7 @@ class Line:
     Args:
         source: Number of the element where it begins.
         target: Number of the element where it ends.
-        label: What is written at its end: the matrix that the value is multiplied with.
+        label: The text at its end: the matrix that the value is multiplied with.
         sign: "−" where the value is subtracted, "÷" where it divides, else empty.
     """
 
@@ -44,9 +44,9 @@ class Element:
 
     Args:
         kind: "input", "state", "new", "output", "gate", "circle" or "box".
-        text: What is written in it.
+        text: The text in it.
         name: The name that the equations give to its value, or empty.
-        note: What is written below it, such as the name of a bias.
+        note: The text below it, such as the name of a bias.
     """
 
     kind: str
@@ -216,11 +216,11 @@ class _Drawer:
         return element
 
     def _factor(self, term: int, alone: bool = False) -> tuple[int, str]:
-        """Return what a term is made of, and the weight that it is multiplied with.
+        """Return the parts of a term, and the weight that it is multiplied with.
 
         Args:
             term: The term.
-            alone: Whether the element that is drawn is the term itself.
+            alone: True if the element that is drawn is the term itself.
         """
         node = self._node(term)
         if node.op == "product" and (alone or self._joins(term)):

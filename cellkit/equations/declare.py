@@ -1,4 +1,4 @@
-"""What is declared of a cell beside the equations themselves: inputs, states, sizes, numbers."""
+"""Declarations beside the equations themselves: inputs, states, sizes, numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["Declaration", "Value", "declare"]
 Value = float | int | None
 """A number with its default; None where it has none."""
 
-_NAME = re.compile(r"[^\W\d]\w*~?")
+NAME = re.compile(r"[^\W\d]\w*~?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Declaration:
         sizes: Sizes by name: of what a matrix makes, or of a vector. A number, the name of a size,
             or an empty tuple for a parameter that is a single number.
         numbers: The numbers that are arguments of the constructor, with their defaults.
-        trainable: Which of them are trained.
-        places: Where those numbers stand that have a line of the text.
+        trainable: The names of those that are trained.
+        places: The places of the numbers that have a line of the text.
         counts: Those that say how often something is repeated.
     """
 
@@ -158,7 +158,7 @@ def _checked_inputs(inputs: Any) -> Any:
 
     def check(structure: Any) -> bool:
         if isinstance(structure, str):
-            return bool(_NAME.fullmatch(structure))
+            return bool(NAME.fullmatch(structure))
         if isinstance(structure, Mapping):
             return bool(structure) and all(map(check, structure.values()))
         sequence = isinstance(structure, (list, tuple)) and len(structure) > 0
@@ -179,7 +179,7 @@ def _checked_inputs(inputs: Any) -> Any:
 
 def _checked_names(what: str, names: Any) -> tuple[str, ...]:
     given = tuple(names) if isinstance(names, (list, tuple)) else ()
-    plain = all(isinstance(n, str) and _NAME.fullmatch(n) for n in given)
+    plain = all(isinstance(n, str) and NAME.fullmatch(n) for n in given)
     if not given or not plain or len(set(given)) < len(given):
         raise problem(
             f"`{what}` is not a tuple of different names.",
@@ -197,7 +197,7 @@ def _checked_sizes(sizes: Any) -> dict[str, Any]:
         named = isinstance(size, str) and size.isidentifier()
         if (
             not isinstance(name, str)
-            or not _NAME.fullmatch(name)
+            or not NAME.fullmatch(name)
             or not (number or named or size in ((), []))
         ):
             raise problem(
@@ -215,7 +215,7 @@ def _checked_numbers(numbers: Any) -> dict[str, Value]:
     for name, value in entries.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         finite = number and abs(value) < float("inf")
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or not finite:
+        if not isinstance(name, str) or not NAME.fullmatch(name) or not finite:
             raise problem(
                 "A number of the equations has no default that is a number.",
                 received=f"{name}={value!r}",

@@ -89,7 +89,7 @@ def svg(analysis: Analysis, title: str = "") -> str:
     """Return the drawing of a step.
 
     Args:
-        analysis: What `cellkit.equations.analyse.analyse` returned.
+        analysis: The result of `cellkit.equations.analyse.analyse`.
         title: Text for readers of the drawing that can't see it; the name of the cell by default.
     """
     return _Drawing(flow_of(analysis)).svg(title or analysis.declaration.name)
@@ -108,7 +108,7 @@ class _Drawing:
     # Columns ------------------------------------------------------------------------------------
 
     def _columns(self) -> None:
-        """Put every element behind all that it is made of, and bends where lines pass columns."""
+        """Put every element behind its arguments, and bends where lines pass columns."""
         flow = self.flow
         column = [0] * len(flow.elements)
         # Elements stand behind what they are made of, but for ends, which are drawn early.

@@ -21,10 +21,10 @@ def wrong(
 
     Args:
         source: The text.
-        place: Where it is wrong.
+        place: The place of the mistake.
         what: One sentence that names what is wrong.
-        expected: What would have been right.
-        fix: What to change.
+        expected: The right input, in words.
+        fix: The change that mends it.
         other: A second place, with which the first one disagrees.
 
     Returns:

@@ -27,7 +27,7 @@ MAX_LINES = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """What names stand for on one line.
+    """The meanings of names on one line.
 
     Args:
         indices: The numbers of the indices.
@@ -67,12 +67,12 @@ class Line:
 
     Args:
         targets: The names on the left, with primes; more than one for a split.
-        places: Where they stand.
+        places: Their places in the text.
         value: The right side; of a split what is split.
-        scope: What its names stand for.
-        rebinds: Whether a name gets a new meaning, or is one of a repetition's own.
-        repeated: Whether it is one of a repetition.
-        remark: What stands behind it.
+        scope: The meanings of its names.
+        rebinds: True if a name gets a new meaning, or is one of a repetition's own.
+        repeated: True if it is one of a repetition.
+        remark: The remark behind it.
     """
 
     targets: tuple[tuple[str, bool], ...]
@@ -85,7 +85,7 @@ class Line:
 
     @property
     def splits(self) -> bool:
-        """Whether several names share the parts of one vector."""
+        """True if several names share the parts of one vector."""
         return len(self.targets) > 1
 
 

@@ -288,7 +288,7 @@ class Expressions:
             if size is None or self.graph.is_condition(index):
                 self.fail(
                     part.place,
-                    "Something that is no vector is to be put beside others.",
+                    "Something that is not a vector is to be put beside others.",
                     expected="vectors, `[x; h]`",
                     fix="leave it out of the brackets",
                 )

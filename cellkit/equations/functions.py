@@ -9,7 +9,7 @@ __all__ = ["FUNCTIONS", "Kind"]
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a function does to vectors.
+    """A function of the language, and its effect on vectors.
 
     Args:
         shape: "elements" (element by element), "vector" (of the whole vector, as long as it),

@@ -29,7 +29,7 @@ from cellkit.equations.syntax import Place
 __all__ = ["INPUTS", "STATES", "STATIC", "WEIGHTS", "Graph", "Node"]
 
 STATIC, WEIGHTS, INPUTS, STATES = range(4)
-"""What a node depends on: nothing but numbers, weights, inputs, or old states."""
+"""The things that a node depends on: numbers alone, weights, inputs, or old states."""
 
 CONDITIONS = frozenset("< <= > >= == != and or not".split())
 
@@ -50,8 +50,8 @@ class Node:
 
     Args:
         op: The operation.
-        args: The nodes that it is made of.
-        value: What the operation takes beside them.
+        args: The nodes of its arguments.
+        value: Further data of the operation.
     """
 
     op: str
@@ -65,8 +65,8 @@ class Graph:
     Attributes:
         nodes: The nodes.
         sizes: The size of each; None for a single number that all rows share.
-        levels: What each depends on.
-        places: Where each was first written.
+        levels: The level of each.
+        places: The place where each was first written.
         names: The names that the text gives to nodes.
     """
 

@@ -1,4 +1,4 @@
-"""How the parameters of a text lie in the weights of a cell.
+"""The layout of the parameters of a text in the weights of a cell.
 
 Matrices that are applied to one and the same thing lie side by side in one weight, in the order of
 the text: those for the input in `kernel`, those for the state (also where a gate weighs the state
@@ -30,8 +30,8 @@ class Weight:
         role: That of its parameters; see `cellkit.equations.analyse.Parameter`.
         parameters: The letters of the parameters that it holds, side by side.
         rows: Number of rows of a matrix, else None.
-        widths: How wide each parameter is; empty for a scalar.
-        recurrent: Whether it is applied to a state.
+        widths: The widths of its parameters; empty for a scalar.
+        recurrent: True if it is applied to a state.
     """
 
     name: str
@@ -66,14 +66,14 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where everything lies.
+    """The places of all parameters.
 
     Args:
         weights: The weights of the cell.
         where: For every parameter the index of its weight, and its own in there.
         groups: The products.
         sums: Groups that are only ever added to each other, block by block.
-        chains: For every node of a product the sum that it is a term of, if it is nothing else.
+        chains: The sum that a product is a term of, by its node, if it is used for nothing else.
         taken: The nodes of biases that are added to a whole product.
     """
 
@@ -225,7 +225,7 @@ class _Maker:
     # Sums ----------------------------------------------------------------------------------------
 
     def chain(self, index: int) -> int | None:
-        """Return the sum that a node is a term of, if that is all that it is there for."""
+        """Return the sum that a node is a term of, if it is used for nothing else."""
         above = self.parents.get(index, [])
         if len(above) != 1 or self.graph.nodes[above[0]].op != "add":
             return None

@@ -1,4 +1,4 @@
-"""What the names of a text stand for, and the order in which its lines can be computed."""
+"""The meanings of names in a text, and the order in which its lines can be computed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _STATES = ("h", "c")
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """What a name stands for.
+    """The meaning of a name.
 
     Args:
         kind: "line", "state", "input", "number", "size", "index", "pi" or "parameter".
         name: The name, with the numbers of its indices.
         line: Number of the line that defines it.
-        target: Which of the names on the left of that line it is.
+        target: Its number among the names on the left of that line.
         number: Number of an index.
     """
 
@@ -83,7 +83,7 @@ class Names:
         self.needs = [list(self._needed(number)) for number in range(len(self.lines))]
         self.order = self._order()
 
-    # What there is -------------------------------------------------------------------------------
+    # Definitions --------------------------------------------------------------------------------
 
     def _states(self) -> tuple[str, ...]:
         """Return the states in their order."""
@@ -175,14 +175,14 @@ class Names:
     def _place(self, line: int, target: int) -> Place:
         return self.lines[line].places[target]
 
-    # What a name stands for ----------------------------------------------------------------------
+    # Meanings of names --------------------------------------------------------------------------
 
     def meaning(self, node: Name, scope: Scope, at: int) -> Meaning:
         """Return what a name stands for on a line.
 
         Args:
             node: The name.
-            scope: What its indices stand for.
+            scope: The values of its indices.
             at: Number of the line.
 
         Raises:

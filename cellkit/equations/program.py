@@ -52,11 +52,11 @@ class _Operation:
     """One operation of a program.
 
     Args:
-        function: What is computed.
-        args: Where its arguments are.
-        outs: Where its result goes; several for one that returns a list.
-        level: What it depends on; see `cellkit.equations.graph`.
-        condition: Whether its result is true or false.
+        function: The operation.
+        args: The slots of its arguments.
+        outs: The slots of its results; several for one that returns a list.
+        level: The level of what it depends on; see `cellkit.equations.graph`.
+        condition: True if its result is true or false.
     """
 
     function: Callable[..., Any]
@@ -67,7 +67,7 @@ class _Operation:
 
     @property
     def splits(self) -> bool:
-        """Whether it only takes a tensor apart."""
+        """True if it only takes a tensor apart."""
         return len(self.outs) > 1
 
 
@@ -76,8 +76,8 @@ class Program:
 
     Args:
         cell: The cell, which is built.
-        analysis: What its text says.
-        layout: Where its parameters lie.
+        analysis: The analysis of its text.
+        layout: The layout of its parameters.
         values: The numbers behind the named sizes.
     """
 
@@ -273,9 +273,17 @@ class Program:
             return float(args[0])
         if node.op in ("and", "or", "not"):
             return any(args) if node.op == "or" else all(args) != (node.op == "not")
+        power: Callable[..., Any] = operator.pow
+        function = power if node.op == "power" else _ARITHMETIC[node.op]
+        # By numbers of Python where they do: PyTorch's compiler follows no settings of NumPy's.
+        found: Any = None
+        try:
+            found = function(*(float(a) for a in args))
+        except (ZeroDivisionError, OverflowError):
+            pass  # NumPy's numbers have a result for it
+        if isinstance(found, (bool, float)):
+            return found
         with np.errstate(all="ignore"):  # a division by zero is infinite, as it is on tensors
-            power: Callable[..., Any] = operator.pow
-            function = power if node.op == "power" else _ARITHMETIC[node.op]
             result: Any = function(*(np.float64(a) for a in args))
             return float(result) if isinstance(result, np.float64) else bool(result)
 

@@ -98,7 +98,7 @@ class _Line:
 
 @dataclasses.dataclass(frozen=True)
 class _Scope:
-    """Where an expression stands: the number of its line, and what its names depend on there."""
+    """The place of an expression: the number of its line, and what its names depend on there."""
 
     at: int
     indices: Mapping[str, int]

@@ -43,7 +43,7 @@ class Scanner:
 
     Attributes:
         position: Index of the next character.
-        depth: How many brackets are open; inside of them a line goes on on the next one.
+        depth: The number of open brackets; inside of them a line goes on on the next one.
     """
 
     def __init__(self, source: str) -> None:

@@ -26,7 +26,7 @@ class Size:
 
     Args:
         terms: Coefficients by named size (a text) or unknown; without those that are zero.
-        constant: What is added to them.
+        constant: A number that is added to them.
     """
 
     terms: tuple[tuple[str | Unknown, Fraction], ...] = ()

@@ -51,13 +51,13 @@ def module_source(
         package: Under which Keras registers it.
         text: The equations, parsed already.
         year: Of the paper.
-        declared: What is declared beside the text, as `cellkit.EquationCell` takes it.
+        declared: The declarations beside the text, as `cellkit.EquationCell` takes it.
     """
     extra = {key: value for key, value in (declared or {}).items() if value}
     bases = ", ".join(
         ["cellkit.EquationCell", *(f"{key}={value!r}" for key, value in extra.items())]
     )
-    # What a remark holds must not end the text, nor be read as a sign of Python's.
+    # A remark must not end the text, and no part of it may be read as a sign of Python's.
     safe = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     return _MODULE.format(
         summary=f"{name}: say in one line what this cell is.",

@@ -23,7 +23,7 @@ def spec_of(cls: Any, analyses: list[Analysis]) -> CellSpec:
 
     Args:
         cls: The class.
-        analyses: What its text says, for every choice of its options.
+        analyses: The analyses of its text, for every choice of its options.
     """
     declaration: Declaration = cls.declaration
     first = analyses[0]
@@ -44,6 +44,9 @@ def spec_of(cls: Any, analyses: list[Analysis]) -> CellSpec:
         traits=frozenset(traits),
         states=first.states,
         configure=_configure(declaration),
+        guide=cls.guide,
+        deviations=vars(cls).get("deviations", ()),
+        aliases=vars(cls).get("aliases", {}),
     )
 
 

@@ -34,7 +34,7 @@ def standard_letters(analysis: Analysis) -> tuple[str, Mapping[str, str]] | None
     """Return which standard cell a text says, and its own letters for those of the standard one.
 
     Args:
-        analysis: What the text says.
+        analysis: The analysis of the text.
 
     Returns:
         "lstm" or "gru" with a map from ``W_i`` and so on to the text's letters, or None.

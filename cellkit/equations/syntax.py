@@ -53,7 +53,7 @@ Literal: TypeAlias = bool | int | str
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands in a text.
+    """A place in a text.
 
     Args:
         line: Number of the line, from 1.
@@ -71,7 +71,7 @@ class Node:
     """A part of an expression.
 
     Args:
-        place: Where its main sign stands: the name, the operator, the function.
+        place: The place of its main sign: the name, the operator, the function.
     """
 
     place: Place = dataclasses.field(compare=False, repr=False)
@@ -192,7 +192,7 @@ class Family:
     """The numbers that an index runs through, both ends included: ``for k = 0..7``.
 
     Args:
-        place: Where it stands.
+        place: Its place in the text.
         index: The letter of the index.
         first: The first number.
         last: The last one, or the name of a number.
@@ -209,15 +209,15 @@ class Definition:
     """One or more names, and what they are.
 
     Args:
-        place: Where the left side stands.
+        place: The place of the left side.
         targets: The names on the left. Several share the right side, with weights of their own,
             unless the right side is a ``split(...)``.
         value: The right side.
-        rebinds: Whether a name gets a new meaning from here on, ``x := ...``.
+        rebinds: True if a name gets a new meaning from here on, ``x := ...``.
         family: The index that the definition is repeated for.
         own: The weights of which each name on the left has its own, ``with own W, U each``. None:
             all.
-        remark: What stands behind the definition.
+        remark: The remark behind the definition.
     """
 
     place: Place = dataclasses.field(compare=False, repr=False)
@@ -255,7 +255,7 @@ class Repeat:
     """Statements that are gone through several times.
 
     Args:
-        place: Where the head stands.
+        place: The place of the head.
         index: The letter that counts, or None.
         first: Its first number.
         last: Its last one, or the name of a number.

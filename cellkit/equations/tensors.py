@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from cellkit._backends import running
 from cellkit.cells import normalize, split
 
 __all__ = [
@@ -149,6 +150,31 @@ def _tensorflow() -> dict[str, Function]:
     }
 
 
+def _keras() -> dict[str, Function]:
+    """Return the functions by Keras' operations, which round nothing where NumPy computes them."""
+    ops = keras.ops
+    elementwise = (
+        "sigmoid relu exp log sqrt abs sin cos softplus log1p expm1 square sign floor maximum "
+        "minimum mod where zeros_like"
+    )
+    return {
+        **{name: getattr(ops, name) for name in elementwise.split()},
+        "logsigmoid": ops.log_sigmoid,
+        "softsign": lambda x: x / (1 + ops.abs(x)),
+        "silu": lambda x: x * ops.sigmoid(x),
+        "hard_sigmoid": lambda x: ops.clip(x / 6 + 0.5, 0, 1),
+        "elu": lambda x: ops.where(x > 0, x, ops.expm1(ops.minimum(x, 0))),
+        "softmax": lambda x: ops.softmax(x, axis=-1),
+        "cumsum": lambda x: ops.cumsum(x, axis=-1),
+        "mean": lambda x: ops.mean(x, axis=-1, keepdims=True),
+        "sum": lambda x: ops.sum(x, axis=-1, keepdims=True),
+        "max": lambda x: ops.max(x, axis=-1, keepdims=True),
+        "min": lambda x: ops.min(x, axis=-1, keepdims=True),
+        "concatenate": lambda parts: ops.concatenate(parts, axis=-1),
+        "repeat": lambda x, n: ops.repeat(x, n, axis=-1),
+    }
+
+
 def _softplus(x: Any) -> Any:
     """Return ``log(1 + exp(x))``, to the last digit for large x of either sign."""
     f = FUNCTIONS
@@ -160,7 +186,7 @@ FUNCTIONS: dict[str, Function] = {
     "torch": _torch,
     "jax": _jax,
     "tensorflow": _tensorflow,
-}[keras.backend.backend()]()
+}.get(running(), _keras)()
 
 
 def _var(x: Any) -> Any:
@@ -181,7 +207,7 @@ def where(condition: Any, yes: Any, no: Any, dtype: str) -> Any:
     """Choose between two values, of which either may be a number.
 
     Args:
-        condition: Where to take `yes`.
+        condition: True where `yes` is taken.
         yes: A tensor or a number.
         no: A tensor or a number.
         dtype: That of the tensors.

@@ -78,11 +78,11 @@ class Row:
     """One printed line.
 
     Args:
-        left: What is defined, or the head of a block.
+        left: The name that is defined, or the head of a block.
         sign: The sign between left and right, empty for a head.
-        right: What it is.
-        remark: What stands behind it, as plain text.
-        depth: How many blocks it stands in.
+        right: Its definition.
+        remark: The remark behind it, as plain text.
+        depth: The number of blocks around it.
     """
 
     left: str
@@ -420,7 +420,7 @@ def rows(text: Text, style: Callable[[], _Style] = _LaTeX) -> list[Row]:
     """Return the printed lines of a text.
 
     Args:
-        text: What `parse` returned.
+        text: The result of `parse`.
         style: The way of writing.
     """
     return list(_Writer(style()).rows(text.statements))
@@ -430,7 +430,7 @@ def latex(text: Text) -> str:
     r"""Return a text as LaTeX, for the inside of ``\[ ... \]``.
 
     Args:
-        text: What `cellkit.equations.parse.parse` returned.
+        text: The result of `cellkit.equations.parse.parse`.
 
     Example:
     >>> from cellkit.equations.parse import parse
@@ -453,7 +453,7 @@ def mathml(text: Text) -> str:
     """Return a text as MathML, a `math` element for a page.
 
     Args:
-        text: What `cellkit.equations.parse.parse` returned.
+        text: The result of `cellkit.equations.parse.parse`.
     """
     lines = []
     for row in rows(text, _MathML):
@@ -478,8 +478,12 @@ def mathml(text: Text) -> str:
 
 def _cell(align: str, inner: str, span: int = 1) -> str:
     # Browsers align the cells of formulas by their style alone.
-    columns = f' columnspan="{span}"' if span > 1 else ""
-    return f'<mtd{columns} style="text-align:{align};padding:.15em .4em">{inner}</mtd>'
+    # The head of a block is set off from the line above: text is lower than a formula.
+    columns, above, below = f' columnspan="{span}"', ".7em", ".3em"
+    if span == 1:
+        columns, above, below = "", ".15em", ".15em"
+    style = f"text-align:{align};padding:{above} .4em {below}"
+    return f'<mtd{columns} style="{style}">{inner}</mtd>'
 
 
 def _number(value: float) -> str:

@@ -95,6 +95,15 @@ def test_states_and_output(text, options, states, output):
     assert (found.states, found.output_name) == (states, output)
 
 
+def test_a_size_of_an_indexed_name_is_that_of_all_its_members():
+    text = "a_k = tanh(P_k @ x) for k in 1..2\nh' = tanh(U @ h + Q_1 @ a_1 + Q_2 @ a_2 + b)"
+    wide = {"P_1": ("features", "5"), "P_2": ("features", "5"), "Q_2": ("5", "units")}
+    for name in ("P_k", "a_k"):
+        assert wide.items() <= shapes(known(text, sizes={name: 5})).items()
+    one = shapes(known(text, sizes={"P_k": 5, "P_2": 3}))
+    assert (one["P_1"], one["P_2"]) == (("features", "5"), ("features", "3"))
+
+
 def test_scalars_go_by_their_names_or_by_declaration():
     assert roles(known("h' = s(alpha) * h + W @ x"))["alpha"] == "scalar"
     assert roles(known("h' = a * h + W @ x"))["a"] == "vector"
@@ -186,8 +195,8 @@ WRONG = {
     "number as condition": ("h' = where(x, x, x)", "place of a condition", 1, 11),
     "product on the left": ("h' = s(W @ x) @ h", "on the left of `@`", 1, 5),
     "state on the left": ("h' = h @ x", "on the left of `@`", 1, 5),
-    "matrix of a number": ("h' = W @ 2 + x", "no vector", 1, 9),
-    "number beside a vector": ("h' = U @ [x; 2]", "no vector", 1, 13),
+    "matrix of a number": ("h' = W @ 2 + x", "not a vector", 1, 9),
+    "number beside a vector": ("h' = U @ [x; 2]", "not a vector", 1, 13),
     "softmax of a number": ("h' = softmax(3) + x", "of a vector", 1, 5),
     "arguments": ("h' = exp(x, x)", "does not take 2", 1, 5),
     "own arguments": ("f(v) = v\nh' = f(x, x)", "does not take 2", 2, 5),

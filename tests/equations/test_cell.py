@@ -142,7 +142,7 @@ def test_inputs_as_wide_as_the_states():
 def test_sizes_that_are_not_whole():
     text = "chunk = 2\nm = W_m @ x\nh' = tanh(repeat(m, chunk) + U @ h)"
     cell = cellkit.define("ChunkCell", text)(5)
-    assert "no positive integer" in raised(cell.build, (None, 3))[0]
+    assert "not a positive integer" in raised(cell.build, (None, 3))[0]
 
 
 class LSTMPCell(cellkit.EquationCell, sizes={"P": "projection_units"}):
@@ -374,7 +374,7 @@ def test_weights_behind_a_split_may_be_given_by_their_parts():
     )
 
 
-# What is easily forgotten: numbers in functions, states of other sizes, outputs of a single number.
+# Easily forgotten: numbers in functions, states of other sizes, outputs of a single number.
 ODD = [
     ("p' = x\nh' = tanh(W @ x + U @ p + V @ h)", {}),
     ("t' = t + 1\nh' = tanh(W @ x + U @ h) * t", {"sizes": {"t": 1}}),

@@ -35,6 +35,14 @@ def test_define_says_what_was_understood(file, capsys):
     ]
 
 
+def test_define_says_nothing_where_it_is_told_so(file, capsys):
+    assert main(["define", "-q", str(file)]) == 0
+    assert capsys.readouterr().out == ""
+    file.write_text("h' = tanh(W @ x", encoding="utf-8")
+    assert main(["define", "-q", str(file)]) == 64
+    assert "A bracket is never closed." in capsys.readouterr().err
+
+
 def test_define_prints_json(tmp_path, capsys):
     file = tmp_path / "leaky.txt"
     file.write_text("h' = leaky * h + P @ (s(W @ x) * dt)", encoding="utf-8")

@@ -1,6 +1,5 @@
 """The equations that a docstring shows, evaluated as written, give the reference's numbers."""
 
-import inspect
 import re
 
 import keras
@@ -12,18 +11,30 @@ import cellkit
 from cellkit.equations.analyse import check_all
 from cellkit.equations.declare import declare
 from cellkit.equations.reference import reference_of
+from cellkit.equations.shown import shown_equations
 
 pytestmark = pytest.mark.one_backend
 
-# What is declared beside each text; `config` has the cell's arguments under the text's names, and
+# Declarations beside each text; `config` has the cell's arguments under the text's names, and
 # `without` the cases of the spec that the text is not about.
 SAID = {
+    "alif": {
+        "numbers": {"alpha": 0.95, "rho": 0.995, "beta": 1.6, "threshold": 0.01},
+        "without": {"feedforward": "the text is that of the cell with V"},
+    },
     "cifg_lstm": {},
     "esn": {"numbers": {"leaky": 1.0}},
     "gru": {},
     "janet": {"numbers": {"beta": 1.0}},
     "layer_norm_lstm": {},
+    "ligru": {
+        "without": {
+            "batch": "what stands for W @ x then is a text of its own",
+            "batch_dropout": "what stands for W @ x then is a text of its own",
+        },
+    },
     "layer_norm_simple_rnn": {},
+    "lmu": {"without": {"two_signals": "the text is that of one signal"}},
     "lstm": {},
     "lstmp": {"sizes": {"P": "projection_units"}},
     "mgu": {},
@@ -50,20 +61,53 @@ SAID = {
 }
 
 NOT_SAID = {
+    "antisymmetric_rnn": "its matrices are made of other ones",
+    "attention": "it reads a memory that is handed over as a constant",
+    "block_gru": "its matrices are made of blocks",
     "cfc": "its backbone has an activation of its own, and any number of layers",
     "clockwork": "its states are blocks, and it sums over some of them",
     "conv_gru": "its products are convolutions",
     "conv_lstm": "its products are convolutions",
     "conv_rnn": "its products are convolutions",
+    "ct_gru": "its state is a matrix",
+    "delta_net": "its state is a matrix per head",
+    "dropout": "its step has the step of another cell inside",
+    "fast_slow": "its step has the step of another cell inside",
+    "feedback": "its step has the step of another cell inside",
+    "ffm": "its state is complex",
+    "gated_antisymmetric_rnn": "its matrices are made of other ones",
+    "gated_delta_net": "its state is a matrix per head",
     "gated_fusion": "it has any number of inputs, and sums over them",
+    "gla": "its state is a matrix per head",
     "gru_d": "it counts the time since a variable was observed, in words",
+    "highway": "its step has the step of another cell inside",
+    "hyper_lstm": "one line stands for all gates",
+    "lif": "what a reset does stands in three lines, one for each kind",
+    "linear_attention": "its state is a matrix per head",
+    "lipschitz_rnn": "its matrices are made of other ones",
     "lru": "its state is complex",
+    "ltc": "it has a weight for each pair of units, and sums over them",
+    "mamba": "its state is a matrix",
+    "mamba2": "its state is a matrix per head",
+    "mass_conserving_lstm": "it normalises the rows of matrices that it makes at every step",
     "mlstm": "its state is a matrix per head",
+    "multiplicative": "its step has the step of another cell inside",
     "nested": "its kernels have more than two axes",
     "nested_lstm": "it has any number of levels, each inside of the one above",
+    "norm": "its step has the step of another cell inside",
     "qrnn": "it looks at inputs of earlier steps",
+    "residual": "its step has the step of another cell inside",
+    "retnet": "its state is a matrix per head",
     "rg_lru": "its first line depends on the width of the inputs",
+    "rhn": "its rounds have weights of their own, written by an index",
+    "rwkv4": "its sums are kept under another scale, which the text puts into words",
+    "rwkv6": "its state is a matrix per head",
+    "rwkv7": "its state is a matrix per head",
+    "s4d": "its state is complex",
     "s5": "its state is complex",
+    "t_gru": "it looks at the input of the step before",
+    "t_lstm": "it looks at the input of the step before",
+    "tau_gru": "it looks at a state of several steps before",
 }
 
 
@@ -73,14 +117,14 @@ def shown():
     for name in cellkit.list_cells():
         cls = cellkit.get(name).cls
         by_hand = not issubclass(cls, cellkit.EquationCell)
-        if by_hand and "```\n" in inspect.getdoc(cls) and name not in NOT_SAID:
+        if by_hand and shown_equations(cls) and name not in NOT_SAID:
             found.append(name)
     return found
 
 
 def equations(name):
     """Return the text in the docstring of a cell."""
-    return re.search(r"```\n(.*?)```", inspect.getdoc(cellkit.get(name).cls), re.DOTALL)[1]
+    return shown_equations(cellkit.get(name).cls)
 
 
 def declared(name, text=None):
