@@ -6,21 +6,36 @@ All that a plugin needs is found here by public names.
 from cellkit.cells.cell import Cell, training_mode
 from cellkit.cells.gated import GatedCell
 from cellkit.cells.initializers import ChronoInitializer
-from cellkit.cells.linear import LinearCell, as_dtype
+from cellkit.cells.linear import LinearCell
+from cellkit.cells.matrix import MatrixCell
 from cellkit.cells.named import resolve
-from cellkit.cells.operations import matmul, normalize, precise, split
+from cellkit.cells.operations import matmul, normalize, precise, rms_normalize, split
+from cellkit.cells.parallel import ParallelCell, as_dtype
 from cellkit.cells.standard import StandardWeights, has_standard_activations
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
-from cellkit.cells.time_gaps import check_gaps, constant_gap, features_beside_gap
-from cellkit.cells.validate import choice, positive_int, positive_number, probability, vector_size
+from cellkit.cells.time_gaps import TimeGaps, check_gaps, constant_gap, features_beside_gap
+from cellkit.cells.validate import (
+    choice,
+    number,
+    positive_int,
+    positive_number,
+    probability,
+    vector_size,
+)
+from cellkit.cells.wrapper import CellWrapper, InnerCell
 
 __all__ = [
     "Cell",
+    "CellWrapper",
     "ChronoInitializer",
     "GatedCell",
+    "InnerCell",
     "LinearCell",
+    "MatrixCell",
+    "ParallelCell",
     "StandardWeights",
     "TensorSpec",
+    "TimeGaps",
     "as_dtype",
     "check_gaps",
     "choice",
@@ -31,11 +46,13 @@ __all__ = [
     "has_standard_activations",
     "matmul",
     "normalize",
+    "number",
     "positive_int",
     "positive_number",
     "precise",
     "probability",
     "resolve",
+    "rms_normalize",
     "split",
     "training_mode",
     "vector_size",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,7 +11,7 @@ import keras
 
 from cellkit import _keras_compat as compat
 from cellkit.cells import scope as _sequence
-from cellkit.cells.config import arguments, check_keywords, deserialize, serialize
+from cellkit.cells.config import arguments, check_keywords, deserialize, must_have, serialize
 from cellkit.cells.initializers import Draws
 from cellkit.cells.named import check_dtype_name, resolve
 from cellkit.cells.operations import precise, to_tensor, where
@@ -19,26 +19,36 @@ from cellkit.cells.standard import StandardWeights
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
 from cellkit.cells.validate import (
     NOT_GIVEN,
+    as_state,
     check_dtype,
     check_states,
     checked_seed,
+    other_inputs,
     positive_int,
     probability,
 )
 from cellkit.errors import problem
+from cellkit.typing import States, Tensor, Tree
+
 
 # The training flag of the running step, for `Cell.drop`, which a step calls without arguments.
-_training: contextvars.ContextVar[bool] = contextvars.ContextVar("cellkit_training", default=False)
+# In each thread, and no ContextVar: `torch.compile` sees through none.
+class _Training(threading.local):
+    def __init__(self) -> None:
+        self.flag = False
+
+
+_training = _Training()
 
 
 @contextlib.contextmanager
 def training_mode(training: bool) -> Iterator[None]:
     """Let `Cell.drop` and `Cell.in_training` see this training flag, for steps run by an engine."""
-    token = _training.set(bool(training))
+    outer, _training.flag = _training.flag, bool(training)
     try:
         yield
     finally:
-        _training.reset(token)
+        _training.flag = outer
 
 
 class Cell(keras.layers.Layer):
@@ -58,7 +68,7 @@ class Cell(keras.layers.Layer):
         activation: Activation of the candidate and of the output. Default `"tanh"`, which keeps
             states bounded.
         recurrent_activation: Activation of the gates. Default `"sigmoid"`.
-        use_bias: Whether the cell has biases.
+        use_bias: True if the cell has biases.
         kernel_initializer: Initializer of the weights applied to the inputs.
         recurrent_initializer: Initializer of the weights applied to the states. Default
             `"orthogonal"`, which keeps the norm of the state at the start of training.
@@ -123,7 +133,8 @@ class Cell(keras.layers.Layer):
         super().__init__(**kwargs)
         check_dtype(self)
         compat.take_over_conversion(self)
-        self.units: Any = None if units is None else positive_int(type(self), "units", units)
+        left_out = units is None and not must_have(type(self), "units")
+        self.units: Any = None if left_out else positive_int(type(self), "units", units)
         self.activation = precise(resolve(type(self), "activation", activation))
         self.recurrent_activation = precise(
             resolve(type(self), "recurrent_activation", recurrent_activation)
@@ -148,14 +159,18 @@ class Cell(keras.layers.Layer):
         self.recurrent_dropout = probability(type(self), "recurrent_dropout", recurrent_dropout)
         self.zoneout = probability(type(self), "zoneout", zoneout)
         self.seed = seed = checked_seed(type(self), seed)
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        # Numbers that every backend takes: JAX has none below zero, Torch none of 32 bits.
+        self.seed_generator = keras.random.SeedGenerator(None if seed is None else seed % 2**31)
         self._draws = Draws()
 
-    # What a cell declares -----------------------------------------------------------------------
+    # Declarations ------------------------------------------------------------------------------
 
     @property
     def state_size(self) -> Any:
         """Structure of the states: sizes, shapes or `TensorSpec`, without the batch axis."""
+        return self._width()
+
+    def _width(self) -> Any:
         if self.units is None:
             raise problem(
                 f"{type(self).__name__} does not say what its states are.",
@@ -192,6 +207,28 @@ class Cell(keras.layers.Layer):
             lambda s: TensorSpec(s.shape, s.dtype or self.compute_dtype),
             declared_output(self.output_size),
         )
+
+    @classmethod
+    def spec_defaults(cls) -> dict[str, Any]:
+        """Return what the `cellkit.CellSpec` of a class says where its author leaves it out.
+
+        Returns:
+            Arguments of `cellkit.CellSpec` by name, among them `cases` and `traits`.
+        """
+        dropout = {"dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1}
+        return {
+            "cases": {
+                "default": {"units": 4},
+                "relu": {
+                    "units": 3,
+                    "activation": "relu",
+                    "recurrent_activation": "hard_sigmoid",
+                },
+                "no_bias": {"units": 2, "use_bias": False},
+                "dropout": {"units": 4, **dropout},
+            },
+            "traits": frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
+        }
 
     # Weights ------------------------------------------------------------------------------------
 
@@ -264,7 +301,7 @@ class Cell(keras.layers.Layer):
 
     # The step -----------------------------------------------------------------------------------
 
-    def __call__(self, inputs: Any, states: Any = NOT_GIVEN, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Tree, states: States = NOT_GIVEN, *args: Any, **kwargs: Any) -> Any:
         """Convert inputs and states, each to its own dtype, and advance one time step."""
         states = check_states(self, inputs, states)
         inputs = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), inputs)
@@ -272,18 +309,25 @@ class Cell(keras.layers.Layer):
         # dtype of a mixed policy.
         dtypes = [s.dtype for s in keras.tree.flatten(self.state_spec())]
         leaves = [
-            to_tensor(x, self.compute_dtype, d)
+            as_state(x, self.compute_dtype, d)
             for x, d in zip(keras.tree.flatten(states), dtypes, strict=True)
         ]
         states = keras.tree.pack_sequence_as(states, leaves)
-        return super().__call__(inputs, states, *args, **kwargs)
+        built = self.built
+        try:
+            return super().__call__(inputs, states, *args, **kwargs)
+        except Exception as error:
+            told = other_inputs(self, inputs) if built else None
+            if told is None:
+                raise
+            raise told from error
 
     @property
     def in_training(self) -> bool:
-        """Whether the running step is one of training, for cells whose equation differs then."""
-        return _training.get()
+        """True if the running step is one of training, for cells whose equation differs then."""
+        return _training.flag
 
-    def project(self, inputs: Any) -> Any:
+    def project(self, inputs: Tree) -> Any:
         """Compute the part of a step that depends on the inputs alone, row by row.
 
         The layer may call it with the steps of many rows at once. The default passes the inputs
@@ -297,11 +341,11 @@ class Cell(keras.layers.Layer):
         """
         return inputs
 
-    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+    def step(self, projected: Tree, states: States) -> tuple[Tree, States]:
         """Advance one time step: the equation of the cell.
 
         Args:
-            projected: What `project` returned.
+            projected: The result of `project`.
             states: The states, in the structure of `state_size` (a single state in a list).
 
         Returns:
@@ -317,54 +361,56 @@ class Cell(keras.layers.Layer):
         """
         return None
 
-    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+    def call(self, inputs: Tree, states: States, training: bool = False) -> tuple[Tree, States]:
         """Advance one time step, with dropout and zoneout in training.
 
         Args:
             inputs: The inputs of one step; leaves of shape `(batch, ...)`.
             states: The states.
-            training: Whether dropout and zoneout are random.
+            training: True if dropout and zoneout are random.
 
         Returns:
             The output and the new states.
         """
         return self.advance(self.prepare(inputs, training), states, training)
 
-    def prepare(self, inputs: Any, training: bool = False) -> Any:
+    def prepare(self, inputs: Tree, training: bool = False) -> Any:
         """Return what `step` takes of the inputs: cast, with elements dropped, projected.
 
         Args:
             inputs: The inputs of one step, or of many steps as so many rows.
-            training: Whether dropout is random.
+            training: True if dropout is random.
         """
-        token = _training.set(bool(training))
+        outer, _training.flag = _training.flag, bool(training)
         try:
             inputs = keras.tree.map_structure(self._cast_input, inputs)
             return self.project(self.drop_inputs(inputs))
         finally:
-            _training.reset(token)
+            _training.flag = outer
 
-    def advance(self, projected: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+    def advance(
+        self, projected: Tree, states: States, training: bool = False
+    ) -> tuple[Tree, States]:
         """Advance one time step from what `prepare` returned: `step`, then zoneout.
 
         Args:
-            projected: What `prepare` returned.
+            projected: The result of `prepare`.
             states: The states.
-            training: Whether recurrent dropout and zoneout are random.
+            training: True if recurrent dropout and zoneout are random.
 
         Returns:
             The output and the new states.
         """
-        token = _training.set(bool(training))
+        outer, _training.flag = _training.flag, bool(training)
         try:
             output, new_states = self.step(projected, states)
             if self.zoneout:
                 output, new_states = self._zone_out(output, states, new_states, training)
         finally:
-            _training.reset(token)
+            _training.flag = outer
         return output, new_states
 
-    def drop_inputs(self, inputs: Any) -> Any:
+    def drop_inputs(self, inputs: Tree) -> Any:
         """Apply dropout to the inputs of one step.
 
         A cell overrides this when not all of its inputs are data: times, time gaps and masks must
@@ -376,7 +422,7 @@ class Cell(keras.layers.Layer):
         Returns:
             The same structure; in training with elements of every leaf dropped.
         """
-        if not (self.dropout and _training.get()):
+        if not (self.dropout and _training.flag):
             return inputs
         leaves = keras.tree.flatten(inputs)
         dropped = [self._drop(x, self.dropout, ("inputs", i)) for i, x in enumerate(leaves)]
@@ -392,11 +438,11 @@ class Cell(keras.layers.Layer):
             state: Tensor of shape `(batch, ...)`.
             name: Tells apart several such states of one cell.
         """
-        if not (self.recurrent_dropout and _training.get()):
+        if not (self.recurrent_dropout and _training.flag):
             return state
         return self._drop(state, self.recurrent_dropout, ("recurrent", name))
 
-    def _drop(self, x: Any, rate: float, key: tuple[str, Any]) -> Any:
+    def _drop(self, x: Tensor, rate: float, key: tuple[str, Any]) -> Any:
         shape, dtype = tuple(x.shape[1:]), keras.backend.standardize_dtype(x.dtype)
 
         def recipe(batch: Any) -> Any:
@@ -408,7 +454,7 @@ class Cell(keras.layers.Layer):
         scope = _sequence.current_scope() or _sequence.SequenceScope(keras.ops.shape(x)[0])
         return x * scope.mask((id(self), *key), recipe)
 
-    def zone(self, old: Any, new: Any, rate: float) -> Any:
+    def zone(self, old: Tensor, new: Tensor, rate: float) -> Any:
         """Keep elements of an old state with probability `rate`, drawn anew at every step.
 
         For cells whose states have rates of their own; `zoneout` treats all states alike.
@@ -418,18 +464,18 @@ class Cell(keras.layers.Layer):
             new: The state after it, in the same shape.
             rate: Probability in `[0, 1)`. At inference the expectation is returned.
         """
-        return self._zone(old, new, rate, _training.get()) if rate else new
+        return self._zone(old, new, rate, _training.flag) if rate else new
 
-    def _zone_out(self, output: Any, old: Any, new: Any, training: bool) -> tuple[Any, Any]:
+    def _zone_out(self, output: Tree, old: Tensor, new: Tensor, training: bool) -> tuple[Any, Any]:
         """Keep elements of the old states with probability `zoneout`."""
         olds, news = keras.tree.flatten(old), keras.tree.flatten(new)
         mixed = [self._zone(o, n, self.zoneout, training) for o, n in zip(olds, news, strict=True)]
-        # Where the cell's output *is* one of its states, it must stay that state.
+        # An output that *is* one of the states must stay that state.
         by_identity = {id(n): m for n, m in zip(news, mixed, strict=True)}
         output = keras.tree.map_structure(lambda y: by_identity.get(id(y), y), output)
         return output, keras.tree.pack_sequence_as(old, mixed)
 
-    def _zone(self, old: Any, new: Any, rate: float, training: bool) -> Any:
+    def _zone(self, old: Tensor, new: Tensor, rate: float, training: bool) -> Any:
         dtype = keras.backend.standardize_dtype(old.dtype)
         if not keras.backend.is_float_dtype(dtype):
             return new
@@ -438,7 +484,7 @@ class Cell(keras.layers.Layer):
         noise = keras.random.uniform(keras.ops.shape(old), seed=self.seed_generator)
         return where(noise < rate, old, new)
 
-    def _cast_input(self, x: Any) -> Any:
+    def _cast_input(self, x: Tensor) -> Any:
         """Cast integer and boolean inputs, which a product with a kernel would reject."""
         dtype = keras.backend.standardize_dtype(x.dtype)
         if keras.backend.is_float_dtype(dtype) or "complex" in dtype:

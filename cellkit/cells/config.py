@@ -13,10 +13,20 @@ from typing import Any
 
 import keras
 
+from cellkit.cells.operations import tanh
 from cellkit.errors import problem
 
+
+def _of_activation(activation: Any) -> Any:
+    """Return an activation as it stands in a configuration: by its name, if Keras has it.
+
+    The `tanh` that keeps to float64 goes by the name of Keras' own.
+    """
+    return "tanh" if activation is tanh else keras.activations.serialize(activation)
+
+
 _SERIALIZERS = {
-    "activation": keras.activations.serialize,
+    "activation": _of_activation,
     "initializer": keras.initializers.serialize,
     "regularizer": keras.regularizers.serialize,
     "constraint": keras.constraints.serialize,
@@ -39,6 +49,12 @@ def arguments(cls: type) -> list[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return list(names)
+
+
+def must_have(cls: type, name: str) -> bool:
+    """Tell whether a constructor has an argument of this name that cannot be left out."""
+    found = inspect.signature(cls).parameters.get(name)
+    return found is not None and found.default is found.empty
 
 
 def check_keywords(cls: type, kwargs: dict[str, Any]) -> None:
@@ -68,4 +84,6 @@ def deserialize(value: Any) -> Any:
     """Return the object that a value of a configuration stands for."""
     if isinstance(value, dict) and "class_name" in value:
         return keras.saving.deserialize_keras_object(value)
+    if isinstance(value, list):
+        return [deserialize(v) for v in value]
     return value

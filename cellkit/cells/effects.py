@@ -22,9 +22,11 @@ import numpy as np
 
 from cellkit.cells.watch import View, bookkeeping
 
-# What is put back (`sys.stdout`, random states) belongs to the process: one thread at a time, or
+# The things put back (`sys.stdout`, random states) belongs to the process: one thread at a time, or
 # the first to end would leave the streams and numbers of the second behind.
 _alone = threading.RLock()
+# Seconds to wait for another thread. Beyond them nothing runs, and the cell is left to the loop.
+_PATIENCE = 20.0
 
 
 class Undone:
@@ -34,23 +36,30 @@ class Undone:
         root: A cell.
 
     Attributes:
-        found: What changed, in words, or None; known at the end. If it is known at the beginning,
+        found: The change, in words, or None; known at the end. If it is known at the beginning,
             something is within reach that could not be put back, and nothing must run.
     """
 
     def __init__(self, root: Any) -> None:
         self._root = root
         self.found: str | None = None
+        self._entered = False
 
     def __enter__(self) -> Undone:
-        _alone.acquire()
+        if not _alone.acquire(timeout=_PATIENCE):
+            self.found = "could not be tried: another thread tries a step all the time"
+            return self
         try:
-            return self._enter()
+            self._enter()
+            self._entered = True
+            return self
         except BaseException:
             _alone.release()
             raise
 
     def __exit__(self, *_: Any) -> None:
+        if not self._entered:
+            return
         try:
             self._exit()
         finally:
@@ -78,6 +87,9 @@ class Undone:
             self.found = self.found or "prints"
         if self._random.put_back():
             self.found = self.found or "draws random numbers of Python's or NumPy's"
+        self._put_cell_back()
+
+    def _put_cell_back(self) -> None:
         if not self._view.same() and not View((self._root,)).equals(self._view):
             self.found = self.found or "changes what it computes with, or counts"
             for put_back in self._put_back:
@@ -161,7 +173,7 @@ def _dict_entries(x: dict[Any, Any]) -> Callable[[], None]:
     entries = dict(x)
 
     def put_back() -> None:
-        # What Keras keeps for itself stays, and so do weights and layers that were made meanwhile.
+        # Things that Keras keeps for itself stay, and so do weights and layers made meanwhile.
         own = bookkeeping() if "_tracker" in x else frozenset()
         for name in [n for n in x if n not in entries and n not in own]:
             if not isinstance(x[name], (keras.Variable, keras.layers.Layer)):

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from cellkit.cells.cell import Cell
 from cellkit.cells.operations import matmul, split
 from cellkit.cells.validate import vector_size
+from cellkit.registry.symbols import gate_blocks
+from cellkit.typing import States, Tree
 
 
 class GatedCell(Cell):
@@ -32,6 +34,12 @@ class GatedCell(Cell):
 
     gates: ClassVar[dict[str, str]] = {}
 
+    @classmethod
+    def spec_defaults(cls) -> dict[str, Any]:
+        """Return what a spec says by default; the letters of the weights bear the gates' names."""
+        symbols = {"symbols": gate_blocks(list(cls.gates))} if cls.gates else {}
+        return {**super().spec_defaults(), **symbols}
+
     def build(self, input_shape: Any) -> None:
         """Create `kernel`, `recurrent_kernel` and `bias`."""
         super().build(input_shape)
@@ -55,12 +63,12 @@ class GatedCell(Cell):
             self.gates, self.gate_bias_initializers(), (self.units,), dtype=dtype
         )
 
-    def project(self, inputs: Any) -> Any:
+    def project(self, inputs: Tree) -> Any:
         """Return ``inputs @ kernel + bias`` for all gates at once."""
         projected = matmul(inputs, self.kernel)
         return projected if self.bias is None else projected + self.bias
 
-    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+    def step(self, projected: Tree, states: States) -> tuple[Tree, States]:
         """Add the recurrent product, apply each gate's activation, and `combine`."""
         z = projected + matmul(self.drop(states[0]), self.recurrent_kernel)
         blocks = split(z, len(self.gates))
@@ -70,7 +78,7 @@ class GatedCell(Cell):
         }
         return self.combine(gates, states)
 
-    def combine(self, gates: dict[str, Any], states: Any) -> tuple[Any, Any]:
+    def combine(self, gates: dict[str, Any], states: States) -> tuple[Tree, States]:
         """Make the output and the new states from the activated gates.
 
         Args:

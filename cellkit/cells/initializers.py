@@ -30,7 +30,7 @@ class ChronoInitializer(keras.initializers.Initializer):
     Args:
         max_time: The longest dependency to be learned, in steps; at least 2. The length of the
             sequences is a good choice.
-        negate: Whether to return the negative, for the input gate. Default False.
+        negate: True to return the negative, for the input gate. Default False.
         seed: Int seed. Two initializers of one seed draw the same numbers. Default None: a random
             seed, found in the attribute `seed`.
 
@@ -48,7 +48,7 @@ class ChronoInitializer(keras.initializers.Initializer):
         number = isinstance(max_time, (int, float)) and not isinstance(max_time, bool)
         if not number or not 2 <= max_time < float("inf"):
             raise problem(
-                "`max_time` of a chrono initialisation is no number of steps.",
+                "`max_time` of a chrono initialisation is not a number of steps.",
                 received=f"max_time={max_time!r}",
                 expected="a number of 2 or more: the longest dependency, in steps",
                 fix="pass e.g. the length of the sequences, max_time=100",

@@ -10,14 +10,15 @@ from typing import Any
 
 import keras
 
-from cellkit.cells.cell import Cell
+from cellkit.cells.parallel import ParallelCell, as_dtype
 from cellkit.cells.structure import TensorSpec
 from cellkit.errors import problem
+from cellkit.typing import States, Tensor, Tree
 
-__all__ = ["LinearCell"]
+__all__ = ["LinearCell", "as_dtype"]
 
 
-class LinearCell(Cell):
+class LinearCell(ParallelCell):
     """Base class of cells with ``h' = a * h + b``, elementwise, where a and b see inputs alone.
 
     A subclass writes `build`, `coefficients` and, where the output is not simply the first state,
@@ -53,7 +54,7 @@ class LinearCell(Cell):
 
     Example:
     >>> import keras
-    >>> from cellkit.cell import matmul
+    >>> from cellkit.cells import matmul
     >>> class DecayCell(LinearCell):
     ...     def build(self, input_shape):
     ...         super().build(input_shape)
@@ -70,42 +71,27 @@ class LinearCell(Cell):
     (None, 4)
     """
 
-    window: int = 1
-
-    def __init__(self, units: int | None = None, **kwargs: Any) -> None:
-        super().__init__(units, **kwargs)
-        if self.recurrent_dropout:
-            raise problem(
-                f"{type(self).__name__} has no recurrent product to drop states from.",
-                received=f"recurrent_dropout={self.recurrent_dropout}",
-                expected="recurrent_dropout=0.0",
-                fix="use `dropout`, which drops inputs",
-            )
+    @classmethod
+    def spec_defaults(cls) -> dict[str, Any]:
+        """Return what a spec says by default; the recurrence is linear."""
+        usual = super().spec_defaults()
+        return {**usual, "traits": usual["traits"] | {"linear"}}
 
     @property
     def state_size(self) -> Any:
         """One state of `units` numbers, not rounded to 16 bits."""
-        return TensorSpec(super().state_size, dtype=self.accumulator_dtype)
+        return TensorSpec(self._width(), dtype=self.accumulator_dtype)
 
     @property
     def output_size(self) -> Any:
         """Width of the output: `units`."""
-        return super().state_size
+        return self._width()
 
-    def look(self, window: Any) -> Any:
-        """Return what `coefficients` and `read` take of a window. The default passes it on.
-
-        Args:
-            window: What `project` returned at the last `window` steps, `(rows, window, ...)`,
-                oldest first.
-        """
-        return window
-
-    def coefficients(self, projected: Any) -> tuple[Any, Any]:
+    def coefficients(self, projected: Tree) -> tuple[Any, Any]:
         """Return what each state is multiplied with, and what is added to it.
 
         Args:
-            projected: What `project` returned; with a `window` above 1 what `look` returned.
+            projected: The result of `project`; with a `window` above 1 that of `look`.
 
         Returns:
             a and b, each in the structure of the states (one state: a tensor or a number). A
@@ -114,35 +100,32 @@ class LinearCell(Cell):
         """
         raise NotImplementedError(f"{type(self).__name__} must define `coefficients(projected)`.")
 
-    def read(self, states: Any, projected: Any) -> Any:
+    def read(self, states: States, projected: Tree) -> Any:
         """Return the output of a step. The default is the first state.
 
         Args:
             states: The states after the step (without the inputs that a `window` keeps).
-            projected: What `coefficients` was given.
+            projected: The argument of `coefficients`.
         """
         return self.as_output(keras.tree.flatten(states)[0])
 
-    def as_output(self, x: Any) -> Any:
-        """Return `x` in the compute dtype."""
-        return as_dtype(x, self.compute_dtype)
-
-    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
-        """Advance one time step."""
-        own, seen = self.split_states(states)
-        if self.window > 1:
-            inputs = keras.ops.concatenate([seen[0], projected[:, None]], axis=1)
-            projected, seen = self.look(inputs), [inputs[:, 1:]]
+    def advance_states(self, projected: Tree, states: States) -> tuple[Tree, States]:
+        """Return the output and the new states of one step."""
         a, b = (keras.tree.flatten(c) for c in self.coefficients(projected))
-        olds = keras.tree.flatten(own)
+        olds = keras.tree.flatten(states)
         self.check_coefficients(a, b, olds)
         news = [_times(x, h) + as_dtype(y, h.dtype) for x, y, h in zip(a, b, olds, strict=True)]
-        new = keras.tree.pack_sequence_as(own, news)
-        return self.read(new, projected), [*new, *seen] if self.window > 1 else new
+        new = keras.tree.pack_sequence_as(states, news)
+        return self.read(new, projected), new
 
-    def split_states(self, states: Any) -> tuple[Any, list[Any]]:
-        """Return the states of the recurrence, and the inputs that a `window` keeps in a list."""
-        return (states[:-1], list(states[-1:])) if self.window > 1 else (states, [])
+    def for_rows(self, states: States, projected: Tree) -> list[Any]:
+        """Return coefficients and outputs of many rows; see `ParallelCell`."""
+        a, b = self.coefficients(projected)
+        return [
+            *keras.tree.flatten(a),
+            *keras.tree.flatten(b),
+            *keras.tree.flatten(self.read(states, projected)),
+        ]
 
     def check_coefficients(self, a: list[Any], b: list[Any], states: list[Any]) -> None:
         """Raise a three-part `ValueError` unless there is one a and one b for every state."""
@@ -154,20 +137,6 @@ class LinearCell(Cell):
                 fix="return `(a, b)` from `coefficients`, each in the structure of the states",
             )
 
-    def _zone_out(self, output: Any, old: Any, new: Any, training: bool) -> tuple[Any, Any]:
-        """Keep elements of the old states, and all inputs that a window keeps."""
-        (old, _), (new, seen) = self.split_states(old), self.split_states(new)
-        output, new = super()._zone_out(output, old, new, training)
-        return output, [*new, *seen] if self.window > 1 else new
 
-
-def _times(a: Any, h: Any) -> Any:
+def _times(a: Tensor, h: Tensor) -> Any:
     return as_dtype(a, h.dtype) * h
-
-
-def as_dtype(x: Any, dtype: Any) -> Any:
-    """Return `x` in a dtype; a number stays a number, which takes the dtype of its partner."""
-    if isinstance(x, (int, float)):
-        return x
-    dtype = keras.backend.standardize_dtype(dtype)
-    return x if keras.backend.standardize_dtype(x.dtype) == dtype else keras.ops.cast(x, dtype)

@@ -58,6 +58,8 @@ def _names(module: Any, get: Callable[[Any], Any]) -> list[str]:
     for name, value in vars(module).items():
         if name.startswith("_") or name in ("get", "serialize", "deserialize"):
             continue
+        if name.lower() in _KINDS:  # the base class, which is good for nothing by itself
+            continue
         if inspect.isclass(value) or inspect.isfunction(value):
             snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
             found |= {name} if inspect.isfunction(value) else {snake, name.lower()}
@@ -77,7 +79,7 @@ def check_dtype_name(owner: type, value: Any) -> None:
 
     Args:
         owner: The class whose argument it is.
-        value: What was passed as `dtype`.
+        value: The value passed as `dtype`.
     """
     try:
         keras.dtype_policies.get(value)

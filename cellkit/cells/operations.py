@@ -11,11 +11,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit._backends import running
 from cellkit.errors import problem
+from cellkit.typing import Tensor
+
+BACKEND = running()
+"""The backend of this process: Keras has one."""
 
 
 class _Products(threading.local):
-    """What stands in for products with weights in each thread."""
+    """The stand-in for products with weights, one for each thread."""
 
     function: Callable[[Any, Any, slice], Any] | None = None
 
@@ -40,21 +45,21 @@ def matmul_as(function: Callable[[Any, Any, slice], Any]) -> Iterator[None]:
         _products.function = outer
 
 
-def value_of(x: Any) -> Any:
+def value_of(x: Tensor) -> Tensor:
     """Return the tensor behind `x`, which may be a Keras variable."""
     return x.value if isinstance(x, keras.Variable) else x
 
 
-def matmul(x: Any, kernel: Any, columns: slice = slice(None)) -> Any:
+def matmul(x: Tensor, kernel: Tensor, columns: slice = slice(None)) -> Tensor:
     """Return ``x @ kernel[:, columns]`` over the last axis of `x`, in the dtype of its operands.
 
     `keras.ops.matmul` of two float64 tensors gives float32 on Torch, so cells use the backend's
-    own operator.
+    own operator. NumPy's has no bfloat16, which Keras computes in float32 and rounds.
 
     Args:
         x: Tensor of shape `(..., n)`.
         kernel: Matrix of shape `(n, m)`: a tensor or a Keras variable.
-        columns: Which of its columns, all by default. A step that multiplies with a part of a
+        columns: The columns to take, all by default. A step that multiplies with a part of a
             variable names it here: the engines that know a product by its variable know it still.
 
     Returns:
@@ -62,16 +67,18 @@ def matmul(x: Any, kernel: Any, columns: slice = slice(None)) -> Any:
     """
     if _products.function is not None and isinstance(kernel, keras.Variable):
         return _products.function(value_of(x), kernel, columns)
+    if BACKEND == "numpy":
+        return keras.ops.matmul(value_of(x), columns_of(kernel, columns))
     return value_of(x) @ columns_of(kernel, columns)
 
 
-def columns_of(kernel: Any, columns: slice) -> Any:
+def columns_of(kernel: Tensor, columns: slice) -> Tensor:
     """Return the tensor behind a matrix, or these columns of it."""
     value = value_of(kernel)
     return value if columns == slice(None) else value[:, columns]
 
 
-def normalize(x: Any, epsilon: float) -> Any:
+def normalize(x: Tensor, epsilon: float) -> Tensor:
     """Shift and scale the last axis of `x` to mean zero and variance one.
 
     Written out with sums, because Keras' own `mean` and `var` of float64 round to float32 on Torch
@@ -86,20 +93,50 @@ def normalize(x: Any, epsilon: float) -> Any:
     """
     dtype, size = keras.backend.standardize_dtype(x.dtype), x.shape[-1]
     wide = keras.ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
-    if keras.backend.backend() == "torch" and size:
+    if BACKEND == "torch":
         import torch
 
-        # One operation in the place of seven, and another one in the place of its gradient's.
-        normal = torch.nn.functional.layer_norm(wide, (size,), eps=epsilon)
-        return keras.ops.cast(normal, dtype)
-    centred = wide - keras.ops.sum(wide, axis=-1, keepdims=True) / size
-    variance = keras.ops.sum(centred * centred, axis=-1, keepdims=True) / size
-    return keras.ops.cast(centred * keras.ops.rsqrt(variance + epsilon), dtype)
+        # One operation in the place of seven, and another one in the place of its gradient's. It
+        # takes the size as a number, which is none where `torch.jit` traces.
+        if not torch.jit.is_tracing() and size:
+            normal = torch.nn.functional.layer_norm(wide, (size,), eps=epsilon)
+            return keras.ops.cast(normal, dtype)
+    return _scaled(wide - keras.ops.sum(wide, axis=-1, keepdims=True) / size, epsilon, dtype)
 
 
-def where(condition: Any, x: Any, y: Any) -> Any:
+def rms_normalize(x: Tensor, epsilon: float) -> Tensor:
+    """Scale the last axis of `x` to a mean square of one; see `normalize`.
+
+    Args:
+        x: Tensor of shape `(..., n)`.
+        epsilon: Added to the mean square.
+
+    Returns:
+        Tensor of the same shape and dtype.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    wide = keras.ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
+    return _scaled(wide, epsilon, dtype)
+
+
+def _scaled(x: Tensor, epsilon: float, dtype: str) -> Tensor:
+    """Return `x` with a mean square of one over its last axis, in a dtype."""
+    square = keras.ops.sum(x * x, axis=-1, keepdims=True) / x.shape[-1]
+    return keras.ops.cast(x * keras.ops.rsqrt(square + epsilon), dtype)
+
+
+def cumsum(x: Tensor, axis: int) -> Tensor:
+    """Return `keras.ops.cumsum`, but in the dtype of `x`: Keras' own rounds float64 on Torch."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cumsum(x, axis)
+    return keras.ops.cumsum(x, axis=axis)
+
+
+def where(condition: Any, x: Tensor, y: Any) -> Tensor:
     """Return `keras.ops.where`, but in the dtype of `x` and `y`: TensorFlow's rounds complex128."""
-    if keras.backend.backend() == "tensorflow" and x.dtype == y.dtype:
+    if BACKEND == "tensorflow" and x.dtype == y.dtype:
         import tensorflow as tf
 
         return tf.where(condition, x, y)
@@ -115,23 +152,23 @@ def precise(activation: Any) -> Any:
     Returns:
         The same function of the same name, for serialisation.
     """
-    on_jax = keras.backend.backend() == "jax"
+    on_jax = BACKEND == "jax"
     return tanh if on_jax and activation is keras.activations.tanh else activation
 
 
-def tanh(x: Any) -> Any:
+def tanh(x: Tensor) -> Tensor:
     """Return the hyperbolic tangent on JAX, in the dtype of `x`."""
     import jax.numpy
 
     return jax.numpy.tanh(x)
 
 
-def to_tensor(x: Any, compute_dtype: str, dtype: str | None = None) -> Any:
+def to_tensor(x: Tensor, compute_dtype: str, dtype: str | None = None) -> Tensor:
     """Convert `x` as Keras does for a layer's inputs: floats take the compute dtype.
 
     Args:
         x: Tensor, array, nested numbers or `KerasTensor`.
-        compute_dtype: What floating values are cast to.
+        compute_dtype: The dtype that floating values are cast to.
         dtype: A certain dtype instead.
     """
     if x is None or isinstance(x, keras.KerasTensor):
@@ -151,24 +188,37 @@ def to_tensor(x: Any, compute_dtype: str, dtype: str | None = None) -> Any:
     return x if have == want else keras.ops.cast(x, want)
 
 
-def known(x: Any) -> bool:
+def known(x: Tensor) -> bool:
     """Tell whether the values of a tensor can be read now, outside of any trace."""
     if isinstance(x, keras.KerasTensor):
         return False
-    if keras.backend.backend() == "jax":
+    if BACKEND == "jax":
         import jax
 
         return not isinstance(x, jax.core.Tracer)
-    if keras.backend.backend() == "torch":
+    if BACKEND == "torch":
         import torch
 
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return False
         return not torch.is_tensor(x) or x.device.type != "meta"
-    return not keras.ops.is_tensor(x) or hasattr(x, "numpy")
+    return BACKEND == "numpy" or not keras.ops.is_tensor(x) or hasattr(x, "numpy")
 
 
-def split(x: Any, parts: int | Sequence[int]) -> list[Any]:
+def numbered(count: Any) -> Any:
+    """Return the int32 numbers from 0 to `count`, exclusive.
+
+    Args:
+        count: An int, or a size that is not known yet, which not every exporter takes in `arange`.
+    """
+    if BACKEND == "jax":
+        import jax
+
+        return jax.lax.broadcasted_iota("int32", (count,), 0)
+    return keras.ops.arange(0, count, dtype="int32")
+
+
+def split(x: Tensor, parts: int | Sequence[int]) -> list[Any]:
     """Split the last axis of `x` by one operation where there is one, not by slices.
 
     Args:
@@ -177,7 +227,7 @@ def split(x: Any, parts: int | Sequence[int]) -> list[Any]:
     """
     if isinstance(parts, int):
         return list(keras.ops.split(x, parts, axis=-1))
-    if keras.backend.backend() == "tensorflow":
+    if BACKEND == "tensorflow":
         import tensorflow as tf
 
         return list(tf.split(x, list(parts), axis=-1))

@@ -1,4 +1,4 @@
-"""How a layer runs a cell that it did not write: structures, dtypes, building, tracing.
+"""One face for every cell that a layer runs: structures, dtypes, building, tracing.
 
 Any Keras layer with `state_size` and `call` is a cell, and so is any plain object with these two.
 `CellRunner` gives them all one face: it knows the structure of the states, calls the step without
@@ -8,13 +8,13 @@ the machinery of `Layer.__call__` where that changes nothing, and checks what co
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from cellkit import _keras_compat as compat
+from cellkit._backends import running
 from cellkit.cells.cell import Cell
 from cellkit.cells.recorder import Recorder, current_values
 from cellkit.cells.scope import SequenceScope, sequence_scope
@@ -30,59 +30,20 @@ from cellkit.cells.structure import (
 )
 from cellkit.cells.surroundings import Surroundings
 from cellkit.errors import problem
+from cellkit.typing import States, Tensor, Tree
 
 
-def as_written(method: Any) -> Any:
-    """Keep TensorFlow's AutoGraph from rewriting a layer's method, and the cells below it.
+def without_autograph(method: Any) -> Any:
+    """Keep TensorFlow's AutoGraph from rewriting a method of a layer and the cells below it.
 
-    It leaves Keras' own layers alone, so that no cell in `keras.layers.RNN` is rewritten either. To
-    rewrite what a call of a layer runs through takes seconds, once per process.
+    AutoGraph leaves Keras' own layers alone, and with them every cell in `keras.layers.RNN`.
+    Rewriting all functions of a call takes seconds, once per process.
     """
-    if keras.backend.backend() != "tensorflow":
+    if running() != "tensorflow":
         return method
     import tensorflow as tf
 
     return tf.autograph.experimental.do_not_convert(method)
-
-
-class Holder:
-    """What an object computes once and keeps: never saved, never copied, never tracked.
-
-    Attributes:
-        lock: Held by the thread that builds the object.
-    """
-
-    def __init__(self) -> None:
-        self._values: dict[Any, Any] = {}
-        self.lock = threading.RLock()
-
-    def get(self, key: Any) -> Any:
-        """Return the value of `key`, or None."""
-        return self._values.get(key)
-
-    def set(self, key: Any, value: Any) -> None:
-        """Keep `value` under `key`."""
-        self._values[key] = value
-
-    def make(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return the value of `key`, made at the first use."""
-        if key not in self._values:
-            # Threads that make it at once all get the one that came first.
-            self._values.setdefault(key, make())
-        return self._values[key]
-
-    def current(self, key: Any, edition: int, make: Callable[[], Any]) -> Any:
-        """Return the value of `key`, made anew for every edition; see `cellkit.cells.watch`."""
-        kept = self._values.get(key)
-        if kept is None or kept[0] != edition:
-            kept = self._values[key] = (edition, make())
-        return kept[1]
-
-    def __deepcopy__(self, memo: Any) -> Holder:
-        return Holder()
-
-    def __reduce__(self) -> Any:
-        return (Holder, ())
 
 
 def check_cell(cell: Any) -> None:
@@ -118,15 +79,20 @@ def check_cell(cell: Any) -> None:
     if missing or (not isinstance(cell, keras.layers.Layer) and cell.state_size is None):
         raise problem(
             "This object is not a recurrent cell.",
-            received=f"a {type(cell).__name__} without "
+            received=f"{cell!r}, of type {type(cell).__name__}, without "
             + (" and ".join(f"`{m}`" for m in missing) or "a `state_size` that is set"),
-            expected="an object with a method `call(inputs, states)` and an attribute `state_size`",
-            fix="derive the cell from `cellkit.Cell`, or add what is missing",
+            expected="an object with a method `call(inputs, states)` and an attribute "
+            "`state_size`, or the name of a registered cell",
+            fix="pass a cell, e.g. `cellkit.create('lstm', units=32)`; where this was meant to be "
+            "one, derive it from `cellkit.Cell`, or add what is missing",
         )
 
 
 def takes_constants(cell: Any) -> bool:
-    """Tell whether a cell, or one in a stack of cells, takes constants."""
+    """Tell whether a cell, or one inside of it, takes constants."""
+    said = getattr(cell, "takes_constants", None)  # of a `CellWrapper`
+    if isinstance(said, bool):
+        return said
     if isinstance(cell, keras.layers.StackedRNNCells):
         taking = [takes_constants(inner) for inner in cell.cells]
         # A stack of Keras' own hands them to all of its cells.
@@ -135,7 +101,10 @@ def takes_constants(cell: Any) -> bool:
 
 
 def needs_constants(cell: Any) -> bool:
-    """Tell whether a cell, or one in a stack of cells, can't do without constants."""
+    """Tell whether a cell, or one inside of it, can't do without constants."""
+    said = getattr(cell, "needs_constants", None)  # of a `CellWrapper`
+    if isinstance(said, bool):
+        return said
     if isinstance(cell, keras.layers.StackedRNNCells):
         return any(map(needs_constants, cell.cells))
     parameter = inspect.signature(cell.call).parameters.get("constants")
@@ -169,7 +138,7 @@ class Layout:
             return list(leaves)
         return keras.tree.pack_sequence_as(self.structure, leaves)
 
-    def leaves_of(self, states: Any) -> list[Any] | None:
+    def leaves_of(self, states: States) -> list[Any] | None:
         """Return the leaves of states that a cell returned, or None if they do not fit.
 
         They need not be nested like those declared: `[a, [b]]` or a bare tensor will do, where the
@@ -206,6 +175,14 @@ class Layout:
                 "`layer.get_initial_state(batch_size)` and `return_state=True` return fits",
             ) from None
 
+    def fits(self, given: Any) -> bool:
+        """Tell whether what was passed has the structure."""
+        try:
+            match(self.structure, given)
+        except Mismatch:
+            return False
+        return True
+
 
 class CellRunner:
     """One cell, as a layer (or a stack) with certain dtypes runs it.
@@ -216,7 +193,7 @@ class CellRunner:
         variable_dtype: Variable dtype of the layer.
 
     Attributes:
-        direct: Whether a step is `cell.call` itself, without the machinery of `Layer.__call__`.
+        direct: True if a step is `cell.call` itself, without the machinery of `Layer.__call__`.
     """
 
     def __init__(self, cell: Any, compute_dtype: str, variable_dtype: str) -> None:
@@ -238,8 +215,8 @@ class CellRunner:
         """Return what `function` returns in a call of the layer, also when that call is over.
 
         Args:
-            function: What to run.
-            training: Whether the layer was called in training mode.
+            function: The function to run.
+            training: True if the layer was called in training mode.
         """
         if self._surroundings is None:
             self._surroundings = Surroundings(self.compute_dtype, self.variable_dtype)
@@ -260,7 +237,7 @@ class CellRunner:
                 raise errors[0] from None
             raise
 
-    def with_constants(self, constants: Any) -> dict[str, Any]:
+    def with_constants(self, constants: Tree) -> dict[str, Any]:
         """Return the keyword arguments of a step that hand on constants, where there are any."""
         return {} if constants is None or not self.takes_constants else {"constants": constants}
 
@@ -298,7 +275,7 @@ class CellRunner:
         declared = declared_state(cell.state_size)
         if len(keras.tree.flatten(declared)) != len(starts):
             declared = declared_state_like(sample)
-        # What the cell declares in so many words comes first.
+        # An explicit declaration of the cell comes first.
         leaves = [
             TensorSpec(tuple(x.shape[1:]), getattr(d, "dtype", None) or _state_dtype(x, dtype))
             for x, d in zip(starts, keras.tree.flatten(declared), strict=True)
@@ -331,7 +308,7 @@ class CellRunner:
         ]
 
     def step(
-        self, inputs: Any, leaves: list[Any], training: bool, extra: dict[str, Any]
+        self, inputs: Tree, leaves: list[Any], training: bool, extra: dict[str, Any]
     ) -> tuple[Any, list[Any]]:
         """Run one time step.
 
@@ -348,7 +325,7 @@ class CellRunner:
         return self.run(self._function(), inputs, leaves, training, extra)
 
     def run(
-        self, function: Any, inputs: Any, leaves: list[Any], training: bool, extra: dict[str, Any]
+        self, function: Any, inputs: Tree, leaves: list[Any], training: bool, extra: dict[str, Any]
     ) -> tuple[Any, list[Any]]:
         """Run one time step with `function` in the place of the cell's `call`; see `step`."""
         if self._training:
@@ -359,7 +336,7 @@ class CellRunner:
             raise self._bad_states(new, leaves)
         return output, [self._fit(n, o, new, leaves) for n, o in zip(news, leaves, strict=True)]
 
-    def _fit(self, new: Any, old: Any, news: Any, olds: list[Any]) -> Any:
+    def _fit(self, new: Tensor, old: Tensor, news: Any, olds: list[Any]) -> Any:
         if getattr(new, "dtype", None) == old.dtype and new.shape == old.shape:
             return new
         if not hasattr(new, "shape") or not _fits(new.shape, old.shape):
@@ -378,7 +355,7 @@ class CellRunner:
             )
         return keras.ops.cast(new, want)
 
-    def _bad_states(self, new: Any, old: list[Any]) -> ValueError:
+    def _bad_states(self, new: Tensor, old: list[Any]) -> ValueError:
         return problem(
             f"{type(self.cell).__name__} returned states unlike those it was given.",
             received=describe_shapes(new),
@@ -401,15 +378,15 @@ class CellRunner:
         states = [keras.KerasTensor((batch, *s.shape), dtype=s.dtype) for s in self.layout.specs]
         stock = lend_masks(self.cell)
 
-        def one(x: Any, s: list[Any], e: dict[str, Any]) -> Any:
-            # What the trace draws must not stay on a cell.
+        def one(x: Tensor, s: list[Any], e: dict[str, Any]) -> Any:
+            # Masks that the trace draws must not stay on a cell.
             rows = keras.ops.shape(keras.tree.flatten(x)[0])[0]
             with sequence_scope(SequenceScope(rows), stock):
                 return self._trace(x, s, e)[0]
 
         return trace(one, input_specs, states, extra or {})
 
-    def _trace(self, inputs: Any, leaves: list[Any], extra: dict[str, Any]) -> Any:
+    def _trace(self, inputs: Tree, leaves: list[Any], extra: dict[str, Any]) -> Any:
         """Run a step as the cell's `__call__` does, which sets up its policy and its sublayers."""
         cell = self.cell
         if not isinstance(cell, keras.layers.Layer) or not self.direct:
@@ -418,7 +395,7 @@ class CellRunner:
             return self.run(cell, inputs, leaves, False, extra)
 
         # But Keras' own would also round states that have a dtype of their own.
-        def cast(x: Any) -> Any:
+        def cast(x: Tensor) -> Any:
             real = keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
             return keras.ops.cast(x, self.compute_dtype) if real else x
 
@@ -431,7 +408,7 @@ def trace(function: Callable[..., Any], *args: Any, variables: Any = ()) -> Any:
     """Return what `function` would return for symbolic arguments, as symbolic tensors.
 
     Args:
-        function: What to trace.
+        function: The function to trace.
         *args: Its arguments, structures of `KerasTensor`.
         variables: Variables to which an enclosing scope may have given values. Tracing opens a
             scope of its own, which would hide them; in `fit` on JAX they have no other values.
@@ -467,7 +444,7 @@ class _Traced(keras.Operation):
 
 
 def build_cell(
-    runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None, constants: Any = None
+    runner: CellRunner, step_shape: Any, dtypes: list[str] | None = None, constants: Tree = None
 ) -> None:
     """Build a cell and everything in it.
 
@@ -507,7 +484,7 @@ def build_cell(
         cell.built = True
 
 
-def _build_by_tracing(runner: CellRunner, inputs: Any, constants: Any) -> None:
+def _build_by_tracing(runner: CellRunner, inputs: Tree, constants: Tree) -> None:
     """Build the sublayers of a cell by a symbolic step."""
     cell = runner.cell
     marked = isinstance(cell, keras.layers.Layer) and not cell.built
@@ -533,7 +510,8 @@ def is_shape(value: Any) -> bool:
     """Tell whether `value` is a shape, not a structure of shapes."""
     # A size need not be an int: JAX has sizes that are known when an exported function is called.
     return isinstance(value, (list, tuple)) and not any(
-        isinstance(d, (list, tuple, dict)) or hasattr(d, "as_list") for d in value
+        not isinstance(d, int) and (isinstance(d, (list, tuple, dict)) or hasattr(d, "as_list"))
+        for d in value
     )
 
 
@@ -588,7 +566,7 @@ def _single(cell: Any, structure: Any) -> Any:
     return structure if nested or len(keras.tree.flatten(structure)) != 1 else structure[0]
 
 
-def _state_dtype(x: Any, compute_dtype: str) -> str:
+def _state_dtype(x: Tensor, compute_dtype: str) -> str:
     """Return the dtype of a state that starts as `x`.
 
     Counters, flags and complex states keep their dtype. A state in Keras' default float is an
@@ -608,7 +586,7 @@ def _kind(dtype: str) -> int:
     return 3 if "complex" in dtype else 2
 
 
-def _fits(new: Any, old: Any) -> bool:
+def _fits(new: Tensor, old: Tensor) -> bool:
     new, old = tuple(new), tuple(old)
     return len(new) == len(old) and all(
         a is None or b is None or a == b for a, b in zip(new, old, strict=True)

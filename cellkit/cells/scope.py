@@ -20,25 +20,32 @@ from cellkit import _keras_compat as compat
 class _Current(threading.local):
     """The scope of the running call in each thread: `torch.compile` sees through no ContextVar."""
 
-    scope: SequenceScope | None = None
+    def __init__(self) -> None:
+        self.scope: SequenceScope | None = None
 
 
 _current = _Current()
 
 
 class SequenceScope:
-    """What belongs to one call of a recurrent layer, its random masks above all.
+    """Things that belong to one call of a recurrent layer, its random masks above all.
 
     Args:
         batch: Size of the batch: an int, or a scalar tensor where it is not known.
-        constants: What the cell is handed at every step, as keyword arguments.
-        one_step: Whether the call is a single step of a stream.
+        constants: The keyword arguments that the cell is handed at every step.
+        one_step: True if the call is a single step of a stream.
+        resets: Boolean tensor of shape `(batch, time)`, True where a new sequence begins, or None.
     """
 
     def __init__(
-        self, batch: Any, constants: dict[str, Any] | None = None, one_step: bool = False
+        self,
+        batch: Any,
+        constants: dict[str, Any] | None = None,
+        one_step: bool = False,
+        resets: Any = None,
     ) -> None:
         self.batch = batch
+        self.resets = resets
         self.constants = constants or {}
         self.one_step = one_step
         self.training = False
@@ -122,7 +129,7 @@ def sequence_scope(
         scope: The scope.
         stock: Cells that keep masks on themselves, as `lend_masks` returns them: they are cleared
             before and after.
-        training: Whether the call is one of training.
+        training: True if the call is one of training.
     """
     scope.stock, scope.training = stock, training
     _reset_stock(scope.stock)
@@ -140,7 +147,7 @@ def reopened(scope: SequenceScope, drawn: list[Any]) -> Iterator[None]:
 
     Args:
         scope: The scope.
-        drawn: What `compat.cached_dropout_masks` gave for each of its stock cells.
+        drawn: The results of `compat.cached_dropout_masks` for its stock cells.
     """
     outer, _current.scope = _current.scope, scope
     for cell, masks in zip(scope.stock, drawn, strict=True):

@@ -7,7 +7,9 @@ from typing import Any
 
 import keras
 
-# What of a cell makes its step. A subclass that writes one of them anew is no standard cell.
+from cellkit.typing import Tensor
+
+# The members that make a step. A subclass that overrides one is not a standard cell.
 _STEP = (
     "call",
     "prepare",
@@ -46,9 +48,9 @@ class StandardWeights:
     """
 
     kind: str
-    kernel: Any
-    recurrent_kernel: Any
-    bias: Any
+    kernel: Tensor
+    recurrent_kernel: Tensor
+    bias: Tensor
     recurrent_bias: Any = None
 
 

@@ -31,7 +31,7 @@ class TensorSpec:
             accumulator that must stay exact under mixed precision. ``None``: the compute dtype.
         initializer: Initial value of a state: a number, the name of a Keras initializer, or a
             callable ``(shape, dtype) -> tensor`` that is given the shape without the batch axis.
-        trainable: Whether the initial value of a state is a variable that is learned.
+        trainable: True if the initial value of a state is a variable that is learned.
 
     Example:
     >>> TensorSpec(4).shape
@@ -126,7 +126,7 @@ def declared_state(state_size: Any) -> Any:
     has in Keras: several vector states.
 
     Args:
-        state_size: What the cell declares.
+        state_size: The value that the cell declares.
 
     Returns:
         A list, namedtuple or dict, possibly nested.
@@ -194,7 +194,7 @@ def match(layout: Any, given: Any) -> Any:
 
     Args:
         layout: The declared structure, with `TensorSpec` leaves.
-        given: What the user passed.
+        given: The states that the user passed.
 
     Returns:
         The leaves of `given` in the structure of `layout`.

@@ -1,4 +1,4 @@
-"""What a layer's call puts up around a cell: its dtypes, and the training flag.
+"""The surroundings of a cell in a layer's call: its dtypes, and the training flag.
 
 Keras casts variables to the compute dtype, and tells sublayers whether they train, only while a
 layer is being called. What runs a step after that, such as a backward pass, must find the same.

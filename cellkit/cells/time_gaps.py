@@ -8,18 +8,35 @@ import numpy as np
 
 from cellkit.cells.validate import vector_size
 from cellkit.errors import problem
+from cellkit.typing import Tensor
 
 
-def constant_gap(owner: type, dt: Any, fix: str) -> float | None:
+class TimeGaps:
+    """Methods of cells whose `dt` is None where the inputs are a pair of x and the time gap."""
+
+    dt: float | None
+
+    def drop_inputs(self, inputs: Any) -> Any:
+        """Drop elements of x alone."""
+        drop: Any = super().drop_inputs  # type: ignore[misc]
+        return drop(inputs) if self.dt is not None else (drop(inputs[0]), inputs[1])
+
+    def check_values(self, sequences: Any) -> None:
+        """Refuse time gaps that are negative."""
+        if self.dt is None:
+            check_gaps(self, sequences[1])
+
+
+def constant_gap(owner: type, dt: Tensor, fix: str) -> float | None:
     """Return a constructor's `dt`: None for gaps that are inputs, else the gap of every step.
 
     Args:
         owner: The class of the cell.
-        dt: What was passed.
-        fix: What to do for regular steps, for the message.
+        dt: The value passed.
+        fix: The advice for regular steps, for the message.
 
     Raises:
-        ValueError: If it is no time.
+        ValueError: If it is not a time.
     """
     if dt is None:
         return None
@@ -39,10 +56,10 @@ def features_beside_gap(cell: Any, shape: Any, fix: str) -> int:
     Args:
         cell: A cell whose `dt` is None where gaps are inputs.
         shape: Shape of the inputs of one step, or the shapes of x and of the gap.
-        fix: What to do for regular steps, for the message.
+        fix: The advice for regular steps, for the message.
 
     Raises:
-        ValueError: If gaps are inputs and there are none, or x is no vector.
+        ValueError: If gaps are inputs and there are none, or x is not a vector.
     """
     if cell.dt is not None:
         return vector_size(cell, shape)
@@ -63,7 +80,7 @@ def check_gaps(cell: Any, gaps: np.ndarray) -> None:
 
     Args:
         cell: The cell, for the message.
-        gaps: Gaps before every step, of shape `(batch, time, ...)`. NaN is no negative number.
+        gaps: Gaps before every step, of shape `(batch, time, ...)`. NaN is not a negative number.
     """
     found = np.argwhere(gaps < 0)
     if len(found):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import keras
 import numpy as np
 
+from cellkit.cells.operations import known, to_tensor
 from cellkit.cells.structure import Mismatch, describe_shapes, match
 from cellkit.errors import problem
+from cellkit.typing import Tensor
 
 NOT_GIVEN = object()
 """Stands for the states in a call of a cell without any."""
@@ -26,25 +30,32 @@ def vector_size(cell: keras.layers.Layer, input_shape: Any) -> int:
     Raises:
         ValueError: If the step's input is no `(batch, features)` with a known size.
     """
-    shape = input_shape
+    shape, name = input_shape, type(cell).__name__
     flat = isinstance(shape, (list, tuple)) and all(d is None or isinstance(d, int) for d in shape)
+    expected = "(batch, features) per step, so (batch, time, features) for the layer"
     if flat and len(shape) < 2:
-        raise problem(
-            f"The inputs of {type(cell).__name__} lack an axis.",
-            received=f"inputs of one step with shape {tuple(shape)}",
-            expected="(batch, features) per step, so (batch, time, features) for the layer",
-            fix=TIME_AXIS,
-        )
-    if not flat or len(shape) != 2 or shape[-1] is None:
-        raise problem(
-            f"{type(cell).__name__} takes one vector per time step.",
-            received=f"inputs of one step with shape {shape}",
-            expected="(batch, features) per step, so (batch, time, features) for the layer, with "
-            "the number of features known",
-            fix="flatten what a step holds into one feature axis, or use a cell that takes "
-            "such inputs",
-        )
-    return int(shape[-1])
+        what, fix = f"The inputs of {name} lack an axis.", TIME_AXIS
+    elif flat and len(shape) == 2 and shape[-1] is None:
+        what = f"{name} must know the number of features."
+        fix = "name it, e.g. `keras.Input((time, 8))`, or `keras.Input((None, 8))` for any time"
+    elif flat and len(shape) == 2:
+        return int(shape[-1])
+    else:
+        what = f"{name} takes one vector per time step."
+        expected += ", with the number of features known"
+        fix = (
+            "flatten what a step holds into one feature axis, e.g. "
+            "`keras.ops.reshape(x, (batch, time, -1))`"
+            if flat
+            else "join the inputs into one, e.g. `keras.ops.concatenate(inputs, axis=-1)`"
+        ) + ", or use a cell that takes such inputs"
+    received = tuple(shape) if flat else shape
+    raise problem(
+        what,
+        received=f"inputs of one step with shape {received}",
+        expected=expected,
+        fix=fix,
+    )
 
 
 def check_states(cell: Any, inputs: Any, states: Any) -> Any:
@@ -53,7 +64,7 @@ def check_states(cell: Any, inputs: Any, states: Any) -> Any:
     Args:
         cell: The cell.
         inputs: The inputs of the step.
-        states: What was passed, or `NOT_GIVEN`.
+        states: The value passed, or `NOT_GIVEN`.
 
     Raises:
         ValueError: If there are none, or if they are not the cell's.
@@ -84,6 +95,24 @@ def check_states(cell: Any, inputs: Any, states: Any) -> Any:
     return states
 
 
+def other_inputs(cell: Any, inputs: Any) -> ValueError | None:
+    """Return what to say of a failed step whose inputs are not those that the cell was built for.
+
+    Returns:
+        The error, or None where the inputs are not to blame.
+    """
+    then = (cell.get_build_config() or {}).get("input_shape")
+    now = getattr(inputs, "shape", None)
+    if then is None or now is None or tuple(then[1:]) == tuple(now[1:]):
+        return None
+    return problem(
+        f"The inputs do not fit the ones that {type(cell).__name__} was built for.",
+        received=f"inputs of shape {tuple(now)}",
+        expected=f"({', '.join(map(str, ('batch', *then[1:])))})",
+        fix="pass inputs of the same rank and feature sizes, or make a new cell",
+    )
+
+
 def _wrong_states(name: str, states: Any, declared: Any, inputs: Any = None) -> ValueError:
     beside = "" if inputs is None else f", beside inputs {describe_shapes(inputs)}"
     return problem(
@@ -92,6 +121,41 @@ def _wrong_states(name: str, states: Any, declared: Any, inputs: Any = None) -> 
         expected=f"{describe_shapes(declared)}, with the batch of the inputs",
         fix="pass what `cell.get_initial_state(batch_size)` or the step before returned",
     )
+
+
+def dtype_of(x: Tensor) -> str:
+    """Return the name of the dtype of a tensor or array, whatever an array holds."""
+    dtype = getattr(x, "dtype", None)
+    dtype = np.asarray(x).dtype if dtype is None else dtype
+    if isinstance(dtype, np.dtype) and dtype.kind not in "biufcV":
+        return str(dtype)
+    return str(keras.backend.standardize_dtype(dtype))
+
+
+def as_state(given: Any, compute_dtype: str, dtype: str | None) -> Any:
+    """Return one state that a user passed, in its declared dtype.
+
+    Args:
+        given: Tensor or array.
+        compute_dtype: The layer's.
+        dtype: Declared dtype of the state.
+
+    Raises:
+        ValueError: If the dtype can't hold what was given.
+    """
+    have, whole = dtype_of(given), not ("float" in str(dtype) or "complex" in str(dtype))
+    lost = "complex" in have and "complex" not in str(dtype)
+    if whole and "float" in have and known(given):
+        numbers = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(given, "float32")))
+        lost = not np.array_equal(numbers, np.trunc(numbers))
+    if lost:
+        raise problem(
+            "A state does not fit the dtype of the cell's state.",
+            received=f"a state of dtype {have}",
+            expected=f"dtype {dtype}, or values that it can hold",
+            fix=f"convert it, e.g. `keras.ops.cast(state, {dtype!r})`",
+        )
+    return to_tensor(given, compute_dtype, dtype)
 
 
 def plain_number(value: Any) -> Any:
@@ -151,14 +215,46 @@ def check_dtype(layer: Any) -> None:
 
 def positive_number(owner: type, name: str, value: Any) -> float:
     """Return `value` if it is a number above 0, else raise a three-part `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value:
-        raise problem(
-            f"`{name}` of {owner.__name__} is not a positive number.",
-            received=f"{name}={value!r}",
-            expected="a number above 0",
-            fix=f"pass e.g. {name}=1e-5, or leave it out",
-        )
-    return float(value)
+    return number(owner, name, value, above=0)
+
+
+def number(
+    owner: type,
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+    at_most: float = math.inf,
+) -> float:
+    """Return `value` if it is a finite number within bounds.
+
+    Args:
+        owner: Class whose argument it is.
+        name: Name of the argument.
+        value: The value passed.
+        above: A bound below, which is out of the range.
+        at_least: A bound below, which is in the range.
+        below: A bound above, which is out of the range.
+        at_most: A bound above, which is in the range.
+
+    Raises:
+        ValueError: It is not a number, or out of the range.
+    """
+    value = plain_number(value)
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if plain and max(at_least, -sys.float_info.max) <= value <= min(at_most, sys.float_info.max):
+        if above < value < below:
+            return float(value)
+    named = {"above": above, "at least": at_least, "below": below, "at most": at_most}
+    bounds = " and ".join(f"{word} {x:g}" for word, x in named.items() if abs(x) < math.inf)
+    raise problem(
+        f"`{name}` of {owner.__name__} is not in its range.",
+        received=f"{name}={value!r}",
+        expected=f"a number that is {bounds}" if bounds else "a finite number",
+        fix=f"pass such a number, or leave `{name}` out for its default",
+    )
 
 
 def choice(owner: type, name: str, value: Any, options: tuple[str, ...]) -> str:

@@ -38,13 +38,13 @@ _FRAMEWORKS = frozenset(("keras", "tensorflow", "torch", "jax", "jaxlib", "numpy
 _APART = frozenset(
     "logging threading _thread concurrent multiprocessing asyncio io _io socket inspect".split()
 )
-# What Keras and PyTorch keep on a layer and a step computes with; the rest of it is bookkeeping.
+# Attributes of Keras and PyTorch that a step computes with; the rest is bookkeeping.
 _COUNTED = frozenset(
     "_dtype_policy _trainable training activity_regularizer _modules _parameters _buffers".split()
 )
-# What Keras' own cells keep for one call, the mirror of the variables, and this package's caches.
+# Things that Keras' cells keep for one call, the mirror of the variables, caches of this package.
 _PASSING = frozenset(
-    "_build_shapes_dict _dropout_mask _recurrent_dropout_mask _torch_params _holder".split()
+    "_build_shapes_dict _dropout_mask _recurrent_dropout_mask _torch_params _memo".split()
 )
 _CLASS_BOOKKEEPING = frozenset("__dict__ __weakref__ __doc__ __module__ _abc_impl".split())
 _SMALL = 2**14  # bytes of an array that are kept as they are
@@ -103,7 +103,7 @@ class Watch:
 
     @property
     def unseen(self) -> str | None:
-        """What among the reachable objects changes unseen, in words, or None."""
+        """The reachable object that may change unseen, in words, or None."""
         return self._view.unseen
 
     def __deepcopy__(self, memo: Any) -> None:
@@ -114,13 +114,13 @@ class Watch:
 
 
 class View:
-    """What could be reached at one moment.
+    """The objects that could be reached at one moment.
 
     Args:
-        roots: Where to begin.
+        roots: The objects to begin with.
 
     Attributes:
-        unseen: What changes unseen, in words, or None.
+        unseen: An object that may change unseen, in words, or None.
         sized: Dicts, lists and sets: those whose number of entries counts.
         buffers: Arrays, tensors and bytes.
         closures: The cells of closures.
@@ -341,7 +341,7 @@ class View:
                 self._probes.append(functools.partial(_same_content, x, x.dtype, x.copy()))
 
     def _tensor(self, x: Any) -> None:
-        """Watch a tensor of PyTorch's that is no variable: its content where that costs little."""
+        """Watch a tensor of PyTorch's outside variables: its content where that costs little."""
         if x.requires_grad:  # trained: its value is an argument, as a variable's is
             return
         self.buffers.append(x)

@@ -8,11 +8,13 @@ from typing import Any
 
 import keras
 
-from cellkit.cells.runner import Holder
+from cellkit import _former_names
+from cellkit.cells.memo import Memo
 from cellkit.engines.backend import backend
 from cellkit.engines.engine import Engine
 from cellkit.engines.request import EngineReport, Request, pack
 from cellkit.engines.shared import needs
+from cellkit.engines.shared.around import truncation
 from cellkit.engines.shared.loop import Leaves
 from cellkit.errors import problem
 
@@ -22,7 +24,7 @@ ENGINES: dict[str, Engine] = _own.ENGINES
 CHUNKS: Any = _own.CHUNKS
 
 # In the order in which "auto" tries them.
-NAMES = ("stack", "kernel", "scan", "fused", "projected", "loop")
+NAMES = ("stack", "kernel", "scan", "chunked", "fused", "projected", "loop")
 
 # Former names of engines.
 ALIASES = {"gated": "fused"}
@@ -34,7 +36,9 @@ Choice = tuple[str, dict[str, str]]
 
 def check_name(name: Any) -> str:
     """Return the name of an engine, or "auto", as it is today, else raise a `ValueError`."""
-    name = ALIASES.get(name, name) if isinstance(name, str) else name
+    if isinstance(name, str) and name in ALIASES:
+        _former_names.warn(f"engine={name!r}", f"engine={ALIASES[name]!r}")
+        name = ALIASES[name]
     if name == "auto" or name in NAMES:
         return str(name)
     raise problem(
@@ -102,7 +106,7 @@ def run(request: Request, choice: Choice | None = None) -> tuple[Leaves, Any, Le
 
     Args:
         request: The request.
-        choice: What `choose` returned for a request like this one. None: the engine that the layer
+        choice: The result of `choose` for a request like this one. None: the engine that the layer
             asks for or that suits it best.
     """
     if choice is not None:
@@ -112,37 +116,36 @@ def run(request: Request, choice: Choice | None = None) -> tuple[Leaves, Any, Le
     else:
         name, reasons = choose(request)
     options, engine = request.options, ENGINES[name]
-    options.cache.set("engine", (name, reasons, ()))
+    options.cache.set("engine", (name, reasons, (), ""))
     if not backend.compiles:
-        result = _run(engine, request)
-        if request.parts:
-            options.cache.set("engine", (name, reasons, tuple(request.parts)))
+        if backend.repeated is None or choice is None:
+            result = _run(engine, request)
+        else:
+            result = backend.repeated(request, name, lambda request: _run(engine, request))
+        if request.parts or request.notes:
+            note = "; ".join(request.notes)
+            options.cache.set("engine", (name, reasons, tuple(request.parts), note))
         return result
     structure = request.inputs
+    names = ("states", "mask", "constants", "resets", "starts")
 
-    def body(
-        inputs: Leaves, states: Leaves, mask: Any, constants: Any
-    ) -> tuple[Leaves, Any, Leaves]:
+    def body(inputs: Leaves, *others: Any) -> tuple[Leaves, Any, Leaves]:
         # Tracers that stand for the tensors of the call.
-        inputs = pack(structure, inputs)
-        return _run(
-            engine,
-            dataclasses.replace(
-                request, inputs=inputs, states=states, mask=mask, constants=constants
-            ),
-        )
+        traced = dict(zip(names, others, strict=True))
+        return _run(engine, dataclasses.replace(request, inputs=pack(structure, inputs), **traced))
 
     key = (request.edition, name, request.training, request.scope.one_step)
     leaves = keras.tree.flatten(structure)
-    arguments = (leaves, request.states, request.mask, request.constants)
+    arguments = (leaves, *(getattr(request, name) for name in names))
     result = backend.compiled(body, arguments, options, key, request.scope)
     if name == "stack":
         # A compiled call tells nothing of its parts: they are as they were when it was compiled.
         known = options.cache.current("parts", request.edition, dict)
-        shapes = (key, request.mask is None, *(tuple(x.shape) for x in leaves))
+        given = (request.mask is None, request.resets is None)
+        shapes = (key, *given, *(tuple(x.shape) for x in leaves))
         parts = tuple(request.parts) or known.get(shapes, ())
         known[shapes] = parts
-        options.cache.set("engine", (name, reasons, parts))
+        options.cache.set("engine", (name, reasons, parts, ""))
     return result
 
 
@@ -153,20 +156,32 @@ def _run(engine: Engine, request: Request) -> tuple[Leaves, Any, Leaves]:
         # through `0 * NaN` even though the step's result is discarded.
         inputs = keras.tree.map_structure(lambda x: backend.select(mask, x, 0), request.inputs)
         request = dataclasses.replace(request, inputs=inputs)
+    if request.resets is not None and request.options.truncate is not None:
+        request = _truncated(request, request.options.truncate)
     result: tuple[Leaves, Any, Leaves]
-    if CHUNKS is not None and CHUNKS.wanted(request):
+    if CHUNKS is not None and CHUNKS.wanted(request, engine):
         result = CHUNKS.run(request, engine)
     else:
         result = engine.run(request)
     return result
 
 
-def report(asked: str, cache: Holder) -> EngineReport:
+def _truncated(request: Request, size: int) -> Request:
+    """Return a request that says of every row where the blocks of `truncate_gradient` begin.
+
+    A new sequence begins a block, so that it has the gradients that it has alone.
+    """
+    linked = truncation(request.resets, size, request.reverse)
+    options = dataclasses.replace(request.options, truncate=None)
+    return dataclasses.replace(request, linked=linked, options=options)
+
+
+def report(asked: str, cache: Memo) -> EngineReport:
     """Return which engine ran in the last call of a layer.
 
     Args:
         asked: The layer's option `engine`.
         cache: The layer's cache.
     """
-    name, reasons, parts = cache.get("engine") or (None, {}, ())
-    return EngineReport(ALIASES.get(asked, asked), name, dict(reasons), parts)
+    name, reasons, parts, note = cache.get("engine") or (None, {}, (), "")
+    return EngineReport(ALIASES.get(asked, asked), name, dict(reasons), parts, note)

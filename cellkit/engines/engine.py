@@ -24,6 +24,7 @@ OPTIONS = {
     "zero_output_for_mask": "`zero_output_for_mask=True` with a mask",
     "initial_state": "`initial_state`",
     "constants": "`constants`",
+    "resets": "`resets`, or `segments`",
     "unroll": "`unroll=True`",
     "unroll_by": "`unroll=8`, a factor",
     "remat": "`remat`",
@@ -39,10 +40,10 @@ class Need:
     """A condition that a request must meet.
 
     Args:
-        name: What must hold, in the words of the docs.
+        name: The condition, in the words of the docs.
         why_not: Returns why a request does not meet it, or None where it does.
         rules_out: The options, by their keys in `OPTIONS`, with which no request meets it.
-        costly: Whether to find out takes long: "auto" asks it last of all.
+        costly: True if the answer takes long to find: "auto" asks it last.
     """
 
     name: str
@@ -57,15 +58,16 @@ class Engine:
 
     Args:
         name: Its name, as the option `engine` takes it.
-        summary: What it does, in a sentence of the docs.
-        cells: Which cells it runs, in a sentence of the docs.
+        summary: Its work, in a sentence of the docs.
+        cells: The cells that it runs, in a sentence of the docs.
         run: Runs a request that meets all needs. Returns the leaves of the last output, those of
             all outputs `(batch, time, ...)` in the order processed (None unless
             `request.collect`), and those of the final states.
-        needs: What must hold, in the order in which it is asked.
-        worth: What must hold besides, for "auto" to look at it at all: asked before the needs.
-        pays: What must hold besides, for "auto" to take it: asked after the needs.
-        guards_padding: Whether it sees to it itself that nothing of a masked step reaches
+        needs: The conditions, in the order in which they are asked.
+        worth: Conditions for "auto" to look at it at all: asked before the needs.
+        pays: Conditions for "auto" to take it: asked after the needs.
+        loops: True if it runs `backend.run`, which knows of blocks that differ from row to row.
+        guards_padding: True if it sees to it itself that nothing of a masked step reaches
             anything; the others are given zeros there.
     """
 
@@ -77,6 +79,7 @@ class Engine:
     worth: tuple[Need, ...] = ()
     pays: tuple[Need, ...] = ()
     guards_padding: bool = False
+    loops: bool = False
 
     def why_not(self, request: Request) -> str | None:
         """Return why it does not apply to a request, or None if it does."""

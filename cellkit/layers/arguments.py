@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from cellkit.cells.operations import known, to_tensor
+from cellkit.cells.operations import BACKEND, known, numbered
 from cellkit.cells.runner import flatten_shapes, is_shape, map_shapes
 from cellkit.cells.structure import describe, describe_shapes
-from cellkit.cells.validate import TIME_AXIS
+from cellkit.cells.validate import TIME_AXIS, dtype_of
 from cellkit.errors import problem
+from cellkit.registry.names import did_you_mean
 from cellkit.registry.registry import spec_of
+from cellkit.typing import Tensor, Tree
 
 
 def shape_text(shapes: Any, lead: tuple[str, ...] = ()) -> str:
@@ -42,7 +45,24 @@ class _Text:
         return self.text
 
 
-def check_inputs(layer: Any, sequences: Any, built_for: Any) -> None:
+def check_call(layer: Any, kwargs: dict[str, Any]) -> None:
+    """Reject the keywords of a call that the method `call` of a layer does not have."""
+    if not kwargs:
+        return
+    known = inspect.signature(layer.call).parameters
+    unknown = [name for name in kwargs if name not in known]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        shown = [name for name in known if name != "one_step"]
+        meant = did_you_mean(unknown[0], shown)
+        raise problem(
+            f"A call of {type(layer).__name__} has no argument {unknown[0]!r}.",
+            received=", ".join(f"{name}=..." for name in unknown),
+            expected=", ".join(shown),
+            fix=meant.strip() or "remove it; options of the layer go to its constructor",
+        )
+
+
+def check_inputs(layer: Any, sequences: Tree, built_for: Any) -> None:
     """Check structure, ranks and sizes of the inputs.
 
     Args:
@@ -57,21 +77,23 @@ def check_inputs(layer: Any, sequences: Any, built_for: Any) -> None:
     leaves = keras.tree.flatten(sequences)
     if not leaves or any(not hasattr(x, "shape") for x in leaves):
         raise problem(
-            f"The inputs of {name} are no tensors.",
-            received=f"{type(sequences).__name__} with "
+            f"The inputs of {name} are not tensors.",
+            received="None"
+            if sequences is None
+            else f"{type(sequences).__name__} with "
             + (", ".join(type(x).__name__ for x in leaves) or "nothing in it"),
             expected="tensors or arrays of shape (batch, time, ...), in any nested structure",
             fix="pass at least one tensor, and no None",
         )
     shapes = keras.tree.map_structure(lambda x: tuple(x.shape), sequences)
-    text = shape_text(shapes)
     flat = [tuple(x.shape) for x in leaves]
     if any(len(s) < 2 for s in flat):
         raise problem(
             f"The inputs of {name} lack a batch or a time axis.",
-            received=f"inputs of shape {text}",
+            received=f"inputs of shape {shape_text(shapes)}",
             expected="(batch, time, ...) for every input",
-            fix="add the missing axis, e.g. `x[None]` for a batch of one",
+            fix="add what is missing: `x[None]` for a batch of one, `x[None, :, None]` for a "
+            "single sequence of numbers; a Keras input is `keras.Input((time, features))`",
         )
     for axis, what in ((0, "batch size"), (1, "number of time steps")):
         sizes = [s[axis] for s in flat if s[axis] is not None]
@@ -80,22 +102,22 @@ def check_inputs(layer: Any, sequences: Any, built_for: Any) -> None:
                 raise _no_time_axis(layer.cell, shapes)
             raise problem(
                 f"The inputs of {name} differ in their {what}.",
-                received=f"inputs of shape {text}",
+                received=f"inputs of shape {shape_text(shapes)}",
                 expected=f"the same {what} for every input",
                 fix="cut or pad the inputs to one length, or select the same rows from each",
             )
     if built_for is not None:
-        _check_built(name, shapes, built_for, text)
+        _check_built(name, shapes, built_for)
     if layer.unroll is True and flat[0][1] is None:
         raise problem(
             f"{name} cannot be unrolled over an unknown number of time steps.",
-            received=f"unroll=True and inputs of shape {text}",
+            received=f"unroll=True and inputs of shape {shape_text(shapes)}",
             expected="a fixed number of time steps",
             fix="name it in `keras.Input(shape=(time, features))`, or leave out `unroll`",
         )
 
 
-def _check_built(name: str, shapes: Any, built_for: Any, text: str) -> None:
+def _check_built(name: str, shapes: Any, built_for: Any) -> None:
     same = _structure(shapes) == _structure(built_for)
     if same:
         now, then = flatten_shapes(shapes), flatten_shapes(built_for)
@@ -107,7 +129,7 @@ def _check_built(name: str, shapes: Any, built_for: Any, text: str) -> None:
     if not same:
         raise problem(
             f"The inputs do not fit the ones that {name} was built for.",
-            received=f"inputs of shape {text}",
+            received=f"inputs of shape {shape_text(shapes)}",
             expected=f"inputs of shape {shape_text(built_for, ('batch', 'time'))}",
             fix="pass inputs of the same structure, rank and feature sizes, or make a new layer",
         )
@@ -164,7 +186,7 @@ def _lacks_time_axis(cell: Any, shapes: Any) -> bool:
     return [len(shape) for shape in flatten_shapes(shapes)] == [rank + 1 for rank in ranks]
 
 
-def _ranks(inputs: Any) -> list[int]:
+def _ranks(inputs: Tree) -> list[int]:
     """Return the ranks of the inputs of one step as a spec names them, without the batch."""
     if isinstance(inputs, tuple) and all(isinstance(size, (int, str)) for size in inputs):
         return [len(inputs)]
@@ -172,7 +194,34 @@ def _ranks(inputs: Any) -> list[int]:
     return [rank for entry in entries for rank in _ranks(entry)]
 
 
-def validate_mask(sequences: Any, mask: Any) -> None:
+def of_one_length(sequences: Tree, *others: Any) -> tuple[Any, ...]:
+    """Return tensors that are traced with unknown numbers of time steps as ones of one number.
+
+    Exporters on JAX give the unknown length of each argument a name of its own. All of them have
+    the length of the first input, or one that is known.
+
+    Args:
+        sequences: The inputs, `(batch, time, ...)`, in any structure.
+        *others: Masks `(batch, time, ...)`, in any structure, or None.
+    """
+    if BACKEND != "jax":
+        return sequences, *others
+    given = [x for x in keras.tree.flatten((sequences, others)) if len(np.shape(x)) > 1]
+    lengths = [np.shape(x)[1] for x in given]
+    named = [n for n in lengths if n is not None and not isinstance(n, int)]
+    if not named or all(n == named[0] for n in lengths):
+        return sequences, *others
+    length = next((n for n in lengths if isinstance(n, int)), named[0])
+
+    def cut(x: Tensor) -> Any:
+        if x is None or len(np.shape(x)) < 2 or np.shape(x)[1] == length:
+            return x
+        return keras.ops.take(x, numbered(length), axis=1)
+
+    return tuple(keras.tree.map_structure(cut, (sequences, *others)))
+
+
+def validate_mask(sequences: Tree, mask: Tensor) -> None:
     """Check the shapes of one mask, or of one mask per input.
 
     Raises:
@@ -182,7 +231,7 @@ def validate_mask(sequences: Any, mask: Any) -> None:
         _check_mask(sequences, m)
 
 
-def _masks(sequences: Any, mask: Any) -> list[Any]:
+def _masks(sequences: Tree, mask: Tensor) -> list[Any]:
     """Return the masks among `mask`, which may be one, a nested list of numbers or a structure."""
     if mask is None:
         return []
@@ -201,14 +250,14 @@ def _masks(sequences: Any, mask: Any) -> list[Any]:
     return masks
 
 
-def _is_written_out(mask: Any) -> bool:
+def _is_written_out(mask: Tensor) -> bool:
     """Tell whether a mask is given as nested lists of numbers."""
     if not isinstance(mask, (list, tuple)):
         return False
     return all(isinstance(m, (bool, int, float, np.generic)) or _is_written_out(m) for m in mask)
 
 
-def _check_mask(sequences: Any, mask: Any, attached: bool = False) -> None:
+def _check_mask(sequences: Tree, mask: Tensor, attached: bool = False) -> None:
     want = tuple(keras.tree.flatten(sequences)[0].shape[:2])
     have = tuple(getattr(mask, "shape", np.shape(mask)))
     ranked = len(have) == 2 or (len(have) == 3 and have[2] == 1)
@@ -224,19 +273,26 @@ def _check_mask(sequences: Any, mask: Any, attached: bool = False) -> None:
             "`inner` is the mask of inner sequences: keras.layers.TimeDistributed hands that on",
         )
     if not sized:
+        if len(have) > 2:
+            fix = "make one mask value per time step, e.g. `keras.ops.any(mask, axis=-1)` for a "
+            fix += "mask per feature, and cut or pad it to the inputs' length"
+        elif len(have) == 2:
+            fix = "cut or pad it to the inputs' length, and select the same rows"
+        else:
+            fix = "leave it out where every step counts; one for all rows is "
+            fix += "`keras.ops.broadcast_to(mask, (batch, time))`"
         raise problem(
             "The mask does not fit the inputs.",
-            received=f"a mask of shape {have}",
+            received=f"a mask of shape {have}" if hasattr(mask, "shape") else f"mask={mask!r}",
             expected=f"{want} or {(*want, 1)}: one value per row and time step",
-            fix="make one mask value per time step, e.g. `keras.ops.any(mask, axis=-1)` for a mask "
-            "per feature, and cut or pad it to the inputs' length",
+            fix=fix,
         )
     _check_mask_dtype(mask)
 
 
-def _check_mask_dtype(mask: Any) -> None:
+def _check_mask_dtype(mask: Tensor) -> None:
     """Raise unless a mask says of every step that it counts or that it doesn't."""
-    kind = _dtype(mask)
+    kind = dtype_of(mask)
     if kind == "bool" or "int" in kind:
         return
     found = f"a mask of dtype {kind}"
@@ -246,31 +302,24 @@ def _check_mask_dtype(mask: Any) -> None:
         other = numbers[(numbers != 0) & (numbers != 1)]
         if not other.size:
             return
-        found += f" that holds {other[0]}"
+        found += f" that holds {other[0]:.6g}"
+    numeric = "float" in kind or "complex" in kind
     raise problem(
         "The mask is not made of flags.",
         received=found,
         expected="bool or integers, true where a step counts; floats only where their values can "
         "be seen and all of them are 0 or 1",
-        fix="compare it with what marks a step that counts, e.g. `mask > 0.5`",
+        fix="compare it with what marks a step that counts, e.g. "
+        + ("`mask > 0.5`" if numeric else "`mask != 'padding'`"),
     )
 
 
-def _dtype(x: Any) -> str:
-    """Return the name of the dtype of a tensor or array, whatever an array holds."""
-    dtype = getattr(x, "dtype", None)
-    dtype = np.asarray(x).dtype if dtype is None else dtype
-    if isinstance(dtype, np.dtype) and dtype.kind not in "biufcV":
-        return str(dtype)
-    return str(keras.backend.standardize_dtype(dtype))
-
-
-def merge_masks(sequences: Any, mask: Any, implicit: list[Any], lengths: Any) -> Any:
+def merge_masks(sequences: Tree, mask: Tensor, implicit: list[Any], lengths: Any) -> Any:
     """Make one boolean mask of all that was given; a step counts if every mask says so.
 
     Args:
         sequences: The inputs.
-        mask: What was passed as mask, or None.
+        mask: The value passed as `mask`, or None.
         implicit: Masks attached to the inputs by earlier layers; they count where none is passed.
         lengths: Number of steps that count, `(batch,)`, or None.
 
@@ -312,7 +361,7 @@ def mask_from_lengths(lengths: Any, like: Any) -> Any:
         lengths = _as_array(lengths)
     batch, time = like.shape[:2]
     shape = tuple(getattr(lengths, "shape", np.shape(lengths)))
-    dtype = _dtype(lengths)
+    dtype = dtype_of(lengths)
     wrong_shape = len(shape) != 1 or (None not in (batch, shape[0]) and shape[0] != batch)
     beyond = ""
     if "int" in dtype and not wrong_shape and shape[0] != 0 and known(lengths):
@@ -328,7 +377,7 @@ def mask_from_lengths(lengths: Any, like: Any) -> Any:
             fix="pass the number of valid steps of each row, e.g. `mask.sum(axis=1)`",
         )
     lengths = keras.ops.cast(keras.ops.convert_to_tensor(lengths), "int32")
-    steps = keras.ops.arange(keras.ops.shape(like)[1], dtype="int32")
+    steps = numbered(keras.ops.shape(like)[1])
     return steps[None, :] < lengths[:, None]
 
 
@@ -340,33 +389,7 @@ def _as_array(lengths: Any) -> np.ndarray:
         return np.asarray(lengths, dtype=object)
 
 
-def as_state(given: Any, compute_dtype: str, dtype: str | None) -> Any:
-    """Return one initial state in its declared dtype.
-
-    Args:
-        given: Tensor or array.
-        compute_dtype: The layer's.
-        dtype: Declared dtype of the state.
-
-    Raises:
-        ValueError: If the dtype can't hold what was given.
-    """
-    have, whole = _dtype(given), not ("float" in str(dtype) or "complex" in str(dtype))
-    lost = "complex" in have and "complex" not in str(dtype)
-    if whole and "float" in have and known(given):
-        numbers = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(given, "float32")))
-        lost = not np.array_equal(numbers, np.trunc(numbers))
-    if lost:
-        raise problem(
-            "An initial state does not fit the dtype of the cell's state.",
-            received=f"an initial state of dtype {have}",
-            expected=f"dtype {dtype}, or values that it can hold",
-            fix=f"convert it, e.g. `keras.ops.cast(state, {dtype!r})`",
-        )
-    return to_tensor(given, compute_dtype, dtype)
-
-
-def check_values(cell: Any, sequences: Any, mask: Any) -> None:
+def check_values(cell: Any, sequences: Tree, mask: Tensor) -> None:
     """Show a cell with a method `check_values` the inputs of a call, where their values are known.
 
     In a traced call they are not. What is masked becomes zero first: padding may be anything.
@@ -380,12 +403,12 @@ def check_values(cell: Any, sequences: Any, mask: Any) -> None:
         ValueError: If the cell finds values that it can't take.
     """
     look = getattr(cell, "check_values", None)
-    leaves = keras.tree.flatten((sequences, mask))
+    leaves = [*keras.tree.flatten(sequences), mask]
     if look is None or not all(x is None or known(x) for x in leaves):
         return
     keep = None if mask is None else keras.ops.convert_to_numpy(mask)
 
-    def visible(x: Any) -> np.ndarray:
+    def visible(x: Tensor) -> np.ndarray:
         array = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
         if keep is None:
             return array

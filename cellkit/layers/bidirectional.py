@@ -6,33 +6,51 @@ import copy
 from typing import Any
 
 import keras
+import numpy as np
 
 from cellkit import _keras_compat as compat
+from cellkit.cells.memo import Memo
 from cellkit.cells.operations import to_tensor
 from cellkit.cells.runner import (
-    Holder,
-    as_written,
     flatten_shapes,
     pack_like_shapes,
-    static_shape,
+    without_autograph,
 )
-from cellkit.cells.structure import describe_shapes
+from cellkit.cells.structure import describe_shapes, is_numbers
 from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
-from cellkit.layers.arguments import check_inputs, merge_masks, validate_mask
+from cellkit.layers.arguments import (
+    check_call,
+    check_inputs,
+    merge_masks,
+    validate_mask,
+)
+from cellkit.layers.constants import check_constants
 from cellkit.layers.copying import copy_layer
+from cellkit.layers.directions import (
+    check_layer,
+    forward_copy,
+    output_count,
+    reset,
+    state_count,
+    stored,
+    unpacked,
+)
+from cellkit.layers.initial_states import fitted_states
 from cellkit.layers.known_shapes import (
     build_config,
     read_build_config,
     specs_from_shapes,
-    specs_of,
 )
+from cellkit.layers.merging import merge_pair
+from cellkit.layers.normalise import build_once
+from cellkit.layers.resets import validate_resets
 from cellkit.layers.rnn import RNN
+from cellkit.typing import States, Tensor, Tree
 
 __all__ = ["Bidirectional"]
 
 _MERGE_MODES = ("sum", "mul", "concat", "ave", None)
-_REQUIRED = ("go_backwards", "return_sequences", "return_state", "stateful")
 
 
 @keras.saving.register_keras_serializable(package="cellkit")
@@ -59,7 +77,7 @@ class Bidirectional(keras.layers.Bidirectional):
     Args:
         layer: A `cellkit.RNN`, a Keras recurrent layer, or any layer with `go_backwards`,
             `return_sequences`, `return_state` and `stateful`.
-        merge_mode: How the two outputs become one: `"concat"` along the last axis, `"sum"`,
+        merge_mode: The rule that makes one output of two: `"concat"` along the last axis, `"sum"`,
             `"mul"`, `"ave"`, or None to return both.
         weights: Initial weights, those of the forward layer first.
         backward_layer: The layer that reads backwards, with `go_backwards=True`. `None`: a copy
@@ -73,9 +91,13 @@ class Bidirectional(keras.layers.Bidirectional):
             the backward layer).
         mask: Boolean or integer tensor of shape `(batch, time)`, true where a step counts; for
             nested inputs one, or one per input, of which all must hold.
-        training: Whether the layers run in training mode.
+        training: True if the layers run in training mode.
         lengths: Integers of shape `(batch,)`, the number of steps of each row that count.
         constants: Tensors that are handed to the cells at every step.
+        resets: Boolean or integer tensor of shape `(batch, time)`, true where a direction begins a
+            new sequence before that step, in its own order; see `cellkit.RNN`.
+        segments: Integers of shape `(batch, time)`, equal where steps belong to one sequence: both
+            directions cut where the number changes.
 
     Returns:
         The merged output, or a pair of outputs with `merge_mode=None`; with `return_state`
@@ -87,7 +109,7 @@ class Bidirectional(keras.layers.Bidirectional):
 
     Example:
     >>> import numpy as np
-    >>> from cellkit.rnn import RNN
+    >>> from cellkit import RNN
     >>> layer = Bidirectional(RNN(keras.layers.GRUCell(4), return_sequences=True))
     >>> tuple(layer(np.zeros((2, 5, 3)), lengths=[5, 3]).shape)
     (2, 5, 8)
@@ -101,9 +123,9 @@ class Bidirectional(keras.layers.Bidirectional):
         backward_layer: Any = None,
         **kwargs: Any,
     ) -> None:
-        _check_layer("layer", layer)
+        check_layer("layer", layer)
         if backward_layer is not None:
-            _check_layer("backward_layer", backward_layer)
+            check_layer("backward_layer", backward_layer)
         if merge_mode not in _MERGE_MODES:
             raise problem(
                 "Invalid merge mode.",
@@ -115,8 +137,8 @@ class Bidirectional(keras.layers.Bidirectional):
         keras.layers.Layer.__init__(self, **kwargs)
         check_dtype(self)
         compat.take_over_conversion(self)
-        self._holder = Holder()
-        self.forward_layer = _forward_copy(layer, backward_layer)
+        self._memo = Memo()
+        self.forward_layer = forward_copy(layer, backward_layer)
         if backward_layer is None:
             name = f"backward_{layer.name.removeprefix('backward_')}"
             backward_layer = copy_layer(layer, name=name, go_backwards=True, new_seed=True)
@@ -133,7 +155,7 @@ class Bidirectional(keras.layers.Bidirectional):
         self.return_state = layer.return_state
         self.supports_masking = True
         self.input_spec = layer.input_spec
-        self._holder.set("weights", weights)
+        self._memo.set("weights", weights)
 
     def _verify_layer_config(self) -> None:
         """Check that the two layers go in different directions and agree in the rest."""
@@ -169,17 +191,18 @@ class Bidirectional(keras.layers.Bidirectional):
             initial_state_shape: Not used; Keras passes it when initial states are given.
             constants_shape: Shapes of the constants; see `cellkit.RNN.build`.
         """
-        self._holder.set("input_shapes", sequences_shape)
         if constants_shape is not None:
             dtype = self.forward_layer.compute_dtype
-            self._holder.set("constants", specs_from_shapes(constants_shape, None, dtype))
+            self._memo.set("constants", specs_from_shapes(constants_shape, None, dtype))
         for layer in (self.forward_layer, self.backward_layer):
             if not layer.built:
                 if isinstance(layer, RNN):
                     for known in ("input_dtypes", "constants"):
-                        layer._holder.set(known, self._holder.get(known))
+                        layer._memo.set(known, self._memo.get(known))
                 layer.build(sequences_shape)
-        weights = self._holder.get("weights")
+        # Kept for the checks of later calls and for saving, once both layers have taken them.
+        self._memo.set("input_shapes", sequences_shape)
+        weights = self._memo.get("weights")
         if weights:
             count = len(self.forward_layer.weights)
             self.forward_layer.set_weights(weights[:count])
@@ -187,44 +210,48 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def get_build_config(self) -> dict[str, Any] | None:
         """Return the shapes of inputs and constants, from which a saved layer is built again."""
-        return build_config(self._holder) if self.built else None
+        return build_config(self._memo) if self.built else None
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Build from saved shapes, of this layer or of `keras.layers.Bidirectional`."""
         dtype = self.forward_layer.compute_dtype
-        self.build(read_build_config(self._holder, config, dtype))
+        self.build(read_build_config(self._memo, config, dtype))
 
     # Calling ------------------------------------------------------------------------------------
 
-    @as_written
+    @without_autograph
     def __call__(
         self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
+        sequences: Tree,
+        initial_state: States = None,
+        mask: Tensor = None,
         training: bool | None = None,
         lengths: Any = None,
-        constants: Any = None,
+        constants: Tree = None,
+        resets: Tensor = None,
+        segments: Tensor = None,
         **kwargs: Any,
     ) -> Any:
         """Check and convert the arguments, then run the layer; see the class for them."""
-        given = keras.tree.flatten((sequences, initial_state, mask, lengths, constants))
+        check_call(self, kwargs)
+        sequences = np.asarray(sequences) if is_numbers(sequences) else sequences
+        given = keras.tree.flatten(
+            (sequences, initial_state, mask, lengths, constants, resets, segments)
+        )
         symbolic = any(isinstance(x, keras.KerasTensor) for x in given)
         implicit = [compat.keras_mask(x) for x in keras.tree.flatten(sequences)]
         dtype = self.forward_layer.compute_dtype
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, dtype), sequences)
         if isinstance(self.forward_layer, RNN):
-            check_inputs(self.forward_layer, sequences, self._holder.get("input_shapes"))
+            check_inputs(self.forward_layer, sequences, self._memo.get("input_shapes"))
         self._check_constants(constants)
-        if not self.built:
-            with self._holder.lock:  # one thread builds, the others wait for it
-                if not self.built:
-                    leaves = keras.tree.flatten(sequences)
-                    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
-                    self._holder.set("input_dtypes", dtypes)
-                    if constants is not None:
-                        self._holder.set("constants", specs_of(constants, dtype))
-                    self.build(keras.tree.map_structure(lambda x: static_shape(x.shape), sequences))
+        if resets is not None or segments is not None:
+            self._check_takes_resets()
+            validate_resets(sequences, resets, segments)
+        cell = getattr(self.forward_layer, "cell", None)
+        build_once(self, cell, sequences, constants, dtype)
+        if initial_state is not None:
+            self._check_states(initial_state, keras.tree.flatten(sequences)[0].shape[0])
         if symbolic:
             # Implicit masks of symbolic tensors are found again when the model runs.
             validate_mask(sequences, mask)
@@ -237,25 +264,29 @@ class Bidirectional(keras.layers.Bidirectional):
             "training": training,
             "lengths": lengths,
             "constants": keras.tree.map_structure(_array_to_tensor, constants),
+            "resets": resets,
+            "segments": segments,
         }
         kwargs.update({k: v for k, v in optional.items() if v is not None})
         return super().__call__(sequences, **kwargs)
 
     def call(
         self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
+        sequences: Tree,
+        initial_state: States = None,
+        mask: Tensor = None,
         training: bool | None = None,
         lengths: Any = None,
-        constants: Any = None,
+        constants: Tree = None,
+        resets: Tensor = None,
+        segments: Tensor = None,
     ) -> Any:
         """Run both layers and merge their outputs; see the class for the arguments."""
         # `stateless_call` comes here directly, with whatever it was given.
         dtype = self.forward_layer.compute_dtype
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, dtype), sequences)
         mask = merge_masks(sequences, mask, [], lengths)
-        before = [(v, keras.ops.copy(v.value)) for v in _stored(self.forward_layer)]
+        before = [(v, keras.ops.copy(v.value)) for v in stored(self.forward_layer)]
         try:
             if self._runs_as_in_keras():
                 states = self._split(initial_state)
@@ -263,7 +294,16 @@ class Bidirectional(keras.layers.Bidirectional):
                 joined = keras.tree.map_structure(lambda x: to_tensor(x, dtype), joined)
                 return super().call(sequences, initial_state=joined, mask=mask, training=training)
             return self._merge_results(
-                *self._both("__call__", sequences, initial_state, mask, training, constants)
+                *self._both(
+                    "__call__",
+                    sequences,
+                    initial_state,
+                    mask=mask,
+                    training=training,
+                    constants=constants,
+                    resets=resets,
+                    segments=segments,
+                )
             )
         except Exception:
             # The forward layer has stored its states already when the backward layer fails.
@@ -272,7 +312,7 @@ class Bidirectional(keras.layers.Bidirectional):
             raise
 
     def _runs_as_in_keras(self) -> bool:
-        """Whether Keras' own `call` does it, with the fused kernels of `LSTM` and `GRU`."""
+        """True if Keras' own `call` does it, with the fused kernels of `LSTM` and `GRU`."""
         fused = (keras.layers.LSTM, keras.layers.GRU)
         layers = (self.forward_layer, self.backward_layer)
         return all(not isinstance(x, RNN) or isinstance(x, fused) for x in layers)
@@ -280,15 +320,12 @@ class Bidirectional(keras.layers.Bidirectional):
     def _both(
         self,
         method: str,
-        sequences: Any,
-        initial_state: Any,
-        mask: Any,
-        training: Any,
-        constants: Any,
+        sequences: Tree,
+        initial_state: States,
+        **optional: Any,
     ) -> tuple[Any, Any]:
         """Call one method of both layers, each with its own initial states."""
         states = self._split(initial_state)
-        optional = {"mask": mask, "training": training, "constants": constants}
         results = []
         for i, layer in enumerate((self.forward_layer, self.backward_layer)):
             kwargs = {
@@ -314,10 +351,13 @@ class Bidirectional(keras.layers.Bidirectional):
             backward = keras.tree.map_structure(flip, backward)
         if self.merge_mode is None:
             return (forward, backward, *states)
-        output = keras.tree.map_structure(self._merge, forward, backward)
+        mode, sequences = self.merge_mode, self.return_sequences
+        output = keras.tree.map_structure(
+            lambda a, b: merge_pair(mode, a, b, sequences), forward, backward
+        )
         return (output, *states) if self.return_state else output
 
-    def _cast(self, output: Any, layer: Any) -> Any:
+    def _cast(self, output: Tree, layer: Any) -> Any:
         """Cast outputs from the layer's compute dtype to this layer's own; declared dtypes stay."""
 
         def cast(y: Any) -> Any:
@@ -326,24 +366,10 @@ class Bidirectional(keras.layers.Bidirectional):
 
         return keras.tree.map_structure(cast, output)
 
-    def _merge(self, forward: Any, backward: Any) -> Any:
-        """Merge one leaf of the outputs."""
-        if self.merge_mode != "concat":
-            return _merged(self.merge_mode, forward, backward)
-        if len(forward.shape) < (3 if self.return_sequences else 2):
-            raise problem(
-                "Outputs without a feature axis cannot be concatenated.",
-                received=f'merge_mode="concat" and an output of shape {tuple(forward.shape)}',
-                expected="outputs with at least one axis besides batch and time",
-                fix="use another merge_mode, or let the cell return shape (batch, 1)",
-            )
-        joined = keras.ops.concatenate([forward, backward], axis=-1)
-        return _with_dtype(joined, _common_dtype(forward, backward))
-
-    def _check_constants(self, constants: Any) -> None:
+    def _check_constants(self, constants: Tree) -> None:
         for layer in (self.forward_layer, self.backward_layer):
             if isinstance(layer, RNN):
-                layer._check_constants(constants)
+                check_constants(layer, constants)
             elif constants is not None and not compat.takes(layer.call, "constants"):
                 raise problem(
                     f"{type(layer).__name__} takes no constants.",
@@ -352,24 +378,50 @@ class Bidirectional(keras.layers.Bidirectional):
                     fix="wrap the cell in `cellkit.RNN`",
                 )
 
+    def _check_takes_resets(self) -> None:
+        for layer in (self.forward_layer, self.backward_layer):
+            if not compat.takes(layer.call, "resets"):
+                raise problem(
+                    f"{type(layer).__name__} knows no resets.",
+                    received="resets=... or segments=...",
+                    expected="layers whose `call` has the parameters `resets` and `segments`",
+                    fix="wrap the cell in `cellkit.RNN`",
+                )
+
     # States -------------------------------------------------------------------------------------
 
-    def _split(self, states: Any) -> tuple[Any, Any] | None:
+    def _split(self, states: States) -> tuple[Any, Any] | None:
         """Divide states into those of the forward and of the backward layer."""
         if states is None:
             return None
         if not isinstance(states, (list, tuple)) or len(states) == 0 or len(states) % 2:
-            raise problem(
-                "The initial states cannot be divided between the two directions.",
-                received=f"initial states of shape {describe_shapes(states)}",
-                expected="a list with the states of the forward layer, then as many of the "
-                "backward layer; or a pair of both",
-                fix="pass `[*forward_states, *backward_states]`, as `return_state=True` returns "
-                "them",
-            )
+            raise self._undivided(states)
         half = len(states) // 2
         forward, backward = list(states[:half]), list(states[half:])
-        return _unpack(forward, self.forward_layer), _unpack(backward, self.backward_layer)
+        return unpacked(forward, self.forward_layer), unpacked(backward, self.backward_layer)
+
+    def _undivided(self, states: States) -> ValueError:
+        known = [
+            describe_shapes(layer.runner.layout.structure)
+            for layer in (self.forward_layer, self.backward_layer)
+            if isinstance(layer, RNN) and layer.built
+        ]
+        return problem(
+            "The initial states cannot be divided between the two directions.",
+            received=f"initial states of shape {describe_shapes(states)}",
+            expected="a list with the states of the forward layer, then as many of the "
+            "backward layer; or a pair of both" + (f": {' and '.join(known)}" if known else ""),
+            fix="pass `[*forward_states, *backward_states]`, as `return_state=True` returns them",
+        )
+
+    def _check_states(self, states: States, batch: int | None) -> None:
+        """Check states before Keras calls the layer: it would put words of its own around these."""
+        split = self._split(states) or ()
+        for layer, given in zip((self.forward_layer, self.backward_layer), split, strict=False):
+            if isinstance(layer, RNN):  # any other layer is checked by Keras
+                if not layer.runner.layout.fits(given):
+                    raise self._undivided(states)
+                fitted_states(layer.runner, given, batch)
 
     @property
     def states(self) -> Any:
@@ -381,7 +433,7 @@ class Bidirectional(keras.layers.Bidirectional):
             return (*forward, *backward)
         return (forward, backward)
 
-    def reset_state(self, states: Any = None) -> None:
+    def reset_state(self, states: States = None) -> None:
         """Set the stored states of both layers.
 
         Args:
@@ -399,16 +451,16 @@ class Bidirectional(keras.layers.Bidirectional):
                 fix="wrap a layer that was made with `stateful=True`",
             )
         split = self._split(states) or (None, None)
-        before = [(v, keras.ops.copy(v.value)) for v in _stored(self.forward_layer)]
+        before = [(v, keras.ops.copy(v.value)) for v in stored(self.forward_layer)]
         try:
-            _reset(self.forward_layer, split[0])
-            _reset(self.backward_layer, split[1])
+            reset(self.forward_layer, split[0])
+            reset(self.backward_layer, split[1])
         except Exception:
             for variable, value in before:
                 variable.assign(value)
             raise
 
-    def reset_states(self, states: Any = None) -> None:
+    def reset_states(self, states: States = None) -> None:
         """Do the same as `reset_state`, under its older name."""
         self.reset_state(states)
 
@@ -416,20 +468,26 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def compute_output_spec(
         self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
+        sequences: Tree,
+        initial_state: States = None,
+        mask: Tensor = None,
         training: bool | None = None,
         lengths: Any = None,
-        constants: Any = None,
+        constants: Tree = None,
+        resets: Tensor = None,
+        segments: Tensor = None,
     ) -> Any:
         """Return what a call returns, as symbolic tensors."""
-        states = self._split(initial_state) or ()
-        for layer, given in zip((self.forward_layer, self.backward_layer), states, strict=False):
-            if isinstance(layer, RNN):  # any other layer is checked by Keras
-                layer._convert_states(given, keras.tree.flatten(sequences)[0].shape[0])
+        self._check_states(initial_state, keras.tree.flatten(sequences)[0].shape[0])
         merged = self._merge_results(
-            *self._both("compute_output_spec", sequences, initial_state, mask, training, constants)
+            *self._both(
+                "compute_output_spec",
+                sequences,
+                initial_state,
+                mask=mask,
+                training=training,
+                constants=constants,
+            )
         )
         # Tensors of this layer, not of the operations that the merge consists of.
         return keras.tree.map_structure(lambda y: keras.KerasTensor(y.shape, dtype=y.dtype), merged)
@@ -451,7 +509,7 @@ class Bidirectional(keras.layers.Bidirectional):
         merged = self._merge_results(*specs)
         return keras.tree.map_structure(lambda y: tuple(y.shape), merged)
 
-    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
+    def compute_mask(self, sequences: Tree, mask: Tensor = None) -> Any:
         """Pass the mask on with returned sequences; states have none.
 
         Returns:
@@ -461,12 +519,12 @@ class Bidirectional(keras.layers.Bidirectional):
         merged = masks[0] if len(masks) == 1 else None
         if len(masks) > 1:
             merged = merge_masks(sequences, masks, [], None)
-        outputs = _output_count(self.forward_layer, sequences, merged)
+        outputs = output_count(self.forward_layer, sequences, merged)
         if self.merge_mode is None:
-            outputs += _output_count(self.backward_layer, sequences, merged)
+            outputs += output_count(self.backward_layer, sequences, merged)
         flat = [merged if self.return_sequences else None] * outputs
         if self.return_state:
-            flat += [None] * (_state_count(self.forward_layer) + _state_count(self.backward_layer))
+            flat += [None] * (state_count(self.forward_layer) + state_count(self.backward_layer))
         return flat[0] if len(flat) == 1 else flat
 
     # Configuration ------------------------------------------------------------------------------
@@ -483,123 +541,7 @@ class Bidirectional(keras.layers.Bidirectional):
         return cls(**config)
 
 
-def _check_layer(name: str, layer: Any) -> None:
-    """Raise unless `layer` is a layer that can read a sequence from either end."""
-    if not isinstance(layer, keras.layers.Layer):
-        raise problem(
-            f"The argument `{name}` of Bidirectional is no layer.",
-            received=f"{name}={layer!r}",
-            expected="a recurrent layer",
-            fix="wrap a cell first: `Bidirectional(cellkit.RNN(cell))`",
-        )
-    missing = [option for option in _REQUIRED if not hasattr(layer, option)]
-    if missing:
-        cell = hasattr(layer, "state_size") and not isinstance(layer, keras.layers.RNN)
-        raise problem(
-            f"The argument `{name}` of Bidirectional is no recurrent layer.",
-            received=f"a {type(layer).__name__} without " + ", ".join(f"`{m}`" for m in missing),
-            expected="a layer with " + ", ".join(f"`{r}`" for r in _REQUIRED),
-            fix=f"wrap the cell first: `Bidirectional(cellkit.RNN({type(layer).__name__}(...)))`"
-            if cell
-            else "pass a `cellkit.RNN`, or a Keras layer like `keras.layers.LSTM`",
-        )
-
-
-def _forward_copy(layer: Any, backward_layer: Any) -> Any:
-    name = f"forward_{layer.name.removeprefix('forward_')}"
-    try:
-        return copy_layer(layer, name=name, go_backwards=layer.go_backwards, new_seed=False)
-    except ValueError:
-        if backward_layer is not None and not layer.built:
-            return layer
-        raise
-
-
-def _merged(mode: str | None, a: Any, b: Any) -> Any:
-    """Merge outputs elementwise."""
-    dtype = _common_dtype(a, b)
-    if dtype is None:
-        merged = keras.ops.multiply(a, b) if mode == "mul" else keras.ops.add(a, b)
-        return keras.ops.divide(merged, 2) if mode == "ave" else merged
-    # By operators: on TensorFlow `keras.ops` rounds complex128, and takes a tensor without steps
-    # for a bias.
-    merged = a * b if mode == "mul" else a + b
-    return _with_dtype(merged / 2 if mode == "ave" else merged, dtype)
-
-
-def _common_dtype(a: Any, b: Any) -> str | None:
-    """Return the dtype of two outputs, None if it is not one, floating or complex."""
-    dtype = str(keras.backend.standardize_dtype(a.dtype))
-    real = keras.backend.is_float_dtype(dtype) or "complex" in dtype
-    return dtype if real and dtype == keras.backend.standardize_dtype(b.dtype) else None
-
-
-def _with_dtype(merged: Any, dtype: str | None) -> Any:
-    """Correct a symbolic tensor: Keras says float32 for what is float64 on Torch."""
-    if dtype is None or not isinstance(merged, keras.KerasTensor):
-        return merged
-    return keras.KerasTensor(merged.shape, dtype=dtype)
-
-
-def _array_to_tensor(x: Any) -> Any:
+def _array_to_tensor(x: Tensor) -> Any:
     """Convert arrays, so that Keras sees tensors; each layer casts them by its own rule."""
     array = hasattr(x, "__array__") and not keras.ops.is_tensor(x)
     return keras.ops.convert_to_tensor(x) if array and not isinstance(x, keras.KerasTensor) else x
-
-
-def _unpack(states: list[Any], layer: Any) -> Any:
-    """Return the states of one direction in the structure that its layer takes.
-
-    A pair (forward, backward) arrives here as a list of one: the structure itself. A list of one
-    state arrives in the same form.
-    """
-    if len(states) != 1 or not isinstance(states[0], (list, tuple, dict)):
-        return states
-    if isinstance(layer, RNN):
-        return states[0]  # matched with the cell's structure there
-    size = getattr(layer, "state_size", None)
-    one_nested_state = (
-        isinstance(size, (list, tuple)) and len(size) == 1 and not isinstance(size[0], int)
-    )
-    pair = len(states[0]) == 1 and isinstance(states[0][0], (list, tuple))
-    return states if one_nested_state and not pair else list(states[0])
-
-
-def _stored(layer: Any) -> list[Any]:
-    """Return the variables that carry the states of a stateful layer from call to call."""
-    store = getattr(layer, "state_store", None)
-    if store is not None:
-        return [store.started, *store.values] if store.built else []
-    return keras.tree.flatten(getattr(layer, "states", None) or [])
-
-
-def _reset(layer: Any, states: Any) -> None:
-    if states is None:
-        layer.reset_state()
-    elif compat.takes(layer.reset_state, "states"):
-        layer.reset_state(states=states)
-    else:
-        variables, values = _stored(layer), keras.tree.flatten(states)
-        if [tuple(v.shape) for v in variables] != [tuple(v.shape) for v in values]:
-            raise problem(
-                f"The states do not fit those of {type(layer).__name__}.",
-                received=f"states of shape {describe_shapes(values)}",
-                expected=f"states of shape {describe_shapes(variables)}",
-                fix="pass one array per state, with one row per row of the batch",
-            )
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-
-
-def _state_count(layer: Any) -> int:
-    if isinstance(layer, RNN):
-        return len(layer.runner.layout.specs)
-    return len(keras.tree.flatten(getattr(layer, "state_size", [])))
-
-
-def _output_count(layer: Any, sequences: Any, mask: Any) -> int:
-    """Return the number of tensors in the output of one direction."""
-    if not isinstance(layer, RNN):
-        return 1
-    masks = len(keras.tree.flatten(layer.compute_mask(sequences, mask)))
-    return masks - (_state_count(layer) if layer.return_state else 0)

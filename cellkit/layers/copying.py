@@ -39,7 +39,7 @@ def copy_layer(layer: Any, *, name: str, go_backwards: bool, new_seed: bool) -> 
         layer: A recurrent layer.
         name: Name of the copy.
         go_backwards: Direction of the copy.
-        new_seed: Whether explicit seeds are replaced by other ones, derived from them. Otherwise
+        new_seed: True if explicit seeds are replaced by other ones, derived from them. Otherwise
             two copies with dropout would draw the same masks.
 
     Returns:

@@ -143,7 +143,7 @@ def _arrays(file: Any, path: str) -> list[np.ndarray]:
     return [] if group is None else [np.asarray(group[k]) for k in sorted(group, key=int)]
 
 
-# What corresponds -------------------------------------------------------------------------------
+# Correspondence ---------------------------------------------------------------------------------
 
 
 def _kind(cell: Any) -> str | None:

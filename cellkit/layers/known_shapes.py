@@ -1,4 +1,4 @@
-"""What a layer knows of its inputs and constants from its first build: structures, shapes, dtypes.
+"""Structures, shapes and dtypes of a layer's inputs and constants, kept from its first build.
 
 A cell may need its constants while it is built, when sublayers are made by tracing a step. So the
 layer keeps what it was built for, and a saved layer is built from that again.
@@ -10,20 +10,21 @@ from typing import Any
 
 import keras
 
+from cellkit.cells.memo import Memo
 from cellkit.cells.operations import to_tensor
 from cellkit.cells.runner import (
-    Holder,
     flatten_shapes,
     map_shapes,
     pack_like_shapes,
     static_shape,
 )
+from cellkit.typing import Tensor, Tree
 
 
-def specs_of(constants: Any, compute_dtype: str) -> Any:
+def specs_of(constants: Tree, compute_dtype: str) -> Any:
     """Return constants as symbolic tensors of the shapes and dtypes in which a cell gets them."""
 
-    def spec(x: Any) -> Any:
+    def spec(x: Tensor) -> Any:
         x = to_tensor(x, compute_dtype)
         return keras.KerasTensor(static_shape(x.shape), keras.backend.standardize_dtype(x.dtype))
 
@@ -44,22 +45,22 @@ def specs_from_shapes(shapes: Any, dtypes: list[str] | None, compute_dtype: str)
     return pack_like_shapes(shapes, leaves)
 
 
-def build_config(holder: Holder) -> dict[str, Any]:
+def build_config(memo: Memo) -> dict[str, Any]:
     """Return the shapes that a layer was built for, as they are saved."""
-    config = {"sequences_shape": holder.get("input_shapes")}
-    constants = holder.get("constants")
+    config = {"sequences_shape": memo.get("input_shapes")}
+    constants = memo.get("constants")
     if constants is not None and keras.tree.flatten(constants):
         config["constants_shape"] = keras.tree.map_structure(lambda x: tuple(x.shape), constants)
         config["constants_dtypes"] = [x.dtype for x in keras.tree.flatten(constants)]
     return config
 
 
-def read_build_config(holder: Holder, config: dict[str, Any], compute_dtype: str) -> Any:
+def read_build_config(memo: Memo, config: dict[str, Any], compute_dtype: str) -> Any:
     """Return the shape of the inputs from a saved configuration, and keep what else it says.
 
     Args:
-        holder: Takes the constants.
-        config: What `build_config` returned, or a layer of Keras saved.
+        memo: Takes the constants.
+        config: The result of `build_config`, or what a layer of Keras saved.
         compute_dtype: The layer's.
     """
     shapes = config.get("sequences_shape", config.get("input_shape"))
@@ -68,5 +69,5 @@ def read_build_config(holder: Holder, config: dict[str, Any], compute_dtype: str
     constants = config.get("constants_shape")
     if constants is not None:
         dtypes = config.get("constants_dtypes")
-        holder.set("constants", specs_from_shapes(constants, dtypes, compute_dtype))
+        memo.set("constants", specs_from_shapes(constants, dtypes, compute_dtype))
     return map_shapes(tuple, shapes)

@@ -8,7 +8,7 @@ from typing import Any
 from cellkit.cells.named import check_dtype_name, resolve
 from cellkit.cells.validate import plain_number
 from cellkit.errors import problem
-from cellkit.registry.registry import accepted_arguments, create, get
+from cellkit.registry.registry import accepted_arguments, get, make
 
 _OPTIONS = (
     "return_sequences",
@@ -34,7 +34,9 @@ def check_options(cls: type, kwargs: dict[str, Any]) -> None:
             f"{cls.__name__} has no option `{unknown[0]}`.",
             received=", ".join(f"{k}={kwargs[k]!r}" for k in unknown),
             expected="one of " + ", ".join(known),
-            fix=f"did you mean `{near[0]}`?" if near else "remove it",
+            fix=f"did you mean `{near[0]}`?"
+            if near
+            else "remove it; what belongs to the cell, give to the cell",
         )
     check_dtype_name(cls, kwargs.get("dtype"))
     resolve(cls, "activity_regularizer", kwargs.get("activity_regularizer"))
@@ -51,6 +53,20 @@ def check_unroll(unroll: Any) -> bool | int:
         expected="True, False, or a number of steps of 1 or more",
         fix="pass unroll=True to unroll fully, or e.g. unroll=8",
     )
+
+
+def check_flags(cell: Any, flags: dict[str, Any]) -> None:
+    """Reject a number after the name of a cell, which is meant for the cell: `RNN("lstm", 64)`."""
+    for flag, value in flags.items():
+        number = plain_number(value)
+        if isinstance(cell, str) and isinstance(number, int) and number not in (0, 1):
+            raise problem(
+                f"`{flag}` of RNN is neither True nor False.",
+                received=f"{flag}={value!r}, with the cell {cell!r}",
+                expected="True or False; the arguments of a cell that is made by its name go by "
+                "keyword",
+                fix=f"write e.g. cellkit.RNN({cell!r}, units={value!r})",
+            )
 
 
 def cells_by_name(cell: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -76,7 +92,7 @@ def cells_by_name(cell: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any
         _check_for_options(name, of_cell)
     if "dtype" in kwargs:  # one word for both: the user sees one object
         of_cell["dtype"] = kwargs["dtype"]
-    made = [create(name, **of_cell) if isinstance(name, str) else name for name in cells]
+    made = [make(name, of_cell, "cellkit.RNN") if isinstance(name, str) else name for name in cells]
     return (made if isinstance(cell, (list, tuple)) else made[0]), of_layer
 
 
@@ -113,7 +129,7 @@ def check_truncation(steps: Any) -> int | None:
     if steps is None or (isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1):
         return steps
     raise problem(
-        "`truncate_gradient` is no number of steps.",
+        "`truncate_gradient` is not a number of steps.",
         received=f"truncate_gradient={steps!r}",
         expected="None, or an int of 1 or more",
         fix="pass e.g. truncate_gradient=100",

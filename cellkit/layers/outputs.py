@@ -6,6 +6,10 @@ from typing import Any
 
 import keras
 
+from cellkit.cells.structure import describe_shapes
+from cellkit.errors import problem
+from cellkit.typing import States, Tree
+
 
 class OutputForm:
     """The structure of a cell's output and the dtypes in which the layer returns it.
@@ -30,12 +34,22 @@ class OutputForm:
         """Number of leaves."""
         return len(keras.tree.flatten(self._learned[0])) if self._learned else 1
 
-    def _learn(self, output: Any) -> list[Any]:
+    def _learn(self, output: Tree) -> list[Any]:
+        count = len(keras.tree.flatten(output))
+        if self._declared is not None and len(self._declared) != count:
+            raise problem(
+                "The cell's output is not what the cell declares.",
+                received=f"an output of {count} tensor{'s' * (count != 1)}: "
+                f"{describe_shapes(output)}",
+                expected=f"{len(self._declared)}, as `output_size` says",
+                fix="give the cell an `output_size` in the structure of its output: sizes, or "
+                "`cellkit.TensorSpec`s",
+            )
         template = keras.tree.map_structure(lambda _: 0, output)
         self._learned = (template, not keras.tree.is_nested(output))
         return keras.tree.flatten(output)
 
-    def flatten(self, output: Any) -> list[Any]:
+    def flatten(self, output: Tree) -> list[Any]:
         """Return the leaves of an output, cast."""
         if self._learned is None:
             self._learn(output)
@@ -43,7 +57,7 @@ class OutputForm:
         leaves = [output] if single else keras.tree.flatten(output)
         return [self._cast(i, y) for i, y in enumerate(leaves)]
 
-    def specs(self, output: Any) -> list[keras.KerasTensor]:
+    def specs(self, output: Tree) -> list[keras.KerasTensor]:
         """Return the leaves of a symbolic output, in the dtypes of the eager one."""
         return [
             keras.KerasTensor(y.shape, dtype=self._target(i, y.dtype))
@@ -70,3 +84,8 @@ class OutputForm:
         if self._learned is None or self._learned[1]:
             return leaves[0]
         return keras.tree.pack_sequence_as(self._learned[0], leaves)
+
+
+def with_states(output: Tree, states: States) -> Any:
+    """Return what a call returns with `return_state`: the states of a list one by one."""
+    return (output, *states) if isinstance(states, list) else (output, states)

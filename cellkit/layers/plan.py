@@ -18,11 +18,15 @@ import numpy as np
 from cellkit import _keras_compat as compat
 from cellkit import engines
 from cellkit.cells.operations import to_tensor
-from cellkit.cells.runner import CellRunner
 from cellkit.cells.scope import SequenceScope, sequence_scope
+from cellkit.cells.watch import Watch
 from cellkit.engines.backend import backend
 from cellkit.layers.arguments import check_values, merge_masks
-from cellkit.layers.outputs import OutputForm
+from cellkit.layers.initial_states import fitted_states, initial_states
+from cellkit.layers.outputs import with_states
+from cellkit.layers.requests import request_of, stock_cells
+from cellkit.layers.resets import merge_resets
+from cellkit.typing import States, Tensor, Tree
 
 if TYPE_CHECKING:
     from cellkit.layers.rnn import RNN
@@ -40,44 +44,45 @@ class Call:
         initial_state: Initial states as they were passed, or None.
         mask: The mask as it was passed, or attached to `x`, or None.
         lengths: Lengths as they were passed, or None.
-        kind: What tells the inputs from others: shape, dtype, device and the like.
+        resets: Resets as they were passed, or None.
+        segments: Segments as they were passed, or None.
+        kind: The traits of the inputs that a plan depends on: shape, dtype, device and the like.
     """
 
-    x: Any
-    initial_state: Any
-    mask: Any
+    x: Tensor
+    initial_state: States
+    mask: Tensor
     lengths: Any
+    resets: Tensor
+    segments: Tensor
     kind: tuple[Any, ...]
 
     def signature(self, training: bool) -> tuple[Any, ...]:
         """Return what tells the plan of this call from others."""
         masked = self.mask is not None or self.lengths is not None
-        return self.kind, self.initial_state is not None, masked, training
+        resets = self.resets is not None or self.segments is not None
+        return self.kind, self.initial_state is not None, masked, resets, training
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the calls of one signature have in common.
+    """The part that the calls of one signature have in common.
 
     Args:
-        edition: The edition of layer and cell for which it was made.
+        watch: The watch over the layer and its cell.
         choice: The engine, and why not the others.
-        options: What the engine may know of the layer.
-        runner: What runs the cell.
-        form: The structure of the output.
+        request: What all calls have in common; their tensors and their scope are missing.
         stock: Cells that keep masks on themselves.
-        zeros: Whether the cell's own initial states are zeros.
-        start: These zeros, where no one could change them in place; else None.
-        looks: Whether the cell wants to see the inputs.
+        zeros: True if the cell's own initial states are zeros.
+        start: These zeros; None where they were made in a trace.
+        looks: True if the cell wants to see the inputs.
         variable: A variable of the layer, and its dtype where nothing casts it; None if there is
             no variable.
     """
 
-    edition: int
+    watch: Watch
     choice: engines.Choice
-    options: engines.Options
-    runner: CellRunner
-    form: OutputForm
+    request: engines.Request
     stock: list[Any]
     zeros: bool
     start: list[Any] | None
@@ -88,59 +93,70 @@ class Plan:
         """Tell whether nothing has changed since the plan was made."""
         # An outer layer of mixed precision casts the variables in here, unless Keras ends that.
         cast = self.variable is not None and self.variable[0].dtype != self.variable[1]
-        return not cast and self.edition == layer._edition() and _is_usual(type(layer))
+        return not cast and self.request.edition == self.watch.key() and _is_usual(type(layer))
 
     def run(self, layer: RNN, call: Call, training: bool) -> Any:
         """Run a call."""
         x, mask, given = call.x, call.mask, call.initial_state
         if mask is not None or call.lengths is not None:
             mask = merge_masks(x, mask, [], call.lengths)
+        resets = None
+        if call.resets is not None or call.segments is not None:
+            resets = merge_resets(x, call.resets, call.segments, layer.go_backwards)
         if given is not None:
-            given = layer._convert_states(given, x.shape[0])
+            given = fitted_states(layer.runner, given, x.shape[0])
         if self.looks:
             check_values(layer.cell, x, mask)
         try:
-            output = self._run(layer, x, given, mask, training)
+            output = self._run(layer, x, given, mask, resets, training)
         except Exception as error:
-            arguments = {"initial_state": given, "mask": mask, "training": training}
+            arguments = {
+                "initial_state": given,
+                "mask": mask,
+                "training": training,
+                "resets": resets,
+            }
             compat.raise_from_call(layer, error, x, arguments)
         if mask is not None:
             compat.pass_mask_on(layer, x, output, mask)
         return output
 
-    def _run(self, layer: RNN, x: Any, given: Any, mask: Any, training: bool) -> Any:
-        batch, runner, store = x.shape[0], self.runner, layer.state_store
-        scope = SequenceScope(batch)
+    def _run(
+        self, layer: RNN, x: Tensor, given: Any, mask: Tensor, resets: Tensor, training: bool
+    ) -> Any:
+        batch, store, request = x.shape[0], layer.state_store, self.request
+        scope = SequenceScope(batch, resets=resets)
         with sequence_scope(scope, self.stock, training):
             if self.zeros and given is None and store is None:
-                states = runner.zeros(batch) if self.start is None else list(self.start)
+                states = self._zeros(batch)
             else:
-                states = keras.tree.flatten(layer._initial_states(given, batch))
-            request = engines.Request(
-                options=self.options,
-                runner=runner,
-                inputs=x,
-                states=states,
-                mask=mask,
-                training=training,
-                constants={},
-                scope=scope,
-                form=self.form,
-                collect=layer.return_sequences,
-                zero_masked=layer.zero_output_for_mask,
-                reverse=layer.go_backwards,
-                edition=self.edition,
-            )
+                states = keras.tree.flatten(initial_states(layer, given, batch))
+            starts = None if resets is None else request.runner.initial(batch)
+            request = request.of_call(x, states, mask, scope, resets, starts)
             last, outputs, states = engines.run(request, self.choice)
         if store is not None:
             store.assign(states)
-        output = self.form.pack(last if outputs is None else outputs)
+        output = request.form.pack(last if outputs is None else outputs)
         if layer.return_state:
-            return layer._with_states(output, runner.layout.pack(states))
+            return with_states(output, request.runner.layout.pack(states))
         return output
 
+    def _zeros(self, batch: int) -> list[Any]:
+        """Return states of zeros, which the call may keep."""
+        if self.start is None:
+            return self.request.runner.zeros(batch)
+        return [backend.own(s) for s in self.start]
 
-def call_of(layer: RNN, sequences: Any, initial_state: Any, mask: Any, lengths: Any) -> Call | None:
+
+def call_of(
+    layer: RNN,
+    sequences: Tree,
+    initial_state: States,
+    mask: Tensor,
+    lengths: Any,
+    resets: Tensor,
+    segments: Tensor,
+) -> Call | None:
     """Return a call that a plan may run, or None for one that takes the whole way."""
     if type(sequences) is np.ndarray:
         sequences = to_tensor(sequences, layer.compute_dtype)
@@ -149,7 +165,7 @@ def call_of(layer: RNN, sequences: Any, initial_state: Any, mask: Any, lengths: 
         return None
     if mask is None:
         mask = compat.keras_mask(sequences)
-    return Call(sequences, initial_state, mask, lengths, kind)
+    return Call(sequences, initial_state, mask, lengths, resets, segments, kind)
 
 
 def run(layer: RNN, call: Call, training: bool | None) -> tuple[bool, Any]:
@@ -159,7 +175,7 @@ def run(layer: RNN, call: Call, training: bool | None) -> tuple[bool, Any]:
         Whether there was a plan that holds; and what the call returned, or else the training flag
         that holds for it.
     """
-    plans = layer._holder.make("call plans", dict)
+    plans = layer._memo.memoize("call plans", dict)
     outermost, found = compat.open_call(layer, training)
     try:
         training = bool(found)
@@ -175,25 +191,24 @@ def keep(layer: RNN, call: Call, training: bool) -> None:
     """Keep a plan for the signature of a call that has just run, if calls like it may have one."""
     dtype, policy = keras.backend.standardize_dtype(call.x.dtype), layer.compute_dtype
     taken = dtype == policy or not keras.backend.is_float_dtype(dtype)
-    choice = layer._holder.get("engine")
+    choice = layer._memo.get("engine")
     plain = layer.variable_dtype == policy and not compat.is_quantized(layer)
     if not (taken and plain and _is_usual(type(layer)) and choice) or "call" in vars(layer):
         return
     zeros = layer.runner.starts_at_zero()
-    start = layer.runner.zeros(call.x.shape[0]) if zeros and backend.lasting else None
+    start = layer.runner.zeros(call.x.shape[0]) if zeros else None
     if start is not None and any(backend.signature(s) is None for s in start):
         start = None  # made inside of a trace
     variables = [v for v in layer.variables if keras.backend.is_float_dtype(v.dtype)]
-    plans = layer._holder.make("call plans", dict)
+    plans = layer._memo.memoize("call plans", dict)
     if len(plans) >= _MOST:
         plans.clear()
+    request = request_of(layer, None, [], training, SequenceScope(0))
     plans[call.signature(training)] = Plan(
-        edition=layer._edition(),
+        watch=layer._memo.get("watch"),
         choice=choice[:2],
-        options=layer._engine_options(),
-        runner=layer.runner,
-        form=layer._form(),
-        stock=layer._stock(),
+        request=request,
+        stock=stock_cells(layer),
         zeros=zeros,
         start=start,
         looks=hasattr(layer.cell, "check_values"),
@@ -212,4 +227,7 @@ def planned(cls: Any) -> Any:
 
 def _is_usual(cls: Any) -> bool:
     """Tell whether the methods that plans stand for are there as they were written."""
-    return all([getattr(cls, name) is method for name, method in _USUAL.items()])
+    for name, method in _USUAL.items():
+        if getattr(cls, name) is not method:
+            return False
+    return True

@@ -5,59 +5,59 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
 from cellkit import _keras_compat as compat
 from cellkit import engines
+from cellkit.cells.memo import Memo
 from cellkit.cells.operations import to_tensor
 from cellkit.cells.runner import (
     CellRunner,
-    Holder,
-    as_written,
     build_cell,
     check_cell,
     flatten_shapes,
     map_shapes,
-    needs_constants,
-    pack_like_shapes,
-    static_shape,
+    without_autograph,
 )
 from cellkit.cells.scope import SequenceScope, current_scope, sequence_scope
 from cellkit.cells.stock_masks import lend_masks
-from cellkit.cells.structure import declared_output, declared_state, describe_shapes, is_numbers
+from cellkit.cells.structure import describe_shapes
 from cellkit.cells.validate import check_dtype
 from cellkit.cells.watch import Watch
-from cellkit.engines.backend import backend
 from cellkit.equations.restore import restore as restore_definitions
 from cellkit.errors import problem
 from cellkit.layers import plan
 from cellkit.layers.arguments import (
-    as_state,
-    check_inputs,
-    check_values,
+    check_call,
     merge_masks,
     shape_text,
-    time_axis_told,
-    validate_mask,
 )
+from cellkit.layers.constants import needs_them
+from cellkit.layers.exporting import check_backend, check_tracing
+from cellkit.layers.initial_states import fitted_states, initial_states
 from cellkit.layers.known_shapes import (
     build_config,
     read_build_config,
     specs_from_shapes,
-    specs_of,
 )
+from cellkit.layers.normalise import normalised
 from cellkit.layers.options import (
     cells_by_name,
+    check_flags,
     check_options,
     check_remat,
     check_truncation,
     check_unroll,
     engine_config,
 )
-from cellkit.layers.outputs import OutputForm
+from cellkit.layers.outputs import with_states
+from cellkit.layers.requests import output_form, request_of, stock_cells
+from cellkit.layers.resets import merge_resets, resets_of_step
 from cellkit.layers.stacked import StackedCells
 from cellkit.layers.states import StateStore
+from cellkit.layers.stream import Stream
+from cellkit.layers.symbolic import output_shape, output_spec
 from cellkit.registry.registry import import_plugins
+from cellkit.typing import States, Tensor, Tree
 
 __all__ = ["RNN"]
 
@@ -73,6 +73,7 @@ class RNN(keras.layers.RNN):
     ```
     y = zeros like the output; s = the initial state
     for t in order:                        # 0..T-1, or T-1..0 with go_backwards
+        if resets[t]: y = zeros; s = the cell's own initial state
         out, new = cell(x[t], s)
         s = new if mask[t] else s
         y = out if mask[t] else y          # repeats the previous output, never a state
@@ -87,20 +88,20 @@ class RNN(keras.layers.RNN):
         cell: Any Keras cell, a list of cells (which become `cellkit.StackedCells`), or any object
             with `call(inputs, states)` and `state_size`. The name of a registered cell makes that
             cell, with the keywords that are not the layer's: `RNN("lstm", units=64)`.
-        return_sequences: Whether to return the output of every step, or the last one.
-        return_state: Whether to return the final states as well.
-        go_backwards: Whether to process the sequence from its end. Outputs are returned in the
+        return_sequences: True to return the output of every step. False: the last one.
+        return_state: True to return the final states as well.
+        go_backwards: True to process the sequence from its end. Outputs are returned in the
             order processed.
-        stateful: Whether the final states of a batch are the initial states of the next. They are
+        stateful: True if the final states of a batch are the initial states of the next. They are
             tracked variables, saved with the model and carried on by `fit`, `predict` and the
             like on every backend. The batch size must be fixed.
         unroll: True for a plain Python loop, which needs a known number of steps; an int is the
             number of steps per turn of a compiled loop.
-        zero_output_for_mask: Whether returned sequences are zero at masked steps.
-        engine: How the loop is computed: `"auto"` takes the fastest way that gives the same
+        zero_output_for_mask: True if returned sequences are zero at masked steps.
+        engine: The way the loop is computed: `"auto"` takes the fastest way that gives the same
             numbers for this cell and these options; `"loop"`, `"projected"`, `"fused"`,
             `"kernel"`, `"scan"` and `"stack"` name one. `engine_report()` says which one ran.
-        remat: Whether training keeps only the states between chunks of steps, and computes the
+        remat: True if training keeps only the states between chunks of steps, and computes the
             steps of each chunk once more in the backward pass: the same gradients, with memory
             that grows with the square root of the time. True for chunks of about sqrt(time) steps,
             an int for chunks of that many.
@@ -119,10 +120,17 @@ class RNN(keras.layers.RNN):
             shape `(batch, ...)`. Overrides stored states.
         mask: Boolean or integer tensor of shape `(batch, time)` or `(batch, time, 1)`, true where
             a step counts; for nested inputs one, or one per input, of which all must hold.
-        training: Whether the cell runs in training mode.
+        training: True if the cell runs in training mode.
         lengths: Integers of shape `(batch,)`, the number of steps of each row that count. May be
             given together with a mask.
         constants: Tensors that are handed to the cell at every step, as keyword `constants`.
+        resets: Boolean or integer tensor of shape `(batch, time)`, true where a new sequence
+            begins: before that step, in the order processed, the states of the row become the
+            cell's own initial states, whatever the mask says, and no gradient passes. The row
+            gives what its pieces give as sequences of their own.
+        segments: Integers of shape `(batch, time)`, equal where steps belong to one sequence: a
+            reset wherever the number differs from that of the step processed before. May be given
+            together with `resets`.
 
     Returns:
         The output, or `(output, *states)` with `return_state`. States that are a dict or a
@@ -153,17 +161,19 @@ class RNN(keras.layers.RNN):
         truncate_gradient: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_flags(cell, {"return_sequences": return_sequences, "return_state": return_state})
         cell, kwargs = cells_by_name(cell, kwargs)
+        if not isinstance(cell, (list, tuple)):
+            check_cell(cell)
         check_options(type(self), kwargs)
         if isinstance(cell, (list, tuple)):
             cell = StackedCells(list(cell), dtype=kwargs.get("dtype"))
-        check_cell(cell)
         # Not Keras' own constructor: it rejects states that are a dict and keeps the stored states
         # out of the layer's variables.
         keras.layers.Layer.__init__(self, **kwargs)
         check_dtype(self)
         compat.take_over_conversion(self)
-        self._holder = Holder()
+        self._memo = Memo()
         self.cell = cell
         if not isinstance(cell, keras.layers.Layer):
             self.plain_cell_parts = _tracked_parts(cell)
@@ -189,8 +199,8 @@ class RNN(keras.layers.RNN):
 
     @property
     def runner(self) -> CellRunner:
-        """What runs the cell for this layer."""
-        return self._holder.make(
+        """The runner of the cell for this layer."""
+        return self._memo.memoize(
             "runner", lambda: CellRunner(self.cell, self.compute_dtype, self.variable_dtype)
         )
 
@@ -218,15 +228,18 @@ class RNN(keras.layers.RNN):
             )
         if constants_shape is not None:
             specs = specs_from_shapes(constants_shape, None, self.compute_dtype)
-            self._holder.set("constants", specs)
+            self._memo.set("constants", specs)
+        check_backend(self)
         build_cell(
             self.runner,
             map_shapes(lambda s: (s[0], *s[2:]), sequences_shape),
-            self._holder.get("input_dtypes"),
-            self._holder.get("constants"),
+            self._memo.get("input_dtypes"),
+            self._memo.get("constants"),
         )
         # Kept for the checks of later calls and for saving, once the cell has taken them.
-        self._holder.set("input_shapes", sequences_shape)
+        self._memo.set("input_shapes", sequences_shape)
+        # Found out now: `torch.compile` cannot trace what Keras does after a dict has changed.
+        needs_them(self)
         lend_masks(self.cell)  # before the first look at what may change
         if not isinstance(self.cell, keras.layers.Layer):
             self.plain_cell_parts = _tracked_parts(self.cell)
@@ -235,115 +248,83 @@ class RNN(keras.layers.RNN):
 
     def get_build_config(self) -> dict[str, Any] | None:
         """Return the shapes of inputs and constants, from which a saved layer is built again."""
-        return build_config(self._holder) if self.built else None
+        return build_config(self._memo) if self.built else None
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Build from saved shapes, of this layer or of `keras.layers.RNN`."""
-        self.build(read_build_config(self._holder, config, self.compute_dtype))
+        self.build(read_build_config(self._memo, config, self.compute_dtype))
 
     # Calling ------------------------------------------------------------------------------------
 
-    @as_written
+    @without_autograph
     def __call__(
         self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
+        sequences: Tree,
+        initial_state: States = None,
+        mask: Tensor = None,
         training: bool | None = None,
         lengths: Any = None,
-        constants: Any = None,
+        constants: Tree = None,
+        resets: Tensor = None,
+        segments: Tensor = None,
         **kwargs: Any,
     ) -> Any:
         """Check and convert the arguments, then run the layer; see the class for them."""
         call = None
         if constants is None and not kwargs:
-            call = plan.call_of(self, sequences, initial_state, mask, lengths)
+            call = plan.call_of(self, sequences, initial_state, mask, lengths, resets, segments)
+        arguments = (sequences, initial_state, mask, training, lengths, constants)
         if call is None:
-            return self._whole_way(
-                sequences, initial_state, mask, training, lengths, constants, kwargs
-            )
+            return self._whole_way(*arguments, resets, segments, kwargs)
         planned, found = plan.run(self, call, training)
         if planned:
             return found
-        result = self._whole_way(
-            sequences, initial_state, mask, training, lengths, constants, kwargs
-        )
+        result = self._whole_way(*arguments, resets, segments, kwargs)
         plan.keep(self, call, training=found)
         return result
 
     def _whole_way(
         self,
-        sequences: Any,
-        initial_state: Any,
-        mask: Any,
+        sequences: Tree,
+        initial_state: States,
+        mask: Tensor,
         training: bool | None,
         lengths: Any,
-        constants: Any,
+        constants: Tree,
+        resets: Tensor,
+        segments: Tensor,
         kwargs: dict[str, Any],
     ) -> Any:
         """Check and convert all arguments, and let Keras call the layer."""
-        sequences = np.asarray(sequences) if is_numbers(sequences) else sequences
-        given = [sequences, initial_state, mask, lengths, constants]
-        given = keras.tree.flatten([x for x in given if x is not None])
-        symbolic = any(isinstance(x, keras.KerasTensor) for x in given)
-        implicit = [compat.keras_mask(x) for x in keras.tree.flatten(sequences)]
-        convert = keras.tree.map_structure
-        sequences = convert(lambda x: to_tensor(x, self.compute_dtype), sequences)
-        check_inputs(self, sequences, self._holder.get("input_shapes"))
-        self._check_constants(constants)
-        constants = convert(lambda x: to_tensor(x, self.compute_dtype), constants)
-        if not self.built:
-            with self._holder.lock:  # one thread builds, the others wait for it
-                if not self.built:
-                    leaves = keras.tree.flatten(sequences)
-                    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in leaves]
-                    self._holder.set("input_dtypes", dtypes)
-                    if constants is not None:
-                        self._holder.set("constants", specs_of(constants, self.compute_dtype))
-                    shapes = convert(lambda x: static_shape(x.shape), sequences)
-                    with time_axis_told(self.cell, shapes):
-                        self.build(shapes)
-        batch = keras.tree.flatten(sequences)[0].shape[0]
-        self._check_stored_batch(batch)
-        if initial_state is not None:
-            initial_state = self._convert_states(initial_state, batch)
-        if symbolic:
-            # Implicit masks of symbolic tensors are found again when the model runs.
-            validate_mask(sequences, mask)
-        else:
-            mask = merge_masks(sequences, mask, implicit, lengths)
-            lengths = None
-            check_values(self.cell, sequences, mask)
-        optional = {
-            "initial_state": initial_state,
-            "mask": mask,
-            "training": training,
-            "lengths": lengths,
-            "constants": constants,
-        }
-        kwargs = {**kwargs, **{k: v for k, v in optional.items() if v is not None}}
-        return super().__call__(sequences, **kwargs)
+        check_call(self, kwargs)
+        given = (initial_state, mask, training, lengths, constants, resets, segments)
+        sequences, optional = normalised(self, sequences, *given)
+        return super().__call__(sequences, **kwargs, **optional)
 
     def call(
         self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
+        sequences: Tree,
+        initial_state: States = None,
+        mask: Tensor = None,
         training: bool = False,
         lengths: Any = None,
-        constants: Any = None,
+        constants: Tree = None,
         one_step: bool = False,
+        resets: Tensor = None,
+        segments: Tensor = None,
     ) -> Any:
         """Run the cell over time; see the class for the arguments."""
+        check_tracing(self, sequences)
         # `stateless_call` comes here directly, with whatever it was given.
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), sequences)
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         extra = {} if constants is None else {"constants": constants}
-        scope = SequenceScope(batch, extra, one_step)
-        with sequence_scope(scope, self._stock(), bool(training)):
+        resets = merge_resets(sequences, resets, segments, self.go_backwards)
+        scope = SequenceScope(batch, extra, one_step, resets)
+        with sequence_scope(scope, stock_cells(self), bool(training)):
             last, outputs, states = self.inner_loop(
                 sequences=sequences,
-                initial_state=self._initial_states(initial_state, batch),
+                initial_state=initial_states(self, initial_state, batch),
                 mask=merge_masks(sequences, mask, [], lengths),
                 training=bool(training),
             )
@@ -352,13 +333,10 @@ class RNN(keras.layers.RNN):
         if one_step:
             return last, states
         output = outputs if self.return_sequences else last
-        return self._with_states(output, states) if self.return_state else output
-
-    def _with_states(self, output: Any, states: Any) -> Any:
-        return (output, *states) if isinstance(states, list) else (output, states)
+        return with_states(output, states) if self.return_state else output
 
     def inner_loop(
-        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+        self, sequences: Tree, initial_state: States, mask: Tensor, training: bool = False
     ) -> tuple[Any, Any, Any]:
         """Run the loop over time.
 
@@ -366,30 +344,18 @@ class RNN(keras.layers.RNN):
             sequences: Tensors of shape `(batch, time, ...)`.
             initial_state: The states, in the cell's structure.
             mask: Boolean tensor of shape `(batch, time)`, or None.
-            training: Whether the cell runs in training mode.
+            training: True if the cell runs in training mode.
 
         Returns:
             The last output, all outputs (None unless they are returned), the final states.
         """
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         runner, scope = self.runner, current_scope() or SequenceScope(batch)
-        form = self._form()
-        request = engines.Request(
-            options=self._engine_options(),
-            runner=runner,
-            inputs=sequences,
-            states=keras.tree.flatten(initial_state),
-            mask=mask,
-            training=training,
-            constants=scope.constants,
-            scope=scope,
-            form=form,
-            collect=self.return_sequences and not scope.one_step,
-            zero_masked=self.zero_output_for_mask,
-            reverse=self.go_backwards,
-            edition=self._edition(),
-        )
+        starts = None if scope.resets is None else runner.initial(batch)
+        states = keras.tree.flatten(initial_state)
+        request = request_of(self, sequences, states, training, scope, mask=mask, starts=starts)
         last, outputs, states = engines.run(request)
+        form = request.form
         packed = None if outputs is None else form.pack(outputs)
         return form.pack(last), packed, runner.layout.pack(states)
 
@@ -403,14 +369,7 @@ class RNN(keras.layers.RNN):
         >>> layer.engine_report().engine
         'loop'
         """
-        return engines.report(self.engine, self._holder)
-
-    def _edition(self) -> int:
-        """Return a number that is another one after every change of the layer and its cell."""
-        if backend.traces_python():
-            return 0  # what is kept is not looked at there: the compiler notices changes itself
-        watch: Watch = self._holder.make("watch", lambda: Watch(self, self.cell))
-        return watch.key()
+        return engines.report(self.engine, self._memo)
 
     def forget_compiled(self) -> None:
         """Forget what was compiled or recorded of the cell: the next call makes it anew.
@@ -423,14 +382,20 @@ class RNN(keras.layers.RNN):
         >>> layer = RNN(keras.layers.SimpleRNNCell(4))
         >>> layer.forget_compiled()
         """
-        watch: Watch | None = self._holder.get("watch")
+        watch: Watch | None = self._memo.get("watch")
         if watch is not None:
             watch.forget()
 
-    @as_written
+    @without_autograph
     def step(
-        self, inputs: Any, states: Any = None, training: bool = False, constants: Any = None
-    ) -> tuple[Any, Any]:
+        self,
+        inputs: Tree,
+        states: States = None,
+        training: bool = False,
+        constants: Tree = None,
+        resets: Tensor = None,
+        segments: Tensor = None,
+    ) -> tuple[Tree, States]:
         """Run one time step of a stream.
 
         As many calls as a sequence has steps give what one call on the whole sequence gives.
@@ -439,8 +404,12 @@ class RNN(keras.layers.RNN):
             inputs: The inputs of one step: leaves of shape `(batch, ...)`, without a time axis.
             states: The states that the step before returned. `None`: the stored states of a
                 stateful layer, otherwise the initial states.
-            training: Whether the cell runs in training mode.
+            training: True if the cell runs in training mode.
             constants: Tensors that are handed to the cell, as in a call.
+            resets: Booleans or integers of shape `(batch,)`, true where a new sequence begins: the
+                row starts from the cell's own initial states, whatever `states` says.
+            segments: A pair of integers of shape `(batch,)`, the numbers of the sequences that the
+                step before and this step belong to: a reset where they differ.
 
         Returns:
             The output of the step, and the new states in the cell's structure.
@@ -465,9 +434,24 @@ class RNN(keras.layers.RNN):
                 fix="add it, e.g. `x[None]` for a batch of one",
             )
         sequences = keras.tree.map_structure(lambda x: keras.ops.expand_dims(x, 1), inputs)
+        resets = resets_of_step(sequences, resets, segments)
         return self(
-            sequences, initial_state=states, training=training, constants=constants, one_step=True
+            sequences,
+            initial_state=states,
+            training=training,
+            constants=constants,
+            resets=resets,
+            one_step=True,
         )
+
+    def stream(self, batch_size: int, initial_state: States = None) -> Stream:
+        """Return a stream: the layer's step with states of its own, compiled once.
+
+        Args:
+            batch_size: Number of rows.
+            initial_state: States to start from, in the cell's structure. None: the cell's own.
+        """
+        return Stream(self, batch_size, initial_state)
 
     # States -------------------------------------------------------------------------------------
 
@@ -483,9 +467,10 @@ class RNN(keras.layers.RNN):
         Args:
             batch_size: Int or scalar tensor.
         """
+        check_backend(self)
         return self.runner.layout.pack(self.runner.initial(batch_size))
 
-    def reset_state(self, states: Any = None) -> None:
+    def reset_state(self, states: States = None) -> None:
         """Set the stored states of a stateful layer.
 
         Args:
@@ -518,147 +503,28 @@ class RNN(keras.layers.RNN):
         if states is None:
             store.reset(self.runner.initial(batch))
         else:
-            store.assign(keras.tree.flatten(self._convert_states(states, batch)))
+            store.assign(keras.tree.flatten(fitted_states(self.runner, states, batch)))
 
-    def reset_states(self, states: Any = None) -> None:
+    def reset_states(self, states: States = None) -> None:
         """Do the same as `reset_state`, under its older name."""
         self.reset_state(states)
-
-    def _initial_states(self, given: Any, batch: Any) -> Any:
-        layout = self.runner.layout
-        if given is not None:
-            leaves = [
-                to_tensor(x, self.compute_dtype, spec.dtype)
-                for x, spec in zip(layout.match(given, "initial states"), layout.specs, strict=True)
-            ]
-        else:
-            leaves = self.runner.initial(batch)
-            if self.state_store is not None:
-                leaves = self.state_store.read(leaves)
-        return layout.pack(leaves)
-
-    def _convert_states(self, given: Any, batch: int | None) -> Any:
-        """Fit states that a user passed to the cell's structure, dtypes and shapes."""
-        layout = self.runner.layout
-        leaves = [
-            as_state(x, self.compute_dtype, spec.dtype)
-            for x, spec in zip(layout.match(given, "initial states"), layout.specs, strict=True)
-        ]
-        for x, spec in zip(leaves, layout.specs, strict=True):
-            want = (batch, *spec.shape)
-            fits = len(x.shape) == len(want) and all(
-                a is None or b is None or a == b for a, b in zip(x.shape, want, strict=True)
-            )
-            if not fits:
-                raise problem(
-                    "An initial state does not have the shape of the cell's state.",
-                    received=f"initial states of shape {describe_shapes(layout.pack(leaves))}",
-                    expected=describe_shapes(layout.structure).replace(
-                        "batch", "batch" if batch is None else str(batch)
-                    ),
-                    fix="pass one row per row of the inputs; to start all rows from one state, "
-                    "repeat it with `keras.ops.repeat(state, batch, axis=0)`",
-                )
-        return layout.pack(leaves)
-
-    def _check_stored_batch(self, batch: int | None) -> None:
-        if self.state_store is None or batch is None:
-            return
-        stored = self.state_store.values[0].shape[0]
-        if batch != stored:
-            raise problem(
-                "A stateful layer was called with another batch size than it was built for.",
-                received=f"inputs with a batch size of {batch}",
-                expected=f"the batch size of the stored states, {stored}",
-                fix="feed batches of that size, or make a new layer for another one",
-            )
-
-    def _check_constants(self, constants: Any) -> None:
-        if constants is None:
-            if self._holder.make("needs constants", lambda: needs_constants(self.cell)):
-                raise problem(
-                    f"{type(self.cell).__name__} needs constants.",
-                    received="a call without constants",
-                    expected="`constants`, which the cell's `call` takes and has no default for",
-                    fix="pass `constants=[...]`, or give the parameter of the cell a default",
-                )
-        elif not self.runner.takes_constants:
-            raise problem(
-                f"{type(self.cell).__name__} takes no constants.",
-                received="constants=...",
-                expected="a cell whose `call` has a parameter `constants`",
-                fix="add `constants=None` to the cell's `call`, or feed the values as inputs",
-            )
-
-    # What the loop needs to know ----------------------------------------------------------------
-
-    def _engine_options(self) -> engines.Options:
-        return engines.Options(
-            engine=engines.check_name(self.engine),
-            unroll=self.unroll,
-            remat=self.remat,
-            truncate=self.truncate_gradient,
-            cache=self._holder,
-            add_loss=self.add_loss,
-            variables=self._cell_variables,
-        )
-
-    def _form(self) -> OutputForm:
-        form: OutputForm = self._holder.make("output_form", self._output_form)
-        return form
-
-    def _stock(self) -> list[Any]:
-        """Return the cells that keep masks on themselves."""
-        # Kept: the walk through a cell's parts would stop `torch.compile` at every call.
-        stock: list[Any] = self._holder.current(
-            "stock", self._edition(), lambda: lend_masks(self.cell)
-        )
-        return stock
-
-    def _output_form(self) -> OutputForm:
-        dtypes = None
-        if hasattr(self.cell, "output_spec"):
-            dtypes = [s.dtype for s in keras.tree.flatten(self.cell.output_spec())]
-        return OutputForm(self.compute_dtype, dtypes)
-
-    def _cell_variables(self) -> list[Any]:
-        variables: dict[int, Any] = {}
-        for part in compat.parts(self.cell):
-            if isinstance(part, keras.layers.Layer):
-                variables.update({id(v): v for v in part.variables})
-        return list(variables.values())
 
     # Shapes and masks ---------------------------------------------------------------------------
 
     def compute_output_spec(
         self,
-        sequences: Any,
-        initial_state: Any = None,
-        mask: Any = None,
+        sequences: Tree,
+        initial_state: States = None,
+        mask: Tensor = None,
         training: bool = False,
         lengths: Any = None,
-        constants: Any = None,
+        constants: Tree = None,
         one_step: bool = False,
+        resets: Tensor = None,
+        segments: Tensor = None,
     ) -> Any:
         """Return what a call returns, as symbolic tensors."""
-        first = keras.tree.flatten(sequences)[0]
-        batch, time = first.shape[:2]
-        one = keras.tree.map_structure(
-            lambda x: keras.KerasTensor((batch, *x.shape[2:]), dtype=x.dtype), sequences
-        )
-        extra = {} if constants is None else {"constants": constants}
-        form = self._output_form()
-        leaves = form.specs(self.runner.trace(one, extra))
-        if self.return_sequences and not one_step:
-            leaves = [keras.KerasTensor((batch, time, *y.shape[1:]), dtype=y.dtype) for y in leaves]
-        output = form.pack(leaves)
-        layout = self.runner.layout
-        states = layout.pack(
-            [keras.KerasTensor((batch, *s.shape), dtype=s.dtype) for s in layout.specs]
-        )
-        if one_step:
-            return output, states
-        return self._with_states(output, states) if self.return_state else output
+        return output_spec(self, sequences, constants, one_step)
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
         """Return the shapes of what a call returns.
@@ -667,32 +533,16 @@ class RNN(keras.layers.RNN):
             sequences_shape: Shape `(batch, time, ...)`, or a structure of such shapes.
             initial_state_shape: Not used; Keras passes it when initial states are given.
         """
-        declared = getattr(self.cell, "output_size", None)
-        known = declared is not None and all(
-            None not in s.shape for s in keras.tree.flatten(declared_output(declared))
-        )
-        if self.built or not known:
-            shapes = flatten_shapes(sequences_shape)
-            leaves = [keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes]
-            known = self._holder.get("constants")
-            spec = self(pack_like_shapes(sequences_shape, leaves), constants=known)
-            return keras.tree.map_structure(lambda y: tuple(y.shape), spec)
-        batch, time = flatten_shapes(sequences_shape)[0][:2]
-        lead = (batch, time) if self.return_sequences else (batch,)
-        output = keras.tree.map_structure(lambda s: (*lead, *s.shape), declared_output(declared))
-        states = keras.tree.map_structure(
-            lambda s: (batch, *s.shape), declared_state(self.cell.state_size)
-        )
-        return self._with_states(output, states) if self.return_state else output
+        return output_shape(self, sequences_shape)
 
-    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
+    def compute_mask(self, sequences: Tree, mask: Tensor = None) -> Any:
         """Pass the mask on with returned sequences; states have none.
 
         Later layers rely on it: without it the second of two recurrent layers would read the
         padding.
         """
         out = merge_masks(sequences, mask, [], None) if self.return_sequences else None
-        leaves = self._form().count
+        leaves = output_form(self).count
         output = [out] * leaves
         if self.return_state:
             output = output + [None] * len(self.runner.layout.specs)
@@ -705,7 +555,7 @@ class RNN(keras.layers.RNN):
         if not isinstance(self.cell, keras.layers.Layer):
             raise problem(
                 "A layer with a plain object as cell cannot be saved.",
-                received=f"a cell of type {type(self.cell).__name__}, which is no Keras layer",
+                received=f"a cell of type {type(self.cell).__name__}, which is not a Keras layer",
                 expected="a cell that can be serialised",
                 fix="derive the cell from `cellkit.Cell` or `keras.layers.Layer` and register it "
                 "with `keras.saving.register_keras_serializable`",

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from cellkit import _keras_compat as compat
+from cellkit.cells.memo import Memo
 from cellkit.cells.operations import to_tensor
 from cellkit.cells.runner import (
     CellRunner,
-    Holder,
     build_cell,
     check_cell,
     flatten_shapes,
@@ -21,6 +21,7 @@ from cellkit.cells.structure import describe_shapes
 from cellkit.cells.validate import check_dtype
 from cellkit.errors import problem
 from cellkit.registry.registry import import_plugins
+from cellkit.typing import States, Tree
 
 __all__ = ["StackedCells"]
 
@@ -39,7 +40,7 @@ class StackedCells(keras.layers.StackedRNNCells):
         **kwargs: `name`, `dtype` and `trainable`, as for any Keras layer.
 
     Raises:
-        ValueError: If `cells` is empty or holds something that is no cell.
+        ValueError: If `cells` is empty or holds something that is not a cell.
 
     Example:
     >>> stack = StackedCells([keras.layers.GRUCell(4), keras.layers.LSTMCell(3)])
@@ -60,7 +61,7 @@ class StackedCells(keras.layers.StackedRNNCells):
         super().__init__(list(cells), **kwargs)
         check_dtype(self)
         compat.take_over_conversion(self)
-        self._holder = Holder()
+        self._memo = Memo()
 
     @property
     def output_size(self) -> Any:
@@ -69,7 +70,7 @@ class StackedCells(keras.layers.StackedRNNCells):
 
     def runners(self) -> list[CellRunner]:
         """Return what runs each cell."""
-        return self._holder.make(
+        return self._memo.memoize(
             "runners",
             lambda: [CellRunner(c, self.compute_dtype, self.variable_dtype) for c in self.cells],
         )
@@ -78,19 +79,19 @@ class StackedCells(keras.layers.StackedRNNCells):
         """Return the initial states of every cell, in the structure of `state_size`."""
         return [_entry(r, r.initial(batch_size)) for r in self.runners()]
 
-    def expect(self, dtypes: list[str] | None, constants: Any) -> None:
+    def expect(self, dtypes: list[str] | None, constants: Tree) -> None:
         """Say what `build` can't be told: the dtypes of the inputs, and the constants.
 
         Args:
             dtypes: Dtypes of the inputs' leaves, or None.
             constants: The constants as `KerasTensor`, or None.
         """
-        self._holder.set("expected", (dtypes, constants))
+        self._memo.set("expected", (dtypes, constants))
 
     def build(self, input_shape: Any) -> None:
         """Build every cell, tracing each one to learn what the next one receives."""
         shape = input_shape
-        dtypes, constants = self._holder.get("expected") or (None, None)
+        dtypes, constants = self._memo.get("expected") or (None, None)
         for i, runner in enumerate(self.runners()):
             build_cell(runner, shape, dtypes, constants if runner.takes_constants else None)
             if i + 1 == len(self.cells):
@@ -103,7 +104,7 @@ class StackedCells(keras.layers.StackedRNNCells):
             shape = keras.tree.map_structure(lambda y: tuple(y.shape), output)
             dtypes = [y.dtype for y in keras.tree.flatten(output)]
 
-    def __call__(self, inputs: Any, states: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Tree, states: States, *args: Any, **kwargs: Any) -> Any:
         """Convert inputs and states, each to its own dtype, and advance one time step."""
         inputs = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), inputs)
         leaves = keras.tree.flatten(states)
@@ -117,7 +118,7 @@ class StackedCells(keras.layers.StackedRNNCells):
             states = keras.tree.pack_sequence_as(states, leaves)
         return super().__call__(inputs, states, *args, **kwargs)
 
-    def call(self, inputs: Any, states: Any, training: bool = False, **kwargs: Any) -> Any:
+    def call(self, inputs: Tree, states: States, training: bool = False, **kwargs: Any) -> Any:
         """Advance every cell by one time step.
 
         Args:
@@ -143,7 +144,7 @@ class StackedCells(keras.layers.StackedRNNCells):
         return super().from_config(dict(config), custom_objects)
 
 
-def _by_cell(runners: list[CellRunner], states: Any) -> list[Any]:
+def _by_cell(runners: list[CellRunner], states: States) -> list[Any]:
     """Return the states of each cell, which may be given as one flat list as well."""
     if len(states) == len(runners):
         return list(states)

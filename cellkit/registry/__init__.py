@@ -3,6 +3,7 @@
 Nothing in here imports Keras before a cell is asked for.
 """
 
+from cellkit.registry.guide import FAMILIES, TAGS, Guide, check_family, check_tag
 from cellkit.registry.names import did_you_mean, is_text, listed
 from cellkit.registry.registry import (
     PluginWarning,
@@ -27,14 +28,19 @@ from cellkit.registry.weights import (
 )
 
 __all__ = [
+    "FAMILIES",
+    "TAGS",
     "TRAITS",
     "CellSpec",
+    "Guide",
     "Paper",
     "PluginWarning",
     "RegisteredCell",
     "WeightMap",
     "blocks",
     "cell_weights",
+    "check_family",
+    "check_tag",
     "check_trait",
     "create",
     "custom",

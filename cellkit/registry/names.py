@@ -13,7 +13,7 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     ``"lstm"``.
 
     Args:
-        name: What was typed.
+        name: The text typed.
         known: The names that exist.
         limit: The most names to return.
 

@@ -59,6 +59,11 @@ class WeightMap:
         """Return which weight holds which symbols."""
         return f"WeightMap({', '.join(map(repr, self._parts))})"
 
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that the map names; those of a `custom` one it does not know."""
+        return tuple(symbol for part in self._parts for symbol in part.symbols)
+
     def to_symbols(self, weights: Mapping[str, Any], config: Mapping[str, Any]) -> Arrays:
         """Return the paper's symbols of a cell's weights.
 
@@ -98,7 +103,7 @@ class WeightMap:
         weights: Arrays = {}
         for part in self._parts:
             weights.update(part.from_symbols(left, config))
-        self._refuse(left, "symbol", [symbol for part in self._parts for symbol in part.symbols])
+        self._refuse(left, "symbol", list(self.symbols))
         return weights
 
     @staticmethod
@@ -123,7 +128,7 @@ def blocks(
         weight: Path of the weight inside the cell.
         symbols: The symbols, in the order of the blocks; all blocks have the same shape.
         axis: The axis along which the blocks lie.
-        optional: Whether the weight, and so the symbols, may be absent.
+        optional: True if the weight, and so the symbols, may be absent.
 
     Returns:
         The map.
@@ -186,7 +191,7 @@ def rename(names: Mapping[str, str], *, optional: bool = False) -> WeightMap:
     Args:
         names: Symbols by the path of the weight inside the cell. A weight ``"bias"`` is zeros
             with ``use_bias=False``, as in `gate_blocks`.
-        optional: Whether the weights, and so the symbols, may be absent.
+        optional: True if the weights, and so the symbols, may be absent.
 
     Returns:
         The map.
@@ -401,7 +406,7 @@ def missing(kind: str, name: str, given: Mapping[str, Any]) -> ValueError:
 
 
 def as_arrays(values: Mapping[str, Any]) -> Arrays:
-    """Return arrays by name, or raise when `values` is no mapping."""
+    """Return arrays by name, or raise when `values` is not a mapping."""
     if not isinstance(values, Mapping):
         raise problem(
             "Weights and symbols are passed by name.",

@@ -30,7 +30,7 @@ def cell_weights(cell: Any) -> Arrays:
     A weight of the cell itself has its own name, ``"kernel"``. One of a sub-layer has the name
     of the attribute that holds the sub-layer before it, ``"norm/gamma"``, and a sub-layer in a
     list its position, ``"cells/0/kernel"``: names that do not depend on what else was made in
-    the process. Seeds are no weights.
+    the process. Seeds are not weights.
 
     Args:
         cell: A built cell.
@@ -145,7 +145,7 @@ def _spec_of(cell: Any, spec: CellSpec | None) -> CellSpec:
             expected="a cell whose class has a CellSpec, or spec=CellSpec(...)",
             fix="pass spec=..., or use cell_weights and set_cell_weights, which need none",
         )
-    return spec
+    return spec.completed(type(cell))
 
 
 def _config_of(cell: Any) -> dict[str, Any]:

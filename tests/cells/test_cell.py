@@ -7,7 +7,7 @@ from keras import ops
 from three_parts import raised
 
 import cellkit
-from cellkit.cells import GatedCell, matmul
+from cellkit.cells import GatedCell, matmul, number
 
 
 def npy(x):
@@ -289,3 +289,26 @@ def test_a_product_with_some_columns_of_a_weight(columns):
     product = matmul(ops.convert_to_tensor(x.astype("float32")), variable, columns)
     want = x @ kernel[:, columns]
     np.testing.assert_allclose(ops.convert_to_numpy(product), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "expected"),
+    [
+        (0, {"above": 0, "at_most": 1}, "a number that is above 0 and at most 1"),
+        (1, {"at_least": 0, "below": 1}, "a number that is at least 0 and below 1"),
+        (float("nan"), {"at_least": 0}, "a number that is at least 0"),
+        (float("inf"), {"above": 0}, "a number that is above 0"),
+        (True, {"above": 0}, "a number that is above 0"),
+        ("2", {}, "a finite number"),
+        (float("-inf"), {}, "a finite number"),
+    ],
+)
+def test_a_number_out_of_its_range_is_told(value, bounds, expected):
+    _, received, wanted, _ = raised(number, ProbeCell, "leak", value, **bounds)
+    assert (received, wanted) == (f"leak={value!r}", expected)
+
+
+def test_a_number_in_its_range_is_a_float_of_pythons():
+    found = number(ProbeCell, "leak", np.float32(1), above=0, at_most=1)
+    assert (type(found), found) == (float, 1.0)
+    assert number(ProbeCell, "leak", -3) == -3.0

@@ -158,7 +158,7 @@ CHANGES: dict[str, Any] = {
     "namedtuple": held(Plain(a=Pair(1, 2)), lambda v: setattr(v, "a", Pair(1, 3))),
     "dict": held(Plain(a={"x": 1}), lambda v: v.a.update(x=2)),
     "key of a dict": held(Plain(a={"x": 1}), lambda v: v.a.update(y=v.a.pop("x"))),
-    "keys that are no names": held(Plain(a={(1, 2): 1}), lambda v: v.a.update({(1, 2): 2})),
+    "keys that are not names": held(Plain(a={(1, 2): 1}), lambda v: v.a.update({(1, 2): 2})),
     "ordered dict": held(Plain(a=collections.OrderedDict(x=1)), lambda v: v.a.update(x=2)),
     "mapping": lambda: (lambda d: (Plain(a=types.MappingProxyType(d)), lambda: d.update(x=2)))(
         {"x": 1}
@@ -298,7 +298,7 @@ CELLS = {
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("stateful", [False, True])
 def test_calls_are_no_change(name: str, stateful: bool) -> None:
-    """What Keras and this package keep in a call does not count, in any mode and order."""
+    """Things that Keras and this package keep in a call do not count, in any mode and order."""
     layer = cellkit.RNN(CELLS[name](), stateful=stateful, return_sequences=True)
     x = np.random.RandomState(0).randn(2, 3, 4).astype("float32")
     layer(x)
@@ -315,7 +315,7 @@ def test_calls_are_no_change(name: str, stateful: bool) -> None:
 
 
 def test_a_check_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing changed, nothing is walked through, in calls of the usual cells."""
+    """Nothing is walked through in calls of the usual cells where nothing changed."""
     import cellkit.cells.watch as module
 
     for make in CELLS.values():
@@ -329,7 +329,7 @@ def test_a_check_finds_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_iterators_are_not_seen() -> None:
-    """What a step takes from an iterator is told apart by nobody."""
+    """An iterator that a step takes from is named: nobody can tell how far it is."""
     assert Watch(Plain(a=[1])).unseen is None
     assert "iterator" in str(Watch(Plain(a=iter([1]))).unseen)
     assert "objects" in str(Watch(Plain(a=list(range(30_000)))).unseen)
@@ -350,7 +350,7 @@ def test_to_forget_counts_as_a_change() -> None:
 
 @pytest.mark.skipif(BACKEND != "torch", reason="tensors that change in place are PyTorch's")
 def test_tensors_of_torch_are_noticed() -> None:
-    """A tensor that is no variable counts with its content, a trained one with its identity."""
+    """A tensor that is not a variable counts with its content, a trained one with its identity."""
     import torch
 
     for make in (lambda: torch.zeros(3), lambda: torch.zeros(10**5)):

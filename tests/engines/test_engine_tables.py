@@ -43,7 +43,7 @@ def test_every_need_is_named_and_every_option_known():
     assert list(engines.ENGINES) == [n for n in engines.NAMES if n in engines.ENGINES]
 
 
-CELLS = {"kernel": "lstm", "scan": "min_gru", "stack": "gru"}
+CELLS = {"kernel": "lstm", "scan": "min_gru", "chunked": "linear_attention", "stack": "gru"}
 LAYER = {
     "return_sequences": {"return_sequences": True},
     "go_backwards": {"go_backwards": True},
@@ -71,6 +71,8 @@ def layer_with(engine, option):
     name = CELLS.get(engine, "ugrnn")
     options = {"units": 5, **CELL.get(option, {})}
     cell = taking_constants(name)(**options) if option == "constants" else None
+    if cell and engines.ENGINES[engine].takes(option) and engine != "loop":
+        cell = cellkit.create("attention", inner=name, memory_units=FEATURES, **options)
     cell = cell or cellkit.create(name, **options)
     if engine == "stack":
         cell = cellkit.StackedCells([cell, cellkit.create("lstm", units=5)])
@@ -86,9 +88,14 @@ def test_an_engine_takes_the_options_that_it_says_it_takes(engine, option):
     call = {"training": True}
     if option in ("mask", "zero_output_for_mask"):
         call["mask"] = np.array([[1, 1, 0, 1], [0, 1, 1, 0]], bool)
+    if option == "resets":
+        call["resets"] = np.array([[0, 1, 0, 1], [1, 0, 0, 0]], bool)
     if option == "constants":
-        call["constants"] = [rng.normal(size=(BATCH, FEATURES)).astype("float32")]
-    shapes = {"constants_shape": [(BATCH, FEATURES)]} if option == "constants" else {}
+        places = (5,) if isinstance(layer.cell, cellkit.CellWrapper) else ()
+        call["constants"] = [rng.normal(size=(BATCH, *places, FEATURES)).astype("float32")]
+    shapes = (
+        {"constants_shape": [c.shape for c in call["constants"]]} if option == "constants" else {}
+    )
     layer.build((BATCH, TIME, FEATURES), **shapes)
     random_weights(layer.cell, rng)
     if option == "initial_state":

@@ -29,7 +29,7 @@ BACKEND = keras.backend.backend()
 
 
 class TwoOutputs(cellkit.GatedCell):
-    """Has an output that is no state, and a state that the gates do not reach."""
+    """Has an output that is not a state, and a state that the gates do not reach."""
 
     gates = {"a": "activation", "b": "recurrent_activation", "c": "recurrent_activation"}
 
@@ -434,13 +434,21 @@ def test_long_inference_keeps_no_more_than_a_chunk(engine, backwards, monkeypatc
         np.testing.assert_allclose(npy(got), npy(want), rtol=TOLERANCE, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("option", ["auto", *engines.NAMES, *engines.ALIASES])
-def test_every_name_of_an_engine_is_known_by_its_name_of_today(option):
+@pytest.mark.parametrize("option", ["auto", *engines.NAMES])
+def test_every_name_of_an_engine_is_known(option):
     layer = layer_of(("ugrnn", {"units": 4}), engine=option)
-    assert layer.engine == engines.ALIASES.get(option, option)
+    assert layer.engine == option
     assert layer.get_config().get("engine", "auto") == layer.engine
 
 
+def test_a_former_name_is_known_and_whoever_gives_it_is_told_the_name_of_today():
+    with pytest.warns(DeprecationWarning, match="write engine='fused'") as told:
+        layer = layer_of(("ugrnn", {"units": 4}), engine="gated")
+    assert sum("engine='gated'" in str(warning.message) for warning in told) == 1
+    assert layer.engine == layer.get_config()["engine"] == "fused"
+
+
+@pytest.mark.filterwarnings("ignore:engine='gated' is a former name:DeprecationWarning")
 def test_a_former_name_may_be_set_on_a_layer():
     layer = layer_of(("ugrnn", {"units": 4}))
     layer.engine = "gated"
@@ -450,3 +458,21 @@ def test_a_former_name_may_be_set_on_a_layer():
     else:
         layer(data((BATCH, TIME, FEATURES)))
         assert layer.engine_report().engine == "fused"
+
+
+class Empty(cellkit.Cell):
+    """Has a weight of no elements, as cells have that keep the upper triangle of one unit."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.kernel = self.add_kernel((input_shape[-1], self.units))
+        self.upper = self.add_weight(shape=(0,), name="upper")
+
+    def step(self, inputs, states):
+        h = ops.tanh(cellkit.cells.matmul(inputs, self.kernel) + states[0] + ops.sum(self.upper))
+        return h, [h]
+
+
+def test_a_weight_of_no_elements():
+    layer = layer_of(Empty(4, dtype=DTYPE), return_sequences=True)
+    assert_equal(layer, "fused", data((BATCH, TIME, FEATURES)), mask=MASK)

@@ -59,8 +59,8 @@ class Twice(cellkit.Cell):
 
     def step(self, inputs, states):
         u = self.recurrent_kernel
-        h = ops.tanh(cellkit.cell.matmul(inputs, self.kernel) + self.scale * states[0])
-        h = ops.tanh(cellkit.cell.matmul(h * states[0], u) + cellkit.cell.matmul(h, u))
+        h = ops.tanh(cellkit.cells.matmul(inputs, self.kernel) + self.scale * states[0])
+        h = ops.tanh(cellkit.cells.matmul(h * states[0], u) + cellkit.cells.matmul(h, u))
         return h * states[0], [h + ops.sum(u) * self.scale]
 
 

@@ -29,7 +29,7 @@ class Pair(cellkit.Cell):
         self.kernel = self.add_kernel((input_shape[-1], self.units))
 
     def project(self, inputs):
-        return cellkit.cell.matmul(inputs, self.kernel)
+        return cellkit.cells.matmul(inputs, self.kernel)
 
     def step(self, projected, states):
         a = ops.tanh(projected + 0.5 * states["a"])
@@ -147,7 +147,7 @@ class Own(cellkit.StackedCells):
 
 
 class Object:
-    """A cell that is no layer."""
+    """A cell that is not a layer."""
 
     state_size = output_size = 3
 
@@ -174,7 +174,7 @@ def _drawing():
         (Own([cellkit.create("lstm", units=4)]), {}, "a `call` of its own"),
         (cellkit.StackedCells(_shared()), {}, "share layers, weights"),
         (cellkit.StackedCells(_drawing()), {}, "share layers, weights"),
-        (cellkit.StackedCells([Object()]), {}, "no Keras layer"),
+        (cellkit.StackedCells([Object()]), {}, "not a Keras layer"),
         (cellkit.StackedCells([cellkit.create("lstm", units=4)]), {"dtype": "float64"}, "a dtype"),
     ],
     ids=["cell", "call", "shared", "generator", "object", "dtype"],

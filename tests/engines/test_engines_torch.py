@@ -191,7 +191,7 @@ class Writing(cellkit.get("ugrnn").cls):
         (Counting(4), "adds a loss"),
         (Centring(4), "over the rows"),
         (Branching(4), "executes `max`"),
-        (Holding(4), "a tensor that is no input"),
+        (Holding(4), "a tensor other than an input"),
         (Hiding(4), "another gradient"),
         (Writing(4), "writes in place"),
         (keras.layers.LSTMCell(4), "no `cellkit.Cell`"),
@@ -407,7 +407,7 @@ def test_no_arithmetic_touches_a_state_that_is_held(engine, name, value):
         torch.tensor(np.random.RandomState(i).randn(3, 3).astype("float32"))
         for i in range(2 if name == "lstm" else 1)
     ]
-    for i in range(len(starts)):  # one state at a time is no number: in the row of no step
+    for i in range(len(starts)):  # one state at a time is NaN: in the row of no step
         states = [s.clone() for s in starts]
         states[i][1] = value
         states = [s.requires_grad_() for s in states]
@@ -441,7 +441,7 @@ def test_a_memory_is_held_where_the_output_is_no_number():
 
 
 def test_no_time_step_returns_states_of_its_own():
-    """What is done to a returned state does not reach the one that was passed."""
+    """A change of a returned state does not reach the one that was passed."""
     layer = cellkit.RNN(cellkit.create("lstm", units=3), return_state=True)
     starts = [torch.ones(2, 3), torch.ones(2, 3)]
     _, *states = layer(np.zeros((2, 0, 4), "float32"), initial_state=starts)

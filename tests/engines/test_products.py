@@ -14,6 +14,12 @@ import tensorflow as tf
 from cellkit.engines.tensorflow import products
 
 
+@pytest.fixture(autouse=True)
+def blocks_pay(monkeypatch):
+    """Let blocks pay, as they do with several threads and without oneDNN."""
+    monkeypatch.setattr(products, "blocks_pay", lambda: True)
+
+
 @pytest.mark.parametrize(
     ("shape", "rows", "widths"),
     [
@@ -39,8 +45,37 @@ def test_numbers_of_twice_the_size_make_smaller_blocks():
     assert products.widths((128, 512), tf.float64, 32) == [128] * 4
 
 
-def test_nothing_is_cut_for_a_gpu(monkeypatch):
-    monkeypatch.setattr(products, "_has_gpu", lambda: True)
+MACHINES = {
+    "threads": ({"TF_NUM_INTRAOP_THREADS": "4"}, "flags : avx2 fma", True),
+    "one thread": ({"TF_NUM_INTRAOP_THREADS": "1"}, "flags : avx2 fma", False),
+    "oneDNN by itself": ({"TF_NUM_INTRAOP_THREADS": "4"}, "flags : avx2 avx512_vnni", False),
+    "oneDNN turned on": (
+        {"TF_NUM_INTRAOP_THREADS": "4", "TF_ENABLE_ONEDNN_OPTS": "1"},
+        "flags : avx2",
+        False,
+    ),
+    "oneDNN turned off": (
+        {"TF_NUM_INTRAOP_THREADS": "4", "TF_ENABLE_ONEDNN_OPTS": "0"},
+        "flags : avx2 avx512_vnni",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_machine_is_asked_whether_blocks_pay(machine, monkeypatch, tmp_path):
+    monkeypatch.undo()
+    settings, flags, pays = MACHINES[machine]
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(products, "CPU", tmp_path / "cpuinfo")
+    products.CPU.write_text(flags)
+    assert products.blocks_pay.__wrapped__() == pays
+
+
+def test_nothing_is_cut_where_blocks_do_not_pay(monkeypatch):
+    monkeypatch.setattr(products, "blocks_pay", lambda: False)
     assert products.widths((128, 512), tf.float32, 32) == [512]
 
 

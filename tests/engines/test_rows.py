@@ -1,4 +1,4 @@
-"""What is computed for all steps at once is what each step would compute for itself."""
+"""Parts of a step that are computed for all steps at once, as each step would compute them."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ class Rows:
 
     Args:
         units: Number of units.
-        way: What it does.
+        way: Its name.
     """
 
     def __init__(self, units, way="rows", **kwargs):

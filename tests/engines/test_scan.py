@@ -36,7 +36,7 @@ class DecayCell(cellkit.LinearCell):
 
 
 class WindowCell(DecayCell):
-    """Reads the last three inputs; its output is no state, and sees the inputs too."""
+    """Reads the last three inputs; its output is not a state, and sees the inputs too."""
 
     window = 3
 
@@ -184,7 +184,7 @@ def test_gradients_equal_those_of_the_loop(cls, monkeypatch):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_blocks_give_what_the_whole_gives(monkeypatch, masked):
-    """Where only the last output is wanted, memory does not grow with the length."""
+    """Memory does not grow with the length where only the last output is wanted."""
     monkeypatch.setattr(engines_backend, "block", 4)
     for cls in CELLS:
         for time, sequences in ((8, False), (11, False), (11, True)):
@@ -285,6 +285,32 @@ def test_the_recurrence_of_long_sequences(kind, shape):
         np.testing.assert_allclose(got, want, rtol=100 * TOLERANCE, atol=TOLERANCE * 10)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has a graph for eager calls")
+@pytest.mark.parametrize(("shape", "time"), [("full", 1), ("full", 33), ((1, 1, 3), 7)], ids=str)
+def test_eager_recurrences_equal_those_of_known_lengths_in_a_graph(shape, time):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(2)
+    sizes = ((2, time, 3) if shape == "full" else shape, (2, time, 3), (2, 3))
+    a, b, start = (tf.constant(0.5 * rng.normal(size=size), DTYPE) for size in sizes)
+
+    def slopes(a, b, start):
+        """Return states, their gradients, and the gradients of those."""
+        with tf.GradientTape() as outer:
+            outer.watch([a, b, start])
+            with tf.GradientTape() as inner:
+                inner.watch([a, b, start])
+                h = engines_backend.recurrence(a, b, start)
+                loss = tf.reduce_sum(h**3)
+            first = inner.gradient(loss, [a, b, start])
+            total = sum(tf.reduce_sum(g**2) for g in first)
+        return h, first, outer.gradient(total, [a, b, start])
+
+    got, want = (tf.nest.flatten(f(a, b, start)) for f in (slopes, tf.function(slopes)))
+    for ours, theirs in zip(got, want, strict=True):
+        assert_close(ours, theirs)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="gradcheck is a tool of PyTorch")
 @pytest.mark.parametrize("time", [1, 2, 70])
 def test_first_and_second_derivatives_of_the_recurrence(time):
@@ -302,7 +328,7 @@ def test_first_and_second_derivatives_of_the_recurrence(time):
         assert torch.autograd.gradgradcheck(engines_backend.recurrence, arguments)
 
 
-# What the scan does not run ---------------------------------------------------------------------
+# Cells that the scan does not run -----------------------------------------------------------------
 
 
 class OwnStepCell(DecayCell):
@@ -342,7 +368,7 @@ class CountingCell(DecayCell):
         (DecayCell(2), {"unroll": True}, (2, 3, 3), "`unroll`"),
         (DecayCell(2), {}, (2, 0, 3), "nothing to compute"),
         (DecayCell(2), {"dtype": "float64"}, (2, 3, 3), "a dtype of its own"),
-        (cellkit.create("mgu", units=2), {}, (2, 3, 3), "no `cellkit.linear.LinearCell`"),
+        (cellkit.create("mgu", units=2), {}, (2, 3, 3), "no `cellkit.LinearCell`"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, keras.layers.Layer) else None,
 )

@@ -1,4 +1,4 @@
-"""What PyTorch's users wrap around a module: per-sample gradients, and checkpoints."""
+"""Functions that PyTorch's users wrap around a module: per-sample gradients, checkpoints."""
 
 import keras
 import numpy as np

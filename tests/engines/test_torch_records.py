@@ -236,7 +236,7 @@ def test_no_branch_and_no_size_is_frozen(extra: Any) -> None:
 
 @pytest.mark.parametrize("name", EFFECTS)
 def test_effects_happen_as_often_as_in_the_loop(name: str) -> None:
-    """What a step leaves in Python is what the loop leaves, call by call."""
+    """A step leaves in Python what the loop leaves there, call by call."""
     auto, loop = pair(EFFECTS[name])
     x = np.random.RandomState(0).randn(3, TIME, FEATURES).astype("float32")
     outcomes = []
@@ -331,7 +331,7 @@ PROJECTIONS = {
 
 @pytest.mark.parametrize("name", [n for n in PROJECTIONS if n != "random"])
 def test_a_projection_is_that_of_each_step(name: str) -> None:
-    """What depends on other rows, their number or the past is computed step by step."""
+    """Steps that depend on other rows, their number or the past run one by one."""
     auto, loop = projecting(PROJECTIONS[name])
     outcomes = []
     for layer in (auto, loop):
@@ -450,7 +450,7 @@ class Calling(cellkit.Cell):
 
 
 def test_a_step_that_calls_a_layer_is_still_recorded() -> None:
-    """What Keras asks of shapes when a layer is called decides nothing about numbers."""
+    """Questions of Keras' about shapes, when a layer is called, decide nothing about numbers."""
     cell = Calling(UNITS)
     auto, loop = cellkit.RNN(cell), cellkit.RNN(cell, engine="loop")
     x = np.random.RandomState(0).randn(3, TIME, FEATURES).astype("float32")

@@ -1,4 +1,4 @@
-"""What PyTorch does to operations beside running them: engines step back to what it can see.
+"""Transformations of PyTorch's, for which engines step back to operations that it can see.
 
 Each way of taking a layer apart must give with every engine what it gives with the plain loop.
 """
@@ -175,7 +175,7 @@ LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own, of operations without a batching rule
 def test_every_engine_takes_every_transformation(name: str, way: str) -> None:
-    """What comes out is what comes out of the plain loop."""
+    """The results are those of the plain loop."""
     names, options = LAYERS[name]
     layer = cellkit.RNN(made(names), return_sequences=True, **options)
     x = torch.tensor(np.random.RandomState(1).randn(3, 4, 5).astype("float32"))

@@ -207,7 +207,7 @@ def test_training_with_constants():
     assert min(moved) > 0
 
 
-# What does not fit ------------------------------------------------------------------------------
+# Constants that do not fit -----------------------------------------------------------------------
 
 
 def test_constants_that_are_missing():

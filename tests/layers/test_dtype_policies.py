@@ -12,6 +12,7 @@ import pytest
 from cell_numbers import DTYPE
 from differences import differentiate, npy
 from keras import ops
+from portions import pairs
 
 import cellkit
 from cellkit.cells import matmul
@@ -94,7 +95,7 @@ def stack(policy):
 
 GATED, LINEAR, COMPLEX = named("lstm"), named("min_gru"), named("lru")
 SEQUENCES = {"return_sequences": True}
-# What a layer is made with and called with: the cell, options, arguments.
+# The cell, options and arguments that a layer is made and called with.
 CASES = {
     "plain": (meter, {}, {}),
     "sequences": (meter, SEQUENCES, {}),
@@ -132,7 +133,7 @@ CASES = {
 
 # On TensorFlow also in a graph, where these take other ways than in eager calls.
 IN_GRAPHS = [c for c in CASES if c.startswith(("remat", "truncate", "stateful", "engine", "stack"))]
-# What changes no number: the results are compared with those of a layer without.
+# Options that change no number: the results are those of a layer without.
 WAYS = ("engine", "remat", "unroll")
 
 
@@ -179,7 +180,7 @@ def run(case, policy, compiled=False, plain=False):
 
 def assert_close(have, want, tolerance, name):
     if have is None or want is None:
-        # What is nowhere connected may have zeros for a gradient.
+        # Weights that are connected nowhere may have zeros for a gradient.
         assert not np.any(have or 0) and not np.any(want or 0), name
         return
     wide = "complex128" if np.iscomplexobj(want) else "float64"
@@ -188,8 +189,7 @@ def assert_close(have, want, tolerance, name):
     np.testing.assert_allclose(have, want, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "policy"), pairs(list(CASES), POLICIES))
 def test_an_option_keeps_its_numbers_and_dtypes(case, policy):
     # An eager call on TensorFlow refuses this engine.
     check(case, policy, compiled=case == "engine-fused")

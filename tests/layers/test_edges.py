@@ -160,7 +160,7 @@ def test_numbers_of_numpy_are_numbers():
     assert tuple(cellkit.RNN(Sized(3))(X).shape) == (2, 3)
 
 
-# What is no cell, no dtype, no state ------------------------------------------------------------
+# Objects that are not a cell, a dtype or a state --------------------------------------------------
 
 
 @pytest.mark.parametrize(

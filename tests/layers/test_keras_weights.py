@@ -191,7 +191,7 @@ def test_one_of_several_is_chosen_by_its_name(tmp_path):
             close(layer.get_weights()[0], want[0])
 
 
-# What does not fit ------------------------------------------------------------------------------
+# Weights that do not fit -------------------------------------------------------------------------
 
 
 def built(cell, **options):

@@ -30,8 +30,8 @@ def data(*shape, seed=0):
 class TwoSpeedCell(cellkit.Cell):
     """A cell that breaks the usual assumptions.
 
-    Inputs, outputs and states are nested; the output is no state; widths and ranks differ; there is
-    a counter, and the slow state does not start at zero.
+    Inputs, outputs and states are nested; the output is not a state; widths and ranks differ; there
+    is a counter, and the slow state does not start at zero.
     """
 
     @property
@@ -55,13 +55,13 @@ class TwoSpeedCell(cellkit.Cell):
     def step(self, inputs, states):
         fast, slow = states["speed"]
         fast = ops.tanh(
-            cellkit.cell.matmul(inputs["a"], self.kernel)
-            + cellkit.cell.matmul(fast, self.recurrent_kernel)
+            cellkit.cells.matmul(inputs["a"], self.kernel)
+            + cellkit.cells.matmul(fast, self.recurrent_kernel)
             + self.bias
         )
         slow = 0.9 * slow + 0.1 * inputs["b"] * fast[:, :1, None]
         steps = states["steps"] + 1
-        output = {"sum": slow + 1, "steps": steps, "wide": cellkit.cell.matmul(fast, self.wide)}
+        output = {"sum": slow + 1, "steps": steps, "wide": cellkit.cells.matmul(fast, self.wide)}
         return output, {"speed": Pair(fast, slow), "steps": steps}
 
 
@@ -374,7 +374,7 @@ def test_reset_state_sets_states():
     close(layer.states, tree.flatten(final))
 
 
-# What is wrong is said in the same words on every backend: the texts are spelled out here.
+# Errors have the same words on every backend: the texts are spelled out here.
 
 
 def gru(**options):
@@ -422,8 +422,8 @@ ERRORS = {
     ),
     "nothing": (
         lambda: cellkit.RNN(keras.layers.GRUCell(3))(None),
-        "The inputs of RNN are no tensors.",
-        "NoneType with NoneType",
+        "The inputs of RNN are not tensors.",
+        "None",
         "tensors or arrays of shape (batch, time, ...), in any nested structure",
     ),
     "text": (
@@ -547,10 +547,11 @@ ERRORS = {
         "an instance",
     ),
     "no cell": (
-        lambda: cellkit.RNN(keras.layers.Dense(3)),
+        lambda: cellkit.RNN(keras.layers.Dense(3, name="dense")),
         "This object is not a recurrent cell.",
-        "a Dense without `state_size`",
-        "an object with a method `call(inputs, states)` and an attribute `state_size`",
+        "<Dense name=dense, built=False>, of type Dense, without `state_size`",
+        "an object with a method `call(inputs, states)` and an attribute `state_size`, or the name "
+        "of a registered cell",
     ),
     "empty stack": (
         lambda: cellkit.RNN([]),
@@ -634,7 +635,7 @@ def test_a_cell_that_returns_other_states_is_told(how, what):
 
 
 class ShapeObject:
-    """A shape that is no tuple, as TensorFlow's are."""
+    """A shape that is not a tuple, as TensorFlow's are."""
 
     def as_list(self):
         return [None, 3, 2]

@@ -296,3 +296,17 @@ def test_initial_states_with_other_leaves_are_refused(wrong):
     what, received, expected, fix = raised(layer, X, initial_state=wrong(np.ones((2, UNITS))))
     assert "structure" in what and "(2, 3)" in received and "return_state" in fix
     close(layer(X), layer(X))
+
+
+class Undeclared(cellkit.Cell):
+    """Returns two tensors, and does not say so."""
+
+    def step(self, inputs, states):
+        return {"a": inputs, "b": states[0]}, states
+
+
+def test_an_output_that_is_not_declared_is_told_in_three_parts():
+    layer = cellkit.RNN(Undeclared(3))
+    what, received, expected, fix = raised(layer, np.zeros((2, 4, 3), "float32"))
+    assert "The cell's output is not what the cell declares." in what
+    assert "2 tensors" in received and expected.startswith("1") and "output_size" in fix

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cellkit
+from cellkit.cells import effects
 from cellkit.cells.stock_masks import lend_masks
 
 CELLS = keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell
@@ -247,3 +248,42 @@ def test_exploring_in_many_threads_leaves_the_streams_of_the_process_alone(hasty
     before = sys.stdout
     at_once([lambda layer=layer: values(layer(x)) for layer in layers])
     assert sys.stdout is before
+
+
+def test_a_thread_waits_for_another_that_tries_a_step_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr(effects, "_PATIENCE", 0.05)
+    layer, x = cellkit.RNN(cellkit.create("mgu", units=4)), sequences(1)[0]
+    with effects.Undone(layer.cell):
+        (output,) = at_once([lambda: values(layer(x))])
+    layer.engine = "loop"
+    np.testing.assert_allclose(output[0], values(layer(x))[0], rtol=1e-6, atol=1e-7)
+
+
+class Stopped(BaseException):
+    """An exception that no engine takes for the cell's own, like a key that is pressed."""
+
+
+@pytest.mark.parametrize("error", [ValueError, Stopped])
+def test_a_step_that_ends_with_an_error_keeps_no_thread_waiting(monkeypatch, error):
+    monkeypatch.setattr(effects, "_PATIENCE", 0.05)
+
+    class Failing(type(cellkit.create("mgu", units=4))):
+        fails = True
+
+        def step(self, projected, states):
+            if self.fails:
+                raise error("stop")
+            return super().step(projected, states)
+
+    layer, before = cellkit.RNN(Failing(4)), sys.stdout
+    layer.build((2, 5, 3))
+    for _ in range(3):
+        with pytest.raises(error):
+            layer(sequences(1)[0])
+    assert sys.stdout is before
+
+    def busy():
+        with effects.Undone(layer.cell) as trial:
+            return trial.found
+
+    assert at_once([busy]) == [None]

@@ -73,7 +73,7 @@ def test_listing_imports_neither_backend_nor_keras_nor_plugin(tmp_path):
     code = (
         "import sys, cellkit; dir(cellkit); assert 'far_cell' in cellkit.list_cells();"
         "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'numpy', 'far_lab', 'hypothesis', 'typer',"
-        "'cellkit_classic', 'cellkit.rnn', 'cellkit.cell'} & set(sys.modules);"
+        "'cellkit_classic', 'cellkit.rnn', 'cellkit.cells'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
     done = subprocess.run(
@@ -353,7 +353,7 @@ def test_a_class_that_is_no_cell_is_refused(own_registry):
             return inputs, states
 
     what, received, expected, fix = raised(cellkit.register, "lacking", Lacking)
-    assert "no cell" in what and received.endswith("without state_size")
+    assert "not a cell" in what and received.endswith("without state_size")
     assert "state_size" in expected and "cellkit.Cell" in fix
     _, received, _, _ = raised(cellkit.register, "lacking", type("Silent", (), {"state_size": 3}))
     assert received.endswith("without call(inputs, states)")
@@ -473,7 +473,7 @@ def test_a_plugin_that_fails_to_import_raises_only_when_asked_for(site, kind):
 
 def test_a_listing_that_needs_the_import_warns_once_and_goes_on(site):
     spec = (
-        "from cellkit import CellSpec, Paper\nfrom cellkit.spec import rename\n"
+        "from cellkit import CellSpec, Paper\nfrom cellkit.registry import rename\n"
         "Counter.spec = CellSpec(reference=None, inputs=('f',), symbols=rename({}),\n"
         "    cases={'a': {}, 'b': {'units': 2}}, paper=Paper('A', 2000, 'T', 'doi:1'))\n"
     )

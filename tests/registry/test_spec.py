@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from three_parts import parts, raised
 
+import cellkit
 from cellkit.registry import (
     TRAITS,
     CellSpec,
@@ -174,6 +175,108 @@ def test_traits_are_known_or_have_a_colon():
         raised(check_trait, trait)
     _, _, _, fix = raised(check_trait, "recurent_dropout")
     assert "did you mean 'recurrent_dropout'" in fix
+
+
+# --- what a class says of itself ------------------------------------------------------------
+
+
+class Leaving(cellkit.GatedCell):
+    """A cell that leaves to its class what can be left.
+
+    ```
+    f  = s(W_f @ x + U_f @ h + b_f)
+    n  = tanh(W_n @ x + U_n @ h + rate * b_n)
+    h' = (1 - f) * h + f * n
+    m' = m + h
+    ```
+    """
+
+    gates = {"f": "recurrent_activation", "n": "activation"}
+
+    def __init__(self, units, *, rate=1.0, **kwargs):
+        super().__init__(units, **kwargs)
+        self.rate = rate
+
+    spec = CellSpec(
+        paper=PAPER,
+        more_cases={"slow": {"units": 3, "rate": 0.5}, "relu": {"units": 2, "activation": "relu"}},
+        more_traits={"my_lab:leaving"},
+    )
+
+
+def test_a_class_says_what_its_spec_leaves_out():
+    spec = Leaving.spec
+    assert spec.inputs == ("features",) and spec.states == ("h", "m")
+    assert list(spec.cases) == ["default", "slow", "relu", "no_bias", "dropout"]
+    assert spec.cases["relu"] == {"units": 2, "activation": "relu"}  # instead of the usual one
+    assert repr(spec.symbols) == repr(gate_blocks(["f", "n"]))
+    claims = {"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}
+    assert spec.traits == claims | {"my_lab:leaving"}
+    assert spec.completed(Leaving) is spec and not (spec.more_cases or spec.more_traits)
+    linear = CellSpec(**{**GOOD, "cases": {"a": {"units": 1}, "b": {}}}).completed(
+        cellkit.LinearCell
+    )
+    assert linear.traits == claims - {"recurrent_dropout"} | {"linear", "fp32_state"}
+    assert list(linear.cases) == ["a", "b"]
+
+
+def test_the_equations_of_a_docstring_are_the_reference():
+    shapes = {"W_f": (3, 2), "U_f": (2, 2), "W_n": (3, 2), "U_n": (2, 2), "b_n": (2,)}
+    draws = np.random.default_rng(5)
+    w = {letter: draws.normal(size=shape) for letter, shape in shapes.items()}
+    x, h, m = random(4, 3), random(4, 2), random(4, 2) + 1
+    config = {"activation": "relu", "recurrent_activation": "sigmoid", "rate": 0.25}
+    output, states = Leaving.spec.reference(w, x, [h, m], config)
+    f = 1 / (1 + np.exp(-(x @ w["W_f"] + h @ w["U_f"])))  # a bias that is left out is zero
+    n = np.maximum(0, x @ w["W_n"] + h @ w["U_n"] + 0.25 * w["b_n"])
+    np.testing.assert_allclose(output, (1 - f) * h + f * n, rtol=1e-13)
+    np.testing.assert_allclose(states, [output, m + h], rtol=1e-13)
+    with pytest.raises(KeyError, match="V"):
+        _other_letter().spec.reference(w, x, [h], config)
+
+
+def _other_letter():
+    class Other(cellkit.GatedCell):
+        """A cell whose equations have a letter that its weights do not have.
+
+        ```
+        h' = V @ x
+        ```
+        """
+
+        gates = {"f": "activation"}
+        spec = CellSpec(paper=PAPER)
+
+    return Other
+
+
+def test_the_registry_completes_a_spec(monkeypatch):
+    class Late(Leaving):
+        pass
+
+    Late.spec = CellSpec(paper=PAPER, reference=None)
+    cellkit.register("late", Late)
+    try:
+        found = cellkit.get("late").spec
+    finally:
+        monkeypatch.delitem(registry._local, "late")
+    assert found.reference is None and found.states == () and "no_bias" in found.cases
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "symbols"),
+        ({"symbols": GOOD["symbols"]}, "cases"),
+        ({"symbols": GOOD["symbols"], "cases": GOOD["cases"]}, "reference"),
+    ],
+)
+def test_what_nobody_says_is_asked_for(given, said):
+    class Silent:
+        pass
+
+    what, received, expected, fix = raised(CellSpec(paper=PAPER, **given).completed, Silent)
+    assert "Silent" in what and said in what and said in received and expected and fix
 
 
 # --- weight maps -----------------------------------------------------------------------------

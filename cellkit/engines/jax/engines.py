@@ -5,7 +5,7 @@ from typing import Any
 
 from cellkit.engines.engine import Engine, Need
 from cellkit.engines.jax import fused, rows
-from cellkit.engines.shared import needs, plain, project, scan, stack
+from cellkit.engines.shared import chunked, needs, plain, project, scan, stack
 
 
 def _on_jax(engine: Engine, *worth: Need) -> Engine:
@@ -25,6 +25,7 @@ ENGINES = {
     for engine in (
         _on_jax(stack.ENGINE, *_GRADIENT),
         _on_jax(_at_once(scan.ENGINE)),
+        _on_jax(_at_once(chunked.ENGINE)),
         _on_jax(_at_once(fused.ENGINE), *_GRADIENT),
         # Compilers move the projection of the inputs as they like; measured, most cells were slower
         # with it done by hand.

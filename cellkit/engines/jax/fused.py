@@ -24,11 +24,14 @@ import jax.numpy as jnp
 import keras
 
 from cellkit.cells.operations import value_of
+from cellkit.engines.backend import backend
 from cellkit.engines.engine import Engine
 from cellkit.engines.jax.linear import linear
 from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
+from cellkit.engines.shared.around import Around
 from cellkit.engines.shared.project import project
+from cellkit.typing import Tensor, Tree
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -58,8 +61,13 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     masks = scope.drawn()
     sums = _sums(step, first, request.states, kernels, others)
     keep = None if request.mask is None else jnp.swapaxes(request.mask, 0, 1)
+    on = None if request.resets is None else ~jnp.swapaxes(request.resets, 0, 1)
     last, emitted, states = _sequence(step, request, output, list(masks), sums)(
-        kernels, others, (list(masks.values()), keep), inputs, list(request.states)
+        kernels,
+        others,
+        (list(masks.values()), keep, on),
+        inputs,
+        [*request.states, *(request.starts or [])],
     )
     if emitted is not None:
         emitted = [jnp.swapaxes(y, 0, 1) for y in emitted]
@@ -98,12 +106,12 @@ def _sums(
 
 
 @jax.custom_vjp
-def _known(x: Any, transposed: Any, product: Any) -> Any:
+def _known(x: Tensor, transposed: Any, product: Any) -> Any:
     """Return a product that was computed before, differentiable like the product."""
     return product
 
 
-def _known_forward(x: Any, transposed: Any, product: Any) -> Any:
+def _known_forward(x: Tensor, transposed: Any, product: Any) -> Any:
     return product, (transposed, jnp.zeros((), x.dtype))
 
 
@@ -125,12 +133,13 @@ def _sequence(
         request: The run.
         output: Specs of its output.
         names: The keys of the masks.
-        sums: Which products are added to which inputs.
+        sums: Pairs of products and the inputs that they are added to.
     """
     reverse, unroll = request.reverse, max(1, int(request.options.unroll))
+    count = len(request.states)
 
     def advance(
-        others: Leaves, masks: Leaves, x: Any, states: Leaves, last: Leaves, product: Any
+        others: Leaves, masks: Leaves, x: Tensor, states: Leaves, last: Leaves, product: Any
     ) -> tuple[Leaves, Leaves, Any]:
         inputs, keep = x
         by_key = dict(zip(names, masks, strict=True))
@@ -140,16 +149,18 @@ def _sequence(
     def forward(
         save: bool, kernels: Leaves, others: Leaves, fixed: Any, inputs: Leaves, states: Leaves
     ) -> Any:
-        masks, keep = fixed
+        masks, keep, on = fixed
         taken = set(sums.values()) if save else set()
+        states, starts = states[:count], states[count:]
+        around = Around(backend.select, request.zero_masked, starts=starts or None)
 
-        def body(carry: Any, x: Any, places: Any) -> Any:
-            states, last = carry
-            inputs, keep = x
+        def body(carry: Any, x: Tensor, places: Any) -> Any:
+            inputs, keep, on = x
+            states, last = around.before(on, None, *carry)
             inputs = [x if x is not None else places[j] for j, x in enumerate(inputs)]
             products: Leaves = []
 
-            def product(index: int, x: Any) -> Any:
+            def product(index: int, x: Tensor) -> Any:
                 products.append(x @ kernels[index])
                 return products[-1]
 
@@ -165,7 +176,7 @@ def _sequence(
         start = (states, [jnp.zeros(y.shape, y.dtype) for y in output])
         read = [None if j in taken else x for j, x in enumerate(inputs)]
         (states, last), (emitted, saved), places = _scan(
-            body, start, (read, keep), {j: inputs[j] for j in taken}, reverse, unroll
+            body, start, (read, keep, on), {j: inputs[j] for j in taken}, reverse, unroll
         )
         return (last, emitted, states), (read, places, saved)
 
@@ -202,16 +213,16 @@ def _sequence(
 
     def sequence_backward(residuals: Any, grads: Any) -> Any:
         kernels, others, fixed, (inputs, places, (befores, products)) = residuals
-        masks, keep = fixed
+        masks, keep, on = fixed
         inputs = [places[j] if x is None else x for j, x in enumerate(inputs)]
         d_last, d_emitted, d_states = grads
         transposed = [k.T for k in kernels]
         zeros = [jnp.zeros_like(y) for y in d_last]
         from_state: list[int | None] = []
 
-        def body(carry: Any, x: Any, places: Any) -> Any:
-            d_states, d_last, d_others = carry
-            keep, states, d_out = x
+        def body(carry: Any, x: Tensor, places: Any) -> Any:
+            d_states, d_last, d_others, d_starts = carry
+            keep, on, states, d_out = x
             inputs, products = places
             # The step adds nothing to a sum, and both parts have its gradient.
             products = [
@@ -224,7 +235,7 @@ def _sequence(
             ) -> Any:
                 factors.clear()
 
-                def product(index: int, x: Any) -> Any:
+                def product(index: int, x: Tensor) -> Any:
                     at = next((i for i, s in enumerate(states) if s is x), None)
                     factors.append((at, x))
                     return _known(x, transposed[index], products[index])
@@ -237,13 +248,17 @@ def _sequence(
             )
             d_inputs, d_states, d_last, d_products, d_new = pull((d_states, d_last, d_out))
             d_others = [a + b for a, b in zip(d_others, d_new, strict=True)]
+            if on is not None:
+                d_states, d_last, d_starts = around.back(on, d_states, d_last, d_starts)
             from_state[:] = [at for at, _ in factors]
             own = [None if i in sums else p for i, p in enumerate(d_products)]
-            return (d_states, d_last, d_others), extra, (d_inputs, own)
+            return (d_states, d_last, d_others, d_starts), extra, (d_inputs, own)
 
-        start = (d_states, d_last, [jnp.zeros_like(w) for w in others])
-        (d_states, _, d_others), extra, (d_inputs, d_products) = _scan(
-            body, start, (keep, befores, d_emitted), (inputs, products), not reverse, unroll
+        around = Around(backend.select, request.zero_masked)
+        d_starts = [] if on is None else [jnp.zeros_like(s) for s in d_states]
+        start = (d_states, d_last, [jnp.zeros_like(w) for w in others], d_starts)
+        (d_states, _, d_others, d_starts), extra, (d_inputs, d_products) = _scan(
+            body, start, (keep, on, befores, d_emitted), (inputs, products), not reverse, unroll
         )
         rest = iter(extra)
         d_kernels = []
@@ -251,17 +266,17 @@ def _sequence(
             factor = next(rest) if at is None else befores[at]
             d_product = d_inputs[sums[index]] if index in sums else d_products[index]
             d_kernels.append((_rows(factor).T @ _rows(d_product)).astype(kernel.dtype))
-        return d_kernels, d_others, d_inputs, d_states
+        return d_kernels, d_others, d_inputs, [*d_states, *d_starts]
 
     return sequence
 
 
-def _rows(x: Any) -> Any:
+def _rows(x: Tensor) -> Any:
     return x.reshape(-1, x.shape[-1])
 
 
 def _scan(
-    body: Any, carry: Any, xs: Any, places: Any, reverse: bool, unroll: int
+    body: Any, carry: Any, xs: Tree, places: Any, reverse: bool, unroll: int
 ) -> tuple[Any, Any, Any]:
     """Run a loop over time in which what is read of some arrays gives way to new values.
 
@@ -270,11 +285,11 @@ def _scan(
     Args:
         body: Takes the carry and the step's parts of `xs` and of `places`; returns the new carry,
             what is to be stacked, and the new parts of `places`.
-        carry: What a step hands on.
+        carry: The values that a step hands on.
         xs: Arrays with the time in front.
         places: Arrays with the time in front, to be overwritten: what a step puts there takes no
             memory of its own.
-        reverse: Whether to begin with the last step.
+        reverse: True to begin with the last step.
         unroll: Steps per turn of the loop.
 
     Returns:
@@ -284,7 +299,7 @@ def _scan(
     length = leaves[0].shape[0]
     if sum(x.size for x in leaves) < AHEAD * length:
 
-        def at_once(carry: Any, x: Any) -> Any:
+        def at_once(carry: Any, x: Tensor) -> Any:
             carry, y, new = body(carry, *x)
             return carry, (y, new)
 
@@ -316,6 +331,6 @@ ENGINE = Engine(
     summary=steps.SUMMARY,
     cells=steps.CELLS,
     run=run,
-    needs=(needs.SAME_DTYPE, needs.SOMETHING, *steps.NEEDS),
+    needs=(needs.SAME_DTYPE, needs.SOMETHING, *steps.needs_of(constants=False)),
     pays=(steps.FEW_ROWS,),
 )

@@ -19,14 +19,17 @@ import keras
 from cellkit import _keras_compat as compat
 from cellkit.cells.recorder import Recorder
 from cellkit.cells.scope import SequenceScope
+from cellkit.engines.jax import stateless
 from cellkit.engines.shared import unrolled as python
+from cellkit.engines.shared.around import Around, in_order
 from cellkit.engines.shared.loop import Leaves, Loop, as_states, chunk_length
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Options
 
 
-def unstack(x: Any) -> list[Any]:
+def unstack(x: Tensor) -> list[Any]:
     """Split `(batch, time, ...)` into its time steps."""
     return [x[:, t] for t in range(x.shape[1])]
 
@@ -36,7 +39,7 @@ def stack(steps: list[Any]) -> Any:
     return jnp.stack(steps, axis=1)
 
 
-def select(keep: Any, new: Any, old: Any) -> Any:
+def select(keep: Tensor, new: Tensor, old: Tensor) -> Any:
     """Take `new` where `keep`, else `old`; `keep` has the leading axes of `new`."""
     keep = keep.reshape(keep.shape + (1,) * (new.ndim - keep.ndim))
     return jnp.where(keep, new, jnp.asarray(old, dtype=new.dtype))
@@ -45,7 +48,7 @@ def select(keep: Any, new: Any, old: Any) -> Any:
 zeros_like = jnp.zeros_like
 
 
-def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> tuple[Leaves, Any, Leaves]:
+def run(loop: Loop, inputs: Leaves, states: Leaves, mask: Tensor) -> tuple[Leaves, Any, Leaves]:
     """Run the loop; see `cellkit.engines.backend`."""
     with Recorder() as recorder:
         result = _loop(loop, recorder, inputs, states, mask)
@@ -63,7 +66,7 @@ def compiled(body: Any, arguments: Any, options: Options, key: Any, scope: Seque
         return body(*arguments)
 
     def fresh(*arguments: Any) -> Any:
-        # What an earlier trace has drawn is of no use in this one.
+        # Masks drawn in an earlier trace are of no use in this one.
         scope.forget()
         return body(*arguments)
 
@@ -89,8 +92,7 @@ class _Compiled:
 
     def traced(self, values: Any) -> bool:
         """Tell whether the call runs on the tracers of a JAX transformation."""
-        with Recorder() as scope:
-            stored = compat.raw_values(self.variables, scope)
+        stored = stateless.values_of(self.variables)
         return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((values, stored)))
 
     def __call__(self, body: Any, key: Any, arguments: Any) -> Any:
@@ -99,8 +101,7 @@ class _Compiled:
             function = self.functions.get(key)
             if function is None:
                 function = self.functions[key] = _Function(self.variables)
-            with Recorder() as scope:
-                values = compat.raw_values(function.variables, scope)
+            values = stateless.values_of(function.variables)
             result, updates, losses = function(body, values, arguments)
             unknown = list(function.unknown.values())
             if not unknown:
@@ -136,21 +137,14 @@ class _Function:
             _running.reset(token)
 
     def _traced(self, values: Leaves, arguments: Any) -> Any:
-        with Recorder(zip(self.variables, values, strict=True)) as recorder:
-            result = _running.get()(*arguments)
-        known = {id(v) for v in self.variables}
-        used = {**recorder.read, **recorder.written}
-        self.unknown.update({i: v for i, v in used.items() if i not in known})
-        updates = {
-            str(i): recorder.get_current_value(v)
-            for i, v in enumerate(self.variables)
-            if id(v) in recorder.written
-        }
-        return result, updates, recorder.losses
+        body = _running.get()
+        outcome = stateless.run(lambda: body(*arguments), self.variables, values)
+        self.unknown.update(outcome.unknown)
+        return outcome[:3]
 
 
 def _loop(
-    loop: Loop, outer: Recorder, inputs: Leaves, states: Leaves, mask: Any
+    loop: Loop, outer: Recorder, inputs: Leaves, states: Leaves, mask: Tensor
 ) -> tuple[Leaves, Any, Leaves]:
     """Run the loop inside the recorder `outer`."""
     first = [jax.ShapeDtypeStruct((x.shape[0], *x.shape[2:]), x.dtype) for x in inputs]
@@ -164,40 +158,35 @@ def _loop(
 
     # An output that is a state is not carried beside it: it is that state, or zero as long as no
     # step counted. (But a state is cut off from the block before, and an output that is held, not.)
-    cut = loop.truncate is not None and mask is not None
-    same = as_state if inputs[0].shape[1] and not cut else []
+    # Of an output that is held the states say nothing after a reset either.
+    parted = (loop.truncate is not None or loop.on is not None) and mask is not None
+    same = as_state if inputs[0].shape[1] and not parted else []
+    around = Around(select, loop.zero_masked, tuple(same), loop.starts)
     zeros = [] if same else [jnp.zeros(s.shape, s.dtype) for s in specs]
     values = [compat.raw_value(v, outer) for v in written]
 
     def body(carry: Any, steps: Any) -> Any:
         states, last, values, loss = carry
-        x, keep = steps
+        x, keep, on, linked = steps
+        states, last = around.before(on, linked, states, last)
         if keep is not None and not loop.clean:
             # Padding counts as zeros. Here that is a part of fetching the step, and before the loop
             # a pass over all inputs.
             x = [select(keep, v, 0) for v in x]
         with Recorder(zip(written, values, strict=True)) as recorder:
-            output, new_states = loop.step(x, states)
+            output, news = loop.step(x, states)
         values = [recorder.get_current_value(v) for v in written]
         for extra in recorder.losses:
             loss = loss + jnp.asarray(extra, loss.dtype)
-        if keep is not None:
-            new_states = [select(keep, n, s) for n, s in zip(new_states, states, strict=True)]
-        if same:
-            out, output = [new_states[i] for i in same], []
-        elif keep is not None:
-            out = [select(keep, o, 0) for o in output]
-            output = [select(keep, o, y) for o, y in zip(output, last, strict=True)]
-            out = out if loop.zero_masked else output
-        else:
-            out = output
-        return (new_states, output, values, loss), out if loop.collect else None
+        states, last, out = around.after(keep, output, news, states, last)
+        return (states, last, values, loss), out if loop.collect else None
 
-    def in_order(x: Any) -> Any:
-        steps = jnp.swapaxes(x, 0, 1)
-        return jnp.flip(steps, axis=0) if loop.reverse else steps
+    def flip(x: Tensor) -> Any:
+        return jnp.flip(x, axis=0)
 
-    steps = jax.tree.map(in_order, (inputs, mask))
+    given = [_swap(x) for x in (*inputs, mask, loop.on, loop.linked)]
+    *xs, keep, on, linked = in_order(loop.reverse, flip, given)
+    steps = (xs, keep, on, linked)
     carry = (states, zeros, values, jnp.zeros((), "float32"))
     time = inputs[0].shape[1]
     levels: list[Any] = []
@@ -209,19 +198,25 @@ def _loop(
     carry, emitted = _scan(body, carry, steps, max(1, int(loop.unroll)), levels)
     states, last, values, loss = carry
     if same:
-        last = [states[i] for i in same]
-    if same and mask is not None:
-        keep = steps[1]
-        last = [select(keep.any(axis=0), y, 0) for y in last]
-        if loop.collect:
-            shown = keep if loop.zero_masked else jnp.cumsum(keep, axis=0) > 0
-            emitted = [select(shown, y, 0) for y in emitted]
+        last, emitted = around.at_the_end(keep, _ever, _so_far, states, emitted or [])
     for variable, value in zip(written, values, strict=True):
         variable.assign(value)  # into `outer`
     if has_losses:
         outer.add_loss(loss)
-    outputs = [jnp.swapaxes(y, 0, 1) for y in emitted] if loop.collect else None
+    outputs = [_swap(y) for y in emitted] if loop.collect else None
     return last, outputs, states
+
+
+def _swap(x: Tensor) -> Any:
+    return None if x is None else jnp.swapaxes(x, 0, 1)
+
+
+def _ever(keep: Tensor) -> Any:
+    return keep.any(axis=0)
+
+
+def _so_far(keep: Tensor) -> Any:
+    return jnp.cumsum(keep, axis=0) > 0
 
 
 def _scan(body: Any, carry: Any, steps: Any, unroll: int, levels: list[Any]) -> tuple[Any, Any]:
@@ -229,7 +224,7 @@ def _scan(body: Any, carry: Any, steps: Any, unroll: int, levels: list[Any]) -> 
 
     Args:
         body: The step.
-        carry: What it hands on.
+        carry: The values that it hands on.
         steps: Leaves of shape `(time, ...)`.
         unroll: Steps per turn of the innermost loop.
         levels: Pairs of the length of a chunk, and of what makes a function of the chunk's carry,

@@ -1,4 +1,4 @@
-"""What is computed for all steps at once must be what each step would compute for itself.
+"""A trial of what is computed for all steps at once: each step must compute the same alone.
 
 A compiled function knows the number of its rows, and may compute with it or with other rows: that
 is right in a step, which has the rows of the batch, and wrong for the rows of all steps. So it is
@@ -76,7 +76,7 @@ def _examine(request: Request, batch: int, time: int) -> str | None:
 
 
 def _made_up(shape: Any, dtype: Any, count: int, rng: Any) -> Any:
-    # What is not known, such as the size of an image in an exported function, is made up as well.
+    # Unknown sizes, such as that of an image in an exported function, are made up as well.
     shape = [count, *(n if isinstance(n, int) else 8 for n in shape)]
     if jnp.issubdtype(dtype, jnp.inexact):
         return jnp.asarray(rng.normal(size=shape), dtype)

@@ -1,1 +1,1 @@
-"""What the engines of all backends have in common."""
+"""The parts that the engines of all backends have in common."""

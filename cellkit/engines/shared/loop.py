@@ -4,6 +4,7 @@ All loops compute the same function. With leaves of shape `(batch, time, ...)`::
 
     y = zeros like the output; s = initial state
     for t in order:
+        s, y = where(on[t], s, start), where(on[t], y, 0)
         out, new = step(x[t], s)
         s = where(keep[t], new, s)
         y = where(keep[t], out, y)
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cellkit.cells.scope import SequenceScope
+from cellkit.typing import Tensor, Tree
 
 ROWS = 32
 """The rows of a batch to reckon with where their number is unknown."""
@@ -36,19 +38,23 @@ class Loop:
     Args:
         step: Maps the leaves of one step's inputs and of the states to the leaves of the output
             and of the new states, which have the shapes and dtypes of the old ones.
-        reverse: Whether to go from the last step to the first.
-        collect: Whether to return the output of every step.
-        zero_masked: Whether collected outputs are zero at masked steps.
+        reverse: True to go from the last step to the first.
+        collect: True to return the output of every step.
+        zero_masked: True if collected outputs are zero at masked steps.
         unroll: True for a plain Python loop, or the number of steps per turn of a compiled loop.
         scope: Masks that are drawn once per sequence.
         add_loss: Takes the sum of the losses that the steps added.
-        remat: Whether to keep only the states between chunks for the backward pass; an int is the
+        remat: True to keep only the states between chunks for the backward pass; an int is the
             number of steps of a chunk. Torch's loop is given whole chunks instead.
         truncate: Number of steps after which the states carry no gradient further back, or None.
-        clean: Whether the padding was set to zero before the inputs were made, so that a loop that
+        on: Boolean tensor of shape `(batch, time)`, False where a new sequence begins, or None.
+        linked: Boolean tensor of shape `(batch, time)`, False where states carry no gradient
+            further back, or None.
+        starts: The states `(batch, ...)` from which a new sequence begins, where there is `on`.
+        clean: True if the padding was set to zero before the inputs were made, so that a loop that
             sees to that itself leaves them as they are.
         within: Runs a function as in the call of the layer, also when that call is over.
-        constants: What `step` is handed at every step beside its arguments, any structure.
+        constants: Further arguments of `step` at every step, any structure.
         with_constants: Returns the step for other constants.
     """
 
@@ -61,9 +67,12 @@ class Loop:
     add_loss: Callable[[Any], None]
     remat: bool | int = False
     truncate: int | None = None
+    on: Tensor = None
+    linked: Tensor = None
+    starts: Leaves | None = None
     clean: bool = False
     within: Callable[[Callable[[], Any]], Any] = lambda function: function()
-    constants: Any = None
+    constants: Tree = None
     with_constants: Callable[[Any], Step] | None = None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import keras
 
+from cellkit import _keras_compat as compat
 from cellkit.cells.cell import Cell
+from cellkit.cells.wrapper import has_common_call
 from cellkit.engines.backend import backend
 from cellkit.engines.engine import Need
 
@@ -70,10 +73,38 @@ def _inference(request: Request) -> str | None:
     return None if request.training else "it is no faster than the loop where there is no gradient"
 
 
+def _other_blocks(request: Request) -> str | None:
+    if request.resets is None or request.options.truncate is None or not backend.transformed():
+        return None
+    return "the blocks of truncate_gradient differ from row to row, and their values are not known"
+
+
+def _zoneout(request: Request) -> str | None:
+    return "zoneout mixes new states with old ones at every step" if request.cell.zoneout else None
+
+
+def _updates(request: Request) -> str | None:
+    cell = request.cell
+    layers = [p for p in compat.parts(cell) if isinstance(p, keras.layers.Layer)]
+    if any(p is not cell and p.non_trainable_variables for p in layers):
+        return f"layers inside {type(cell).__name__} have variables that a step may update"
+    return None
+
+
+def _counts(request: Request) -> str | None:
+    dtypes = [keras.backend.standardize_dtype(s.dtype) for s in request.states]
+    if any(not keras.backend.is_float_dtype(d) and "complex" not in d for d in dtypes):
+        return "a state is neither floating nor complex"
+    return None
+
+
 def _name(request: Request) -> str:
     return type(request.cell).__name__
 
 
+NO_ZONEOUT = Need("no `zoneout`", _zoneout, rules_out=("zoneout",))
+NO_UPDATES = Need("no layer inside the cell with variables that are updated", _updates)
+NOT_COUNTED = Need("states that are floating or complex", _counts)
 SAME_DTYPE = Need("the dtypes of the layer, and no activity regularizer", _another_dtype)
 SOMETHING = Need("at least one row and one time step", _nothing)
 WHOLE = Need(
@@ -81,6 +112,7 @@ WHOLE = Need(
 )
 NO_TRANSFORMATION = Need("no transformation of PyTorch at work", _transformed)
 A_CELL = Need("a `cellkit.Cell`", _other_cell)
+SAME_BLOCKS = Need("no `truncate_gradient` with resets under a transformation", _other_blocks)
 NOT_FULLY_UNROLLED = Need("no `unroll=True`", _fully_unrolled, rules_out=("unroll",))
 NOT_UNROLLED = Need("no `unroll`", _unrolled, rules_out=("unroll", "unroll_by"))
 
@@ -90,15 +122,20 @@ IN_TRAINING = Need("training", _inference)
 TRAINING_OR_SEQUENCES = Need("training, or returned sequences", _one_output)
 
 
-def untouched(owners: dict[str, type]) -> Need:
+def untouched(owners: Mapping[str, type], constants: bool = False) -> Need:
     """Return the need of a cell that overrides none of these methods.
 
     Args:
         owners: For each method the class whose method it must be.
+        constants: True if the engine hands constants to the steps of wrappers.
     """
 
     def why_not(request: Request) -> str | None:
         for method, owner in owners.items():
+            if method == "call" and owner is Cell and has_common_call(request.cell):
+                if not constants and request.constants and request.runner.takes_constants:
+                    return f"constants are handed to {_name(request)} at every step"
+                continue
             found = getattr(getattr(request.cell, method), "__func__", None)
             if found is not getattr(owner, method):
                 return f"{_name(request)} has a `{method}` of its own"
@@ -106,5 +143,5 @@ def untouched(owners: dict[str, type]) -> Need:
 
     names = ", ".join(f"`{method}`" for method in owners)
     # A cell that takes constants has a `call` that does.
-    rules_out = ("constants",) if "call" in owners else ()
+    rules_out = ("constants",) if "call" in owners and not constants else ()
     return Need(f"no {names} of the cell's own", why_not, rules_out)

@@ -16,6 +16,7 @@ from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.engines.backend import backend
 from cellkit.engines.engine import Engine, Need
 from cellkit.engines.shared import needs
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -41,7 +42,7 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
         output, states = runner.run(cell.advance, x, states, training, {})
         return form.flatten(output), states
 
-    # What was projected of padding is no zero, and a step may see all rows.
+    # The projection of padding is not zero, and a step may see all rows.
     loop = dataclasses.replace(request.loop(step), clean=True)
     return backend.run(loop, leaves, request.states, request.mask)
 
@@ -53,7 +54,7 @@ def project(request: Request, time_major: bool = False, prepare: Any = None) -> 
 
     Args:
         request: The run.
-        time_major: Whether to return tensors `(time, batch, ...)`, not `(batch, time, ...)`.
+        time_major: True to return tensors `(time, batch, ...)`, not `(batch, time, ...)`.
         prepare: Projects rows, as the cell's own `prepare` does, which does so by default.
     """
     prepare = prepare or functools.partial(request.cell.prepare, training=request.training)
@@ -61,13 +62,13 @@ def project(request: Request, time_major: bool = False, prepare: Any = None) -> 
     batch, time = _sizes(first, 2)
     lead = (time, batch) if time_major else (batch, time)
 
-    def as_rows(x: Any) -> Any:
+    def as_rows(x: Tensor) -> Any:
         rest = _sizes(x)[2:]
         if time_major:
             x = keras.ops.transpose(x, (1, 0, *range(2, len(x.shape))))
         return keras.ops.reshape(x, (batch * time, *rest))
 
-    def for_rows(mask: Any) -> Any:
+    def for_rows(mask: Tensor) -> Any:
         """Repeat a mask of the batch for all steps."""
         rest = _sizes(mask)[1:]
         mask = keras.ops.expand_dims(mask, 0 if time_major else 1)
@@ -84,7 +85,7 @@ def project(request: Request, time_major: bool = False, prepare: Any = None) -> 
     )
 
 
-def _sizes(x: Any, count: int | None = None) -> tuple[Any, ...]:
+def _sizes(x: Tensor, count: int | None = None) -> tuple[Any, ...]:
     """Return the sizes of (the first `count`) axes, tensors where they are not known."""
     return tuple(
         keras.ops.shape(x)[i] if d is None else d for i, d in enumerate(tuple(x.shape)[:count])
@@ -93,9 +94,14 @@ def _sizes(x: Any, count: int | None = None) -> tuple[Any, ...]:
 
 def not_row_wise(request: Request) -> str | None:
     """Return why the steps of many rows can't be projected at once, or None if they can."""
-    reason: str | None = request.options.cache.current(
-        ("row-wise", request.training), request.edition, lambda: _not_rows(request)
-    )
+    key, cache = ("row-wise", request.training), request.options.cache
+    if backend.transformed() is not None:
+        # Operations run here would become part of a trace.
+        known = cache.get(key)
+        if known is None or known[0] != request.edition:
+            return "PyTorch traces or transforms a call of a cell that was not examined before"
+        return known[1]
+    reason: str | None = cache.current(key, request.edition, lambda: _not_rows(request))
     return reason
 
 
@@ -110,7 +116,7 @@ def _not_rows(request: Request) -> str | None:
     cell, name, training = request.cell, type(request.cell).__name__, request.training
     recorder = Recorder()
 
-    def twice(x: Any) -> Any:
+    def twice(x: Tensor) -> Any:
         scope = SequenceScope(keras.ops.shape(keras.tree.flatten(x)[0])[0])
         with sequence_scope(scope, [], training):
             with Recorder():
@@ -143,6 +149,7 @@ ENGINE = Engine(
     summary="`project` for all time steps in one product, then the loop over `step`.",
     cells="`cellkit.Cell` with a `project`",
     run=run,
+    loops=True,
     needs=(
         needs.SAME_DTYPE,
         needs.SOMETHING,

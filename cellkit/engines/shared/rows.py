@@ -1,8 +1,9 @@
-"""What a cell computes for the rows of all time steps at once, and whether each row stands alone.
+"""Computations for the rows of all time steps at once, and the proof that each row stands alone.
 
-`project`, and of a linear cell `coefficients` and `read`, are given the rows of all steps together.
-Nothing stops them from reading values on the host, or from computing with the number of rows or
-with other rows. The backends run them with rows that are made up; what is common to that is here.
+`project`, and of a parallel cell `coefficients`, `factors` and `read`, are given the rows of all
+steps together. Nothing stops them from reading values on the host, or from computing with the
+number of rows or with other rows. The backends run them with rows that are made up; what is common
+to that is here.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ import numpy as np
 
 from cellkit.cells.cell import training_mode
 from cellkit.cells.effects import Undone
-from cellkit.cells.linear import LinearCell
+from cellkit.cells.parallel import ParallelCell
 from cellkit.cells.recorder import Recorder
 from cellkit.cells.runner import trace
 from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.engines.request import pack
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
     from cellkit.engines.shared.loop import Leaves
 
-NAME = "`project`, `coefficients` and `read` without effects, row by row"
-"""What the need is called on every backend."""
+NAME = "`project`, `coefficients`, `factors` and `read` without effects, row by row"
+"""The name of the need on every backend."""
 
 TOLERANCE = {"float64": 1e-9, "complex128": 1e-9, "float16": 2**-7, "bfloat16": 2**-4}
 """By how much two results may differ, of the largest number: far less than another computation."""
@@ -82,19 +84,17 @@ def _computed(request: Request, inputs: Leaves, states: Leaves, training: bool) 
     cell = request.cell
     x = cell.prepare(pack(request.inputs, inputs), training)
     results = keras.tree.flatten(x)
-    if isinstance(cell, LinearCell):
+    if isinstance(cell, ParallelCell):
         own, seen = cell.split_states(request.runner.layout.pack(states))
         if seen:
             x = cell.look(
                 keras.tree.map_structure(lambda v: keras.ops.stack([v] * cell.window, 1), x)
             )
-        a, b = cell.coefficients(x)
-        results += [*keras.tree.flatten(a), *keras.tree.flatten(b)]
-        results += keras.tree.flatten(cell.read(own, x))
+        results += cell.for_rows(own, x)
     return [keras.ops.convert_to_tensor(r) for r in results]
 
 
-def _symbol(x: Any, lead: int) -> Any:
+def _symbol(x: Tensor, lead: int) -> Any:
     shape = (None, *x.shape[lead:])
     return keras.KerasTensor(shape, dtype=keras.backend.standardize_dtype(x.dtype))
 
@@ -105,7 +105,7 @@ def alike(whole: Leaves, part: Leaves, places: Any, count: int) -> bool:
     Args:
         whole: Results for all rows, as tensors whose values are known.
         part: Results for some of them.
-        places: Which rows they are: a list of numbers, or a slice.
+        places: The rows: a list of numbers, or a slice.
         count: Number of all rows.
     """
     if len(whole) != len(part):
@@ -124,5 +124,5 @@ def alike(whole: Leaves, part: Leaves, places: Any, count: int) -> bool:
     return True
 
 
-def _array(x: Any) -> Any:
+def _array(x: Tensor) -> Any:
     return np.asarray(keras.ops.convert_to_numpy(x))

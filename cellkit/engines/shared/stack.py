@@ -17,7 +17,7 @@ import keras
 
 from cellkit import _keras_compat as compat
 from cellkit import engines
-from cellkit.cells.runner import Holder
+from cellkit.cells.memo import Memo
 from cellkit.cells.stock_masks import lend_masks
 from cellkit.engines.engine import Engine, Need
 from cellkit.engines.request import in_order
@@ -52,7 +52,9 @@ def _not_apart(stack: StackedCells) -> str | None:
     seen: set[int] = set()
     for cell in stack.cells:
         if not isinstance(cell, keras.layers.Layer):
-            return f"{type(cell).__name__} is no Keras layer: what it shares with others is unknown"
+            return (
+                f"{type(cell).__name__} is not a Keras layer: what it shares with others is unknown"
+            )
         parts = list(compat.parts(cell))
         layers = [p for p in parts if isinstance(p, keras.layers.Layer)]
         own = {id(x) for x in parts} | {id(v) for p in layers for v in p.variables}
@@ -65,16 +67,18 @@ def _not_apart(stack: StackedCells) -> str | None:
 def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     """Run the cells one after the other; see `cellkit.engines`."""
     options, scope, runners = request.options, request.scope, request.cell.runners()
-    # What a cell returns comes in the order processed, so the cells above go forwards.
-    inputs, mask = in_order(request)
-    rest, finals = list(request.states), []
+    # Outputs of a cell come in the order processed, so the cells above go forwards.
+    request = in_order(request)
+    inputs, rest = request.inputs, list(request.states)
+    finals: Leaves = []
     reports = []
     for index, runner in enumerate(runners):
         top = index + 1 == len(runners)
         count = len(runner.layout.specs)
         states, rest = rest[:count], rest[count:]
-        cache = options.cache.make(("part", index), Holder)
-        form = request.form if top else cache.make("form", OutputForm)
+        at = len(finals)
+        cache = options.cache.memoize(("part", index), Memo)
+        form = request.form if top else cache.memoize("form", OutputForm)
         part = dataclasses.replace(
             request,
             # The stack as a whole is cut into chunks, where it is.
@@ -84,19 +88,21 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
             runner=runner,
             inputs=inputs,
             states=states,
-            mask=mask,
+            starts=request.starts and request.starts[at : at + count],
             form=form,
             collect=request.collect or not top,
             zero_masked=request.zero_masked if top else True,
-            reverse=False,
             parts=[],
+            notes=[],
         )
         name, reasons = engines.choose(part)
         with scope.narrowed(lend_masks(runner.cell)):
             last, outputs, states = engines.ENGINES[name].run(part)
         # A cell further up must not draw anew what this one has drawn.
         scope.settle()
-        reports.append(engines.EngineReport("auto", name, reasons, tuple(part.parts)))
+        reports.append(
+            engines.EngineReport("auto", name, reasons, tuple(part.parts), "; ".join(part.notes))
+        )
         finals += states
         if not top:
             inputs = form.pack(outputs)

@@ -21,12 +21,15 @@ from cellkit.cells.operations import columns_of, matmul_as
 from cellkit.cells.recorder import Recorder
 from cellkit.cells.runner import trace
 from cellkit.cells.scope import SequenceScope, sequence_scope
+from cellkit.cells.wrapper import handing, projected_constants
 from cellkit.engines.backend import backend
 from cellkit.engines.engine import Need
 from cellkit.engines.request import pack
 from cellkit.engines.shared import needs
+from cellkit.engines.shared.around import Around
 from cellkit.engines.shared.loop import ROWS
 from cellkit.engines.shared.project import ROW_WISE
+from cellkit.typing import Tensor, Tree
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -47,18 +50,25 @@ CELLS = (
     "Every `cellkit.Cell` whose step is a function of its inputs, states, weights and the masks of "
     "the call; on Torch, one that treats the rows of the batch one by one, in one floating dtype"
 )
-NEEDS = (
-    needs.A_CELL,
-    needs.untouched({"call": Cell, "prepare": Cell, "advance": Cell}),
-    needs.NOT_FULLY_UNROLLED,
-    ROW_WISE,
-    Need(
-        "a step that is a function of inputs, states, weights and the masks of the call",
-        _no_function,
-        rules_out=("zoneout",),
-    ),
-)
-"""The needs of an engine that differentiates steps itself, beside the dtype and something to do."""
+
+
+def needs_of(constants: bool) -> tuple[Need, ...]:
+    """Return the needs of an engine that differentiates steps itself, beside the dtypes.
+
+    Args:
+        constants: True if it takes constants of wrappers, and gives them gradients.
+    """
+    return (
+        needs.A_CELL,
+        needs.untouched({"call": Cell, "prepare": Cell, "advance": Cell}, constants),
+        needs.NOT_FULLY_UNROLLED,
+        ROW_WISE,
+        Need(
+            "a step that is a function of inputs, states, weights and the masks of the call",
+            _no_function,
+            rules_out=("zoneout",),
+        ),
+    )
 
 
 def _many_rows(request: Request) -> str | None:
@@ -82,10 +92,10 @@ FEW_ROWS = Need("so few rows that a step keeps fewer numbers than its kernels ha
 
 @dataclasses.dataclass
 class Plan:
-    """What one step does, learnt from tracing it.
+    """The facts about one step, learnt from tracing it.
 
     Args:
-        reason: Why a step is no function of tensors alone, or None.
+        reason: Reason why a step is not a function of tensors alone, or None.
         kernels: The weights of the products, in the order of the products: variables, and which of
             their columns.
         others: The variables that a step reads beside them.
@@ -102,16 +112,20 @@ class Plan:
 
 def plan_of(request: Request) -> Plan:
     """Return what a step of this request does."""
-    # Where steps are traced anew for other numbers of rows, they may be other steps then.
-    leaves = [*keras.tree.flatten(request.inputs), *request.states]
-    rows = () if backend.name == "torch" else tuple((x.shape[0], *x.shape[2:]) for x in leaves)
-    plan: Plan = remember(request, "plans", rows, lambda: _quietly(request))
+    given = keras.tree.flatten(request.constants)
+    leaves = [*keras.tree.flatten(request.inputs), *request.states, *given]
+    # Inputs of another dtype may be handed on as they are, and be other steps then.
+    key = tuple(x.dtype for x in leaves)
+    if backend.name != "torch":
+        # Steps that are traced anew for other numbers of rows may be other steps then.
+        key += tuple((x.shape[0], *x.shape[2:]) for x in leaves)
+    plan: Plan = remember(request, "plans", key, lambda: _quietly(request))
     return plan
 
 
 def _quietly(request: Request) -> Plan:
     """Explore a step, and leave nothing of that behind."""
-    name, kept = type(request.cell).__name__, request.options.cache.make(EFFECTS, list)
+    name, kept = type(request.cell).__name__, request.options.cache.memoize(EFFECTS, list)
     if len(kept) < _TRIES:
         plan: Plan | None = None
         with Undone(request.cell) as effects:
@@ -129,7 +143,7 @@ def remember(request: Request, name: str, key: tuple[Any, ...], make: Callable[[
     Args:
         request: The run.
         name: Under which the layer keeps it.
-        key: What it depends on beside the cell and the training flag.
+        key: The rest of what it depends on, beside the cell and the training flag.
         make: Finds it out.
     """
     full = (request.training, *key)
@@ -172,7 +186,9 @@ def _explore(request: Request) -> Plan:
     kernels: list[tuple[Any, slice]] = []
     recorder = Recorder()
 
-    def product(x: Any, kernel: Any, columns: slice) -> Any:
+    def product(x: Tensor, kernel: Tensor, columns: slice) -> Any:
+        if not _of_rows(x):
+            return x @ columns_of(kernel, columns)
         known = id(kernel) in recorder.read
         result = x @ columns_of(kernel, columns)
         if not known:
@@ -180,10 +196,11 @@ def _explore(request: Request) -> Plan:
         kernels.append((kernel, columns))
         return result
 
-    def one(inputs: Any, states: Leaves) -> Any:
+    def one(inputs: Tree, states: Leaves, constants: Tree) -> Any:
         kernels.clear()
+        given = constants_of(request, constants)
         scope = SequenceScope(keras.ops.shape(states[0])[0])
-        with sequence_scope(scope, [], training):
+        with sequence_scope(scope, [], training), handing(given):
             with Recorder():
                 projected = cell.prepare(inputs, training)
                 # Draws the masks that are drawn once per call.
@@ -196,7 +213,10 @@ def _explore(request: Request) -> Plan:
         lambda x: keras.KerasTensor((x.shape[0], *x.shape[2:]), dtype=_dtype(x)), request.inputs
     )
     states = [keras.KerasTensor(tuple(s.shape), dtype=_dtype(s)) for s in request.states]
-    found = trace(one, inputs, states, variables=cell.variables)
+    constants = keras.tree.map_structure(
+        lambda x: keras.KerasTensor(tuple(x.shape), dtype=_dtype(x)), request.constants
+    )
+    found = trace(one, inputs, states, constants, variables=cell.variables)
     if recorder.written:
         return Plan(f"a step of {name} writes a variable, or draws random numbers")
     if recorder.losses:
@@ -205,11 +225,28 @@ def _explore(request: Request) -> Plan:
         return Plan(f"not all that a step of {name} takes and returns are real numbers")
     others = list(recorder.read.values())
     if not all(keras.backend.is_float_dtype(v.dtype) for v in others):
-        return Plan(f"a step of {name} reads a variable that is no real number")
+        return Plan(f"a step of {name} reads a variable that is not a real number")
     return Plan(None, kernels, others)
 
 
-def _dtype(x: Any) -> str:
+def _of_rows(x: Tensor) -> bool:
+    """Return True for a vector per row: products of windows of steps are not cut apart."""
+    return len(x.shape) == 2
+
+
+def constants_of(request: Request, constants: Tree) -> Any:
+    """Return the constants of a run as its steps take them, or None where they take none.
+
+    Args:
+        request: The run.
+        constants: Its constants, or others in their place.
+    """
+    if not request.runner.takes_constants:
+        return None
+    return projected_constants(request.cell, (constants or {}).get("constants"))
+
+
+def _dtype(x: Tensor) -> str:
     return str(keras.backend.standardize_dtype(x.dtype))
 
 
@@ -218,16 +255,20 @@ class Step:
 
     Args:
         request: The run.
-        plan: What a step reads.
+        plan: The facts about a step.
         projected: The structure of its inputs.
+        constants: The structure of the constants that it takes, or None.
 
     Attributes:
-        writes: Whether the last run wrote a variable (without effect).
-        adds_losses: Whether it added a loss.
+        writes: True if the last run wrote a variable (without effect).
+        adds_losses: True if it added a loss.
     """
 
-    def __init__(self, request: Request, plan: Plan, projected: Any) -> None:
+    def __init__(
+        self, request: Request, plan: Plan, projected: Tree, constants: Tree = None
+    ) -> None:
         self.request, self.plan, self.projected = request, plan, projected
+        self.constants = constants
         self.writes = self.adds_losses = False
 
     def __call__(
@@ -248,7 +289,7 @@ class Step:
     def advance(
         self,
         inputs: Leaves,
-        keep: Any,
+        keep: Tensor,
         states: Leaves,
         last: Leaves,
         others: Leaves,
@@ -259,7 +300,7 @@ class Step:
 
         Args:
             inputs: The projected inputs of the step.
-            keep: Which rows the step counts for, `(batch,)`, or None for all.
+            keep: True for the rows that the step counts for, `(batch,)`, or None for all.
             states: The states.
             last: The last output so far.
             others: Values of the variables beside the kernels.
@@ -267,18 +308,20 @@ class Step:
             product: Returns the product of a tensor with the kernel of this index.
         """
         output, news = self(inputs, states, others, masks, product)
-        emitted = held = output
-        if keep is not None:
-            held = [backend.select(keep, o, y) for o, y in zip(output, last, strict=True)]
-            news = [backend.select(keep, n, s) for n, s in zip(news, states, strict=True)]
-            zero_masked = self.request.zero_masked
-            emitted = [backend.select(keep, o, 0) for o in output] if zero_masked else held
+        around = Around(backend.select, self.request.zero_masked)
+        news, held, emitted = around.after(keep, output, news, states, last)
         return news, held, emitted if self.request.collect else []
 
     def traced(
-        self, inputs: Leaves, states: Leaves, others: Leaves, product: Product
+        self,
+        inputs: Leaves,
+        states: Leaves,
+        others: Leaves,
+        product: Product,
+        given: Leaves | None = None,
     ) -> tuple[Leaves, Leaves]:
         """Return the output and the new states, and let the scope draw its masks."""
+        constants = pack(self.constants, given) if given else None
         request, count = self.request, iter(range(len(self.plan.kernels)))
         values = Recorder(zip(self.plan.others, others, strict=True))
         # A backward loop is traced when the call of the layer is over: all that the step takes
@@ -286,7 +329,12 @@ class Step:
         with (
             sequence_scope(request.scope, [], request.training),
             values,
-            matmul_as(lambda x, *_: product(next(count), x)),
+            handing(constants),
+            matmul_as(
+                lambda x, kernel, columns: (
+                    product(next(count), x) if _of_rows(x) else x @ columns_of(kernel, columns)
+                )
+            ),
         ):
             output, states = request.runner.within(
                 lambda: request.runner.run(

@@ -6,46 +6,50 @@ from typing import Any, Protocol
 
 import keras
 
+from cellkit.engines.shared.around import Around, order
 from cellkit.engines.shared.loop import Leaves, Loop
+from cellkit.typing import Tensor
 
 
 class Arrays(Protocol):
     """The array functions that differ between backends."""
 
-    def unstack(self, x: Any) -> list[Any]:
+    def unstack(self, x: Tensor) -> list[Any]:
         """Split `(batch, time, ...)` into its time steps."""
 
     def stack(self, steps: list[Any]) -> Any:
         """Join time steps to `(batch, time, ...)`."""
 
-    def select(self, keep: Any, new: Any, old: Any) -> Any:
+    def select(self, keep: Tensor, new: Tensor, old: Tensor) -> Any:
         """Take rows (or steps) of `new` where `keep`, else of `old`."""
 
-    def zeros_like(self, x: Any) -> Any:
+    def zeros_like(self, x: Tensor) -> Any:
         """Make zeros of the shape and dtype of `x`."""
 
 
-def run(arrays: Arrays, loop: Loop, inputs: Leaves, states: Leaves, mask: Any) -> Any:
+def run(arrays: Arrays, loop: Loop, inputs: Leaves, states: Leaves, mask: Tensor) -> Any:
     """Run at least one time step; see `cellkit.engines.backend`."""
     columns = [arrays.unstack(x) for x in inputs]
-    keep = None if mask is None else _Columns(arrays, mask)
-    length = len(columns[0])
-    last: Leaves | None = None
+    flags = [None if x is None else _Columns(arrays, x) for x in (mask, loop.on, loop.linked)]
+    around = Around(_select, loop.zero_masked, starts=loop.starts)
+    last: Leaves = []
     emitted: list[Leaves] = []
-    for t in range(length - 1, -1, -1) if loop.reverse else range(length):
-        output, new_states = loop.step([c[t] for c in columns], states)
-        if keep is None:
-            last, states, out = output, new_states, output
-        else:
-            states = [keep.select(t, n, s) for n, s in zip(new_states, states, strict=True)]
-            held = last or [arrays.zeros_like(o) for o in output]
-            last = [keep.select(t, o, y) for o, y in zip(output, held, strict=True)]
-            out = [keep.select(t, o, 0) for o in output] if loop.zero_masked else last
+    for t in order(len(columns[0]), loop.reverse):
+        keep, on, linked = [None if x is None else (x, t) for x in flags]
+        states, last = around.before(on, linked, states, last if keep else [])
+        output, news = loop.step([c[t] for c in columns], states)
+        if keep:
+            last = last or [arrays.zeros_like(o) for o in output]
+        states, last, out = around.after(keep, output, news, states, last)
         if loop.collect:
             emitted.append(out)
-    assert last is not None  # noqa: S101 - callers pass at least one step
     outputs = [arrays.stack(list(s)) for s in zip(*emitted, strict=True)] if loop.collect else None
     return last, outputs, states
+
+
+def _select(at: tuple[_Columns, int], new: Tensor, old: Tensor) -> Any:
+    columns, step = at
+    return columns.select(step, new, old)
 
 
 class _Columns:
@@ -56,12 +60,12 @@ class _Columns:
         mask: Boolean tensor of shape `(batch, time)`.
     """
 
-    def __init__(self, arrays: Arrays, mask: Any) -> None:
+    def __init__(self, arrays: Arrays, mask: Tensor) -> None:
         self.arrays = arrays
         self.mask = mask
         self.by_rank: dict[int, list[Any]] = {}
 
-    def select(self, step: int, new: Any, old: Any) -> Any:
+    def select(self, step: int, new: Tensor, old: Tensor) -> Any:
         """Take rows of `new` where the mask holds at `step`, else of `old`."""
         rank = len(new.shape)
         if rank not in self.by_rank:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from cellkit.engines.engine import Engine, Need
-from cellkit.engines.shared import needs, plain, project, scan, stack
+from cellkit.engines.shared import chunked, needs, plain, project, scan, stack
 from cellkit.engines.tensorflow import fused, rows
 
 
@@ -23,6 +23,7 @@ ENGINES = {
     for engine in (
         _whole(stack.ENGINE, needs.TRAINING_OR_SEQUENCES),
         _whole(_at_once(scan.ENGINE)),
+        _whole(_at_once(chunked.ENGINE)),
         _whole(_at_once(fused.ENGINE), needs.TRAINING_OR_SEQUENCES),
         # Compilers move the projection of the inputs as they like; measured, most cells were slower
         # with it done by hand.

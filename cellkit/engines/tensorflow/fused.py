@@ -26,10 +26,12 @@ from cellkit.engines.engine import Engine, Need
 from cellkit.engines.request import pack
 from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
+from cellkit.engines.shared.around import Around
 from cellkit.engines.shared.project import project
-from cellkit.engines.tensorflow.loop import in_steps
+from cellkit.engines.tensorflow.loop import count_to, in_steps, select
 from cellkit.engines.tensorflow.products import cut
 from cellkit.engines.tensorflow.step_graph import StepGraph, divide, specs
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -74,16 +76,18 @@ def _look(request: Request) -> str | None:
     inputs = [tf.TensorSpec([None, *x.shape[2:]], x.dtype) for x in leaves]
     states = [tf.TensorSpec([None, *s.shape[1:]], s.dtype) for s in request.states]
     try:
-        with Undone(cell):
+        with Undone(cell) as effects:
+            if effects.found is not None:
+                return f"a step of {name} {effects.found}"
             graph = one.get_concrete_function(inputs, states).graph
     except Exception as error:  # if it is the cell's own, the loop will raise it
         return f"a step of {name} can't be traced for any number of rows: {type(error).__name__}"
     known = {id(compat.raw_value(v)) for v in cell.variables}
     if any(id(v) not in known for v in graph.variables):
         return f"a step of {name} uses a variable of TensorFlow's, which Keras does not know"
-    effects = sorted({op.type for op in graph.get_operations()} & set(_EFFECTS))
-    if effects:
-        return f"a step of {name} does more than to compute: {effects[0]}"
+    more = sorted({op.type for op in graph.get_operations()} & set(_EFFECTS))
+    if more:
+        return f"a step of {name} does more than to compute: {more[0]}"
     return None
 
 
@@ -98,7 +102,8 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     output = _draw(step, inputs, request.states, kernels, others)
     scope.redraw()
     sequence = _Sequence(step, request, output, scope.drawn(), inputs)
-    last, emitted, states = sequence(kernels, others, inputs, list(request.states))
+    states = [*request.states, *(request.starts or [])]
+    last, emitted, states = sequence(kernels, others, inputs, states)
     for s, old in zip(states, request.states, strict=True):
         s.set_shape(old.shape)
     batch, time = keras.tree.flatten(request.inputs)[0].shape[:2]
@@ -146,6 +151,8 @@ class _Sequence:
         self.collect = request.collect
         self.reverse, self.training = request.reverse, request.training
         self.keep = [] if request.mask is None else [tf.transpose(request.mask)]
+        self.on = [] if request.resets is None else [tf.transpose(~request.resets)]
+        self.count, self.zero_masked = len(request.states), request.zero_masked
         first = inputs[0]
         self.length = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
         self.batch = first.shape[1] if first.shape[1] is not None else tf.shape(first)[1]
@@ -182,20 +189,26 @@ class _Sequence:
             The last output, what is emitted, the final states; and with `save` what a gradient
             needs, else None.
         """
-        inputs, states = arguments[2:]
+        *weights, inputs, states = arguments
+        states, starts = states[: self.count], states[self.count :]
+        around = Around(select, self.zero_masked, starts=starts or None)
+        arguments = [*weights, inputs, states]
         shapes = [[self.batch, *s.shape[1:]] for s in self.output]
         zeros = [tf.zeros(shape, s.dtype) for shape, s in zip(shapes, self.output, strict=True)]
         # No output is a state before the first step.
         empty = not (isinstance(self.length, int) and self.length)
         graph = StepGraph(self.step, self.masks, arguments, self.keep, zeros, save, empty)
-        fetch = [in_steps(x, self.length) for x in (*inputs, *self.keep)]
+        fetch = [in_steps(x, self.length) for x in (*inputs, *self.keep, *self.on)]
+        sizes = [len(inputs), len(self.keep), len(self.on)]
         emitted = [self._array(z) for z in zeros] if self.collect else []
         kept = [self._array(x) for x in graph.kept]
         # An output that is a state is not carried twice.
         carried = [] if graph.as_state else zeros
 
         def body(t: Any, states: Leaves, last: Leaves, emitted: Any, kept: Any) -> Any:
-            x, keep = divide([a.read(t) for a in fetch], [len(inputs), len(self.keep)])
+            x, keep, on = divide([a.read(t) for a in fetch], sizes)
+            if on:
+                states, last = around.before(on[0], None, states, last)
             news, last, out, values = graph.step(x, keep, states, last or zeros)
             emitted = [a.write(t, y) for a, y in zip(emitted, out, strict=True)]
             kept = [a.write(t, v) for a, v in zip(kept, values, strict=True)]
@@ -213,26 +226,38 @@ class _Sequence:
         graph, kept = saved
         rows = arguments[-1][0].shape[0]
         transposed = [b for k in kernels for b in cut(tf.transpose(k), rows)]
-        fetch = [in_steps(d, self.length) for d in d_emitted]
+        fetch = [in_steps(x, self.length) for x in (*self.on, *d_emitted)]
+        around = Around(select, self.zero_masked)
         for k, d in zip(graph.as_state, d_last, strict=False):
             d_states[k] += d
         carried = [] if graph.as_state else d_last
         written = [self._array(d) for d in graph.written]
 
-        def body(t: Any, d_states: Leaves, d_last: Leaves, d_others: Leaves, written: Any) -> Any:
-            d_out = [a.read(t) for a in fetch]
+        def body(
+            t: Any,
+            d_states: Leaves,
+            d_last: Leaves,
+            d_others: Leaves,
+            d_starts: Leaves,
+            written: Any,
+        ) -> Any:
+            on, d_out = divide([a.read(t) for a in fetch], [len(self.on), len(d_emitted)])
             values = {i: kept[i].read(t) for i in graph.read}
             d_olds, d_held, d_new, d_steps = graph.pull(
                 [*d_states, *d_last, *d_out], transposed, values
             )
             d_others = [a + b for a, b in zip(d_others, d_new, strict=True)]
             written = [a.write(t, d) for a, d in zip(written, d_steps, strict=True)]
+            if on:
+                d_olds, d_held, d_starts = around.back(on[0], d_olds, d_held, d_starts)
+                d_starts = _shaped(d_starts, d_states)
             d_olds, d_held = _shaped(d_olds, d_states), _shaped(d_held, d_last)
-            return self._next(t, back=True), d_olds, d_held, d_others, written
+            return self._next(t, back=True), d_olds, d_held, d_others, d_starts, written
 
         d_others = [tf.zeros_like(w) for w in others]
-        start = (d_states, carried, d_others, written)
-        _, d_states, _, d_others, written = self._while(body, start, back=True)
+        d_starts = [tf.zeros_like(d) for d in d_states] if self.on else []
+        start = (d_states, carried, d_others, d_starts, written)
+        _, d_states, _, d_others, d_starts, written = self._while(body, start, back=True)
         d_steps = [a.stack() for a in written]
         factors: dict[int, Any] = {}
         d_kernels = []
@@ -242,9 +267,10 @@ class _Sequence:
             rows = tf.reshape(factors[at], [-1, kernel.shape[0]])
             d_rows = tf.reshape(d_steps[i], [-1, kernel.shape[1]])
             d_kernels.append(tf.cast(tf.matmul(rows, d_rows, transpose_a=True), kernel.dtype))
-        return [*d_kernels, *d_others, *(d_steps[i] for i in graph.d_inputs), *d_states]
+        d_inputs = [d_steps[i] for i in graph.d_inputs]
+        return [*d_kernels, *d_others, *d_inputs, *d_states, *d_starts]
 
-    def _array(self, x: Any) -> Any:
+    def _array(self, x: Tensor) -> Any:
         """Return an array for something like `x` at every step."""
         return tf.TensorArray(x.dtype, self.length, element_shape=x.shape)
 
@@ -253,12 +279,8 @@ class _Sequence:
 
     def _while(self, body: Any, start: Any, back: bool = False) -> Any:
         down = self.reverse != back
-        return tf.while_loop(
-            (lambda t, *_: t >= 0) if down else (lambda t, *_: t < self.length),
-            body,
-            (self.length - 1 if down else tf.constant(0), *start),
-            maximum_iterations=self.length,
-        )
+        first = self.length - 1 if down else tf.constant(0)
+        return count_to(self.length, body, (first, *start))
 
 
 def _shaped(new: Leaves, old: Leaves) -> Leaves:
@@ -277,7 +299,7 @@ ENGINE = Engine(
         needs.SOMETHING,
         Need("a call that is compiled", _eager),
         Need("sizes of the inputs that are known, but for batch and time", _unknown_sizes),
-        *steps.NEEDS,
+        *steps.needs_of(constants=False),
         Need("no variables of TensorFlow's own, no printing, no Python in a step", _not_of_keras),
     ),
     pays=(steps.FEW_ROWS,),

@@ -1,4 +1,4 @@
-"""What is computed for all steps at once must be what each step would compute for itself.
+"""A trial of what is computed for all steps at once: each step must compute the same alone.
 
 `project`, and of a linear cell `coefficients` and `read`, are given the rows of all steps together.
 Nothing stops them from reading values on the host, or from computing with the number of rows or
@@ -18,6 +18,7 @@ import tensorflow as tf
 from cellkit.engines.engine import Need
 from cellkit.engines.shared import rows
 from cellkit.engines.shared import step as steps
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -31,11 +32,11 @@ _MOST = 1 << 14
 def _not_apart(request: Request) -> str | None:
     leaves = keras.tree.flatten(request.inputs)
     key = tuple((x.dtype, tuple(x.shape[2:])) for x in leaves)
-    reason: str | None = steps.remember(request, "rows", key, lambda: _quietly(request, _ANY))
+    reason: str | None = steps.remember(request, "rows", key, lambda: _quietly(request, _ANY, True))
     batch, time = leaves[0].shape[:2]
     if reason is not None or batch is None:
         return reason
-    # What treats a certain number of rows in its own way is seen with that number alone.
+    # A cell that treats a certain number of rows in its own way shows it with that number alone.
     numbers = [n for n in (batch, batch * (time or 1)) if n <= _MOST]
     key += (batch, time)
     reason = steps.remember(request, "so many rows", key, lambda: _quietly(request, numbers))
@@ -45,17 +46,23 @@ def _not_apart(request: Request) -> str | None:
 APART = Need(rows.NAME, _not_apart, costly=True)
 
 
-def _quietly(request: Request, numbers: Iterable[int]) -> str | None:
-    return rows.quietly(request, lambda: _examine(request, numbers))
+def _quietly(request: Request, numbers: Iterable[int], first: bool = False) -> str | None:
+    return rows.quietly(request, lambda: _examine(request, numbers, first))
 
 
-def _examine(request: Request, numbers: Iterable[int]) -> str | None:
-    """Return what is wrong with rows that are computed together, or None."""
+def _examine(request: Request, numbers: Iterable[int], first: bool) -> str | None:
+    """Return what is wrong with rows that are computed together, or None.
+
+    Args:
+        request: The run.
+        numbers: Numbers of rows to try.
+        first: True to trace it as well, which shows the same for all numbers of rows.
+    """
     inputs, states = keras.tree.flatten(request.inputs), request.states
     sizes = {n for x in [*inputs, *states, *request.cell.variables] for n in x.shape}
     count = next(n for n in range(11, 12 + len(sizes)) if n not in sizes)
     try:
-        reason = rows.traced(request)
+        reason = rows.traced(request) if first else None
         if reason is not None:
             return reason
         # Also where a function is traced: values are compared here and now.
@@ -76,8 +83,8 @@ def _examine(request: Request, numbers: Iterable[int]) -> str | None:
     return None
 
 
-def _made_up(x: Any, lead: int, count: int, rng: Any) -> Any:
-    # What is not known, such as the size of an image, is made up as well.
+def _made_up(x: Tensor, lead: int, count: int, rng: Any) -> Any:
+    # Unknown sizes, such as that of an image, are made up as well.
     shape = [count, *(8 if n is None else n for n in x.shape[lead:])]
     if x.dtype.is_floating or x.dtype.is_complex:
         values = rng.normal(size=shape)

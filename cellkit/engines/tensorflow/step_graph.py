@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from cellkit.engines.tensorflow.products import cut, times, widths
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
     from cellkit.engines.shared.loop import Leaves
@@ -21,20 +22,20 @@ class StepGraph:
         step: The step.
         masks: The masks of this call, by their keys.
         arguments: Kernels, other weights, inputs `(time, batch, ...)`, states.
-        keep: Which steps count, `(time, batch)`, in a list; empty if all do.
+        keep: True for the steps that count, `(time, batch)`, in a list; empty if all do.
         last: The last output before all steps.
-        save: Whether there is a gradient.
-        hold: Whether the last output must be carried from step to step in any case.
+        save: True if there is a gradient.
+        hold: True if the last output must be carried from step to step in any case.
 
     Attributes:
-        as_state: For each output the state that it is, if all are and no step is masked; else
+        as_state: The index of the state that each output is, if all are and no step is masked; else
             empty. The last output need not be carried from step to step then.
         kept: Specs of what is kept of each step for the gradient.
-        read: Which of it the gradient of a step takes; the rest is for those of the kernels.
-        factors: Which of it each kernel is multiplied with.
+        read: The part of it for the gradient of a step; the kernels' gradients take the rest.
+        factors: The part of it that each kernel is multiplied with.
         written: Specs of the gradients that are kept of each step.
-        d_inputs: Which of them are those of the inputs.
-        d_products: Which of them are those of the products.
+        d_inputs: The gradients of the inputs among them.
+        d_products: The gradients of the products among them.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class StepGraph:
         Args:
             grads: Those of the new states, the last output (or none), and what is emitted.
             transposed: The kernels, transposed and cut.
-            kept: What was kept of the step, by its place.
+            kept: The values kept of the step, by their places.
         """
         assert self._pull is not None  # noqa: S101 - there is one with `save`
         taken = [kept[v] if isinstance(v, int) else v for v in self._taken]
@@ -153,7 +154,7 @@ class StepGraph:
                 grads = [_sum(a, b) for a, b in zip(grads, more, strict=True)]
             grads = [tf.zeros_like(s) if d is None else d for s, d in zip(flat, grads, strict=True)]
             carried, steps = grads[: sum(sizes[:3])], grads[sum(sizes[:3]) :]
-            # Where a product is added to the inputs, both have the same gradient.
+            # A product and the inputs that it is added to have the same gradient.
             written: Leaves = []
             places = [_add(d, written) for d in steps]
             self.d_inputs, self.d_products = places[: len(x)], places[len(x) :]
@@ -182,7 +183,7 @@ class StepGraph:
 
 
 class _Graph:
-    """What a concrete function computes, to be put into other graphs operation by operation.
+    """The operations of a concrete function, to be put into other graphs one by one.
 
     A call of the function would do the same, but what it captured is fixed.
     """
@@ -204,7 +205,7 @@ class _Graph:
 
         Args:
             values: The arguments.
-            captured: What stands for the tensors `captured`; these themselves by default.
+            captured: Tensors in the place of the captured ones; these themselves by default.
         """
         values = [*values, *(self.captured if captured is None else captured)]
         here = tf.compat.v1.get_default_graph()
@@ -246,5 +247,5 @@ def _add(value: Any, values: Leaves) -> int:
     return place
 
 
-def _sum(a: Any, b: Any) -> Any:
+def _sum(a: Tensor, b: Tensor) -> Any:
     return b if a is None else a if b is None else a + b

@@ -11,9 +11,11 @@ from cellkit.cells.scope import SequenceScope
 from cellkit.engines.shared.loop import Leaves, Loop
 from cellkit.engines.torch import loop, transformations
 from cellkit.engines.torch.recurrence import recurrence
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
-    from cellkit.engines.request import Options
+    from cellkit.engines.request import Options, Request
+    from cellkit.engines.shared.one_step import OneStep
 
 
 class TorchBackend:
@@ -23,16 +25,21 @@ class TorchBackend:
     block = 256
     blocks_pay = True
     compiles = False
-    lasting = False
+    differentiates = True
     loop_guards_padding = False
+    repeated = None
     select = staticmethod(loop.select)
     recurrence = staticmethod(recurrence)
 
     def run(
-        self, request: Loop, inputs: Leaves, states: Leaves, mask: Any
+        self, request: Loop, inputs: Leaves, states: Leaves, mask: Tensor
     ) -> tuple[Leaves, Any, Leaves]:
         """Run a loop."""
         return loop.run(request, inputs, states, mask)
+
+    def recomputed(self, request: Loop) -> Loop:
+        """Return a loop with checkpoints, unless it is one of a chunk already; see `Backend`."""
+        return request if request.remat else loop.recomputed(request)
 
     def compiled(
         self,
@@ -45,11 +52,25 @@ class TorchBackend:
         """Run `body` as it stands: nothing is compiled."""
         return body(*arguments)
 
-    def signature(self, x: Any) -> tuple[Any, ...] | None:
+    def signature(self, x: Tensor) -> tuple[Any, ...] | None:
         """Return shape, dtype, device and whether gradients are wanted; see `Backend`."""
-        if torch.compiler.is_compiling() or type(x) is not torch.Tensor or self.transformed():
+        if type(x) is not torch.Tensor or transformations.transformed():
             return None
         return x.shape, x.dtype, x.device, torch.is_grad_enabled()
+
+    def own(self, x: Tensor) -> Any:
+        """Return a copy."""
+        return x.clone()
+
+    def copied(self, x: Tensor) -> Any:
+        """Return a copy without a gradient."""
+        return x.detach().clone()
+
+    def one_step(self, request: Request, step: OneStep, stock: list[Any], usual: bool) -> OneStep:
+        """Return the operations of a step in a row; see `Backend`."""
+        from cellkit.engines.torch.one_step import one_step  # which needs this object
+
+        return one_step(request, step, stock, usual)
 
     def traces_python(self) -> bool:
         """Tell whether `torch.compile` reads the code of the call."""

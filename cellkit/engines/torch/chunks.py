@@ -25,6 +25,7 @@ from cellkit.engines.shared import plain
 from cellkit.engines.shared.loop import chunk_length
 from cellkit.engines.torch.loop import select
 from cellkit.engines.torch.transformations import seen_through
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
     from cellkit.engines.engine import Engine
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 _STREAMED = 256
 
 
-def wanted(request: Request) -> bool:
+def wanted(request: Request, engine: Engine) -> bool:
     """Tell whether a request is to be run in chunks."""
     if torch.is_grad_enabled():
-        if not request.options.chunked:
+        if not request.options.chunked and (request.linked is None or engine.loops):
             return False
     elif request.collect or request.training:
         return False
@@ -54,25 +55,33 @@ def run(request: Request, engine: Engine) -> tuple[Leaves, Any, Leaves]:
     options, states = request.options, request.states
     time = keras.tree.flatten(request.inputs)[0].shape[1]
     streaming = not torch.is_grad_enabled()
-    # What traces or transforms a chunk keeps of it what it likes.
+    # A tracer or a transform decides itself what it keeps of a chunk.
     again = bool(options.remat) and not streaming and not seen_through()
-    block = _STREAMED if streaming else options.truncate or time
-    size = chunk_length(options.remat, time) if again else block
+    begins = list(range(0, time, _STREAMED if streaming else options.truncate or time))
+    linked = None
+    if request.linked is not None and not engine.loops and not streaming:
+        # Blocks that differ from row to row: a chunk ends where one of any row does.
+        linked = request.linked.flip(1) if request.reverse else request.linked
+        begins = [t for t in range(time) if t in begins or not bool(linked[:, t].all())]
+        request = dataclasses.replace(request, linked=None)
+    size = chunk_length(options.remat, time) if again else time
     if again:
         _draw_masks(request)
     last: Any = None
     collected: list[Leaves] = []
-    for start in range(0, time, block):
-        if start:
+    for start, end in zip(begins, [*begins[1:], time], strict=True):
+        if start and linked is not None:
+            states = [select(linked[:, start], s, s.detach()) for s in states]
+        elif start:
             states = [s.detach() for s in states]
-        end = min(start + block, time)
         for first in range(start, end, size):
             part = _part(request, first, min(first + size, end), time, states)
             held, outputs, states = _Chunk(part, engine).run() if again else engine.run(part)
             if part.mask is not None and last is not None:
-                # Until a row has a step of its own in this chunk, it repeats what was before.
-                seen = part.mask.flip(1) if request.reverse else part.mask
-                seen = seen.cumsum(1) > 0
+                # Until a row has a step of its own in this chunk, or begins anew, it repeats what
+                # was before.
+                seen = part.mask if part.resets is None else part.mask | part.resets
+                seen = (seen.flip(1) if request.reverse else seen).cumsum(1) > 0
                 held = [select(seen[:, -1], y, b) for y, b in zip(held, last, strict=True)]
                 if outputs is not None and not request.zero_masked:
                     before = [b[:, None].expand_as(y) for y, b in zip(outputs, last, strict=True)]
@@ -87,11 +96,17 @@ def run(request: Request, engine: Engine) -> tuple[Leaves, Any, Leaves]:
 def _part(request: Request, first: int, end: int, time: int, states: Leaves) -> Request:
     """Return the steps from `first` to `end`, in the order processed."""
     steps = slice(time - end, time - first) if request.reverse else slice(first, end)
+
+    def cut(x: Tensor) -> Any:
+        return None if x is None else x[:, steps]
+
     return dataclasses.replace(
         request,
-        inputs=keras.tree.map_structure(lambda x: x[:, steps], request.inputs),
+        inputs=keras.tree.map_structure(cut, request.inputs),
         states=states,
-        mask=None if request.mask is None else request.mask[:, steps],
+        mask=cut(request.mask),
+        resets=cut(request.resets),
+        linked=cut(request.linked),
     )
 
 
@@ -114,7 +129,7 @@ class _Chunk:
         stock = request.scope.stock
         self.drawn = [compat.cached_dropout_masks(cell) for cell in stock]
         self.starts: list[tuple[Any, Any]] = []
-        self.structure = (request.inputs, request.states, request.constants)
+        self.structure = (request.inputs, request.states, request.constants, request.starts or [])
         self.counts: list[int] = []
         self.has_losses = False
 
@@ -141,10 +156,9 @@ class _Chunk:
     def again(self, tensors: list[Any]) -> list[Any]:
         """Compute the chunk once more, from `tensors`."""
         count = len(tensors) - len(self.variables)
-        inputs, states, constants = keras.tree.pack_sequence_as(self.structure, tensors[:count])
-        request = dataclasses.replace(
-            self.request, inputs=inputs, states=states, constants=constants
-        )
+        parts = keras.tree.pack_sequence_as(self.structure, tensors[:count])
+        names = ("inputs", "states", "constants", "starts")
+        request = dataclasses.replace(self.request, **dict(zip(names, parts, strict=True)))
         mapping = [*zip(self.variables, tensors[count:], strict=True), *self.starts]
         with reopened(request.scope, self.drawn), Recorder(mapping) as recorder:
             # The call of the layer is over by now.

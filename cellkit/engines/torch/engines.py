@@ -4,14 +4,14 @@ import dataclasses
 from typing import Any
 
 from cellkit.engines.engine import Engine
-from cellkit.engines.shared import needs, plain, project, scan, stack
+from cellkit.engines.shared import chunked, needs, plain, project, scan, stack
 from cellkit.engines.torch import chunks, fused, kernel, rows
 
 # A transformation could not see through these.
 _OPAQUE = ("stack", "kernel", "fused")
 
 # They compute for all steps at once what does not depend on a state.
-_AT_ONCE = ("scan", "fused", "projected")
+_AT_ONCE = ("scan", "chunked", "fused", "projected")
 
 
 def _on_torch(engine: Engine) -> Engine:
@@ -30,6 +30,7 @@ ENGINES = {
         stack.ENGINE,
         kernel.ENGINE,
         scan.ENGINE,
+        chunked.ENGINE,
         fused.ENGINE,
         project.ENGINE,
         plain.ENGINE,

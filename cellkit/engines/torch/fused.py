@@ -30,11 +30,13 @@ from cellkit.engines.engine import Engine, Need
 from cellkit.engines.request import pack
 from cellkit.engines.shared import needs
 from cellkit.engines.shared import step as steps
+from cellkit.engines.shared.around import in_order
 from cellkit.engines.shared.project import project
 from cellkit.engines.torch.derive.guard import Refused
 from cellkit.engines.torch.derive.program import Program, Sequence, apply
-from cellkit.engines.torch.derive.record import evaluate, record, same
+from cellkit.engines.torch.derive.record import Tape, evaluate, record, same
 from cellkit.engines.torch.loop import select
+from cellkit.typing import States, Tensor, Tree
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 # By how much a program may differ from the cell's own step, by dtype.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2**-7, torch.bfloat16: 2**-4}
 
-_DTYPES = "has tensors of several dtypes, or of one that is no real number"
+_DTYPES = "has tensors of several dtypes, or of one that is not a real number"
 
 
 def _not_recorded(request: Request) -> str | None:
@@ -55,20 +57,20 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     known, _ = _known_step(request)
     program, tape = known.program, known.program.tape
     projected = project(request, time_major=True, prepare=_projection(request))
-    inputs, keep = keras.tree.flatten(projected), None
-    if request.mask is not None:
-        keep = request.mask.t()
-    if request.reverse:
-        inputs, keep = [x.flip(0) for x in inputs], None if keep is None else keep.flip(0)
+    flags = [None if x is None else x.t() for x in (request.mask, request.resets)]
+    given = [*keras.tree.flatten(projected), *flags]
+    *inputs, keep, resets = in_order(request.reverse, lambda x: x.flip(0), given)
     masks = _draw(request, known, projected, inputs) if known.masks else []
     weights = dict(zip(tape.weights, map(value_of, known.variables), strict=True))
     constants = [evaluate(c, weights) for c in tape.constants]
-    sequence = Sequence(program, masks, keep, request.collect or keep is not None)
-    results = apply(sequence, (*inputs, *constants, *request.states))
+    given = _given(request)
+    sequence = Sequence(program, masks, keep, request.collect or keep is not None, resets)
+    starts = request.starts or []
+    results = apply(sequence, (*inputs, *constants, *given, *request.states, *starts))
     outputs, states = list(results[: program.outputs]), list(results[program.outputs :])
     last, collected = [y[-1] for y in outputs], outputs
     if keep is not None:
-        held = [hold(y, keep, request.collect) for y in outputs]
+        held = [hold(y, keep, request.collect, resets) for y in outputs]
         last = [y for y, _ in held]
         collected = [y for _, y in held]
         if request.zero_masked and request.collect:
@@ -76,30 +78,41 @@ def run(request: Request) -> tuple[Leaves, Any, Leaves]:
     return last, [y.transpose(0, 1) for y in collected] if request.collect else None, states
 
 
-def hold(outputs: Any, keep: Any, collect: bool) -> tuple[Any, Any]:
+def hold(outputs: Tree, keep: Tensor, collect: bool, resets: Tensor = None) -> tuple[Any, Any]:
     """Repeat the previous output at masked steps, zeros where there is none.
 
     Args:
-        outputs: What the steps returned, `(time, batch, ...)`.
+        outputs: The outputs of the steps, `(time, batch, ...)`.
         keep: `(time, batch)`.
-        collect: Whether all outputs are wanted.
+        collect: True if all outputs are wanted.
+        resets: `(time, batch)`, True where there is no previous output; or None.
 
     Returns:
         The last output, and all of them (None unless wanted).
     """
     steps = torch.arange(len(keep), device=keep.device)[:, None]
-    latest = torch.where(keep, steps, -1)
-    latest = latest.cummax(0).values if collect else latest.max(0, keepdim=True).values
+
+    def newest(flags: Any) -> Any:
+        found = torch.where(flags, steps, -1)
+        return found.cummax(0).values if collect else found.max(0, keepdim=True).values
+
+    latest, least = newest(keep), 0 if resets is None else newest(resets).clamp(min=0)
     index = latest.clamp(min=0)
     index = index.reshape(*index.shape, *[1] * (outputs.ndim - 2))
     index = index.expand(-1, -1, *outputs.shape[2:])
-    held = select(latest >= 0, outputs.gather(0, index), 0)
+    held = select(latest >= least, outputs.gather(0, index), 0)
     return held[-1], held if collect else None
+
+
+def _given(request: Request) -> Leaves:
+    """Return the leaves of the constants that the steps take."""
+    constants = steps.constants_of(request, request.constants)
+    return [] if constants is None else keras.tree.flatten(constants)
 
 
 @dataclasses.dataclass
 class _Known:
-    """What is known of a step.
+    """The facts about a step.
 
     Args:
         program: Its program.
@@ -115,17 +128,19 @@ class _Known:
 def _known_step(request: Request) -> tuple[Any, str | None]:
     """Return what is known of a request's step, or None and why it can't be recorded."""
     like = request.states[0]
+    # A record holds for one number of places in a memory.
+    shapes = [tuple(x.shape[1:]) for x in keras.tree.flatten(request.constants)]
 
     def learn() -> tuple[Any, str | None]:
         try:
-            # What is made in the mode of inference could not be trained with later.
+            # Tensors made in inference mode could not be trained with later.
             with torch.inference_mode(False):
                 return _learn(request), None
         except Refused as refused:
             return None, f"a step of {type(request.cell).__name__} {refused}"
 
     known: tuple[Any, str | None]
-    known = steps.remember(request, "recorded", (like.dtype, like.device), learn)
+    known = steps.remember(request, "recorded", (like.dtype, like.device, *shapes), learn)
     return known
 
 
@@ -136,15 +151,19 @@ def _learn(request: Request) -> _Known:
     variables = list({id(v): v for v in (*kernels, *plan.others)}.values())
     tensors = [*request.states, *(value_of(v) for v in variables)]
     dtype = request.states[0].dtype
-    given = keras.tree.flatten(request.inputs)
+    with torch.no_grad():
+        constants = steps.constants_of(request, request.constants)
+    given = [*keras.tree.flatten(request.inputs), *keras.tree.flatten(constants or ())]
     if dtype not in _TOLERANCE or any(t.dtype != dtype for t in (*tensors, *given)):
         raise Refused(_DTYPES)
     with Undone(request.cell) as effects:
+        if effects.found is not None:
+            raise Refused(effects.found)
         # Twice, with other numbers and another number of rows: what depends on them by anything
         # but the operations shows as a difference. The second rows are what is compared, too.
         numbers = [_Numbers(request.states[0], (*given, *tensors), again) for again in (0, 1)]
         (tape, *_), (other, step, masks) = [
-            _recorded(request, plan, variables, draw) for draw in numbers
+            _recorded(request, plan, variables, constants, draw) for draw in numbers
         ]
         if not same(tape, other):
             raise Refused("is another one for other values, or another number of rows")
@@ -158,7 +177,7 @@ def _learn(request: Request) -> _Known:
 
 
 def _recorded(
-    request: Request, plan: steps.Plan, variables: list[Any], draw: _Numbers
+    request: Request, plan: steps.Plan, variables: list[Any], constants: Tree, draw: _Numbers
 ) -> tuple[Any, _Step, list[Any]]:
     """Return a record of one step, the step, and the masks that it used."""
     dtype = request.states[0].dtype
@@ -169,27 +188,26 @@ def _recorded(
         leaves = keras.tree.flatten(projected)
         if any(t.dtype != dtype for t in leaves):
             raise Refused(_DTYPES)
-        step = _Step(request, plan, projected, variables)
+        step = _Step(request, plan, projected, variables, constants)
+        given = [draw(x.shape[1:]) for x in keras.tree.flatten(constants or ())]
         inputs = [draw(x.shape[1:]) for x in leaves]
         states = [draw(s.shape[1:]) for s in request.states]
         weights = [value_of(v).detach() for v in variables]
-        step(inputs, states, None, weights)  # draws the masks that are drawn once per call
+        step(inputs, states, None, weights, given)  # draws the masks that are drawn once per call
         drawn = request.scope.drawn()
         step.keys, masks = list(drawn), [*drawn.values()]
-        step(inputs, states, masks, weights)
+        step(inputs, states, masks, weights, given)
         if step.step.writes:
             raise Refused("writes a variable, or draws random numbers")
         if step.step.adds_losses:
             raise Refused("adds a loss")
-        return record(step, inputs, states, masks, weights), step, masks
+        return record(step, inputs, states, masks, weights, given), step, masks
 
 
 def _projection(request: Request) -> Any:
     """Return what projects the rows of the inputs, with operations joined where they can be."""
     plain = functools.partial(request.cell.prepare, training=request.training)
-    given = keras.tree.flatten(request.inputs)
-    key = tuple((x.dtype, x.device, x.shape[2:]) for x in given)
-    known = steps.remember(request, "projection", key, lambda: _record_projection(request))
+    known = recorded_projection(request)
     if known is None:
         return plain
     tape, variables, structure = known
@@ -205,6 +223,21 @@ def _projection(request: Request) -> Any:
     return joined
 
 
+def recorded_projection(request: Request) -> Any:
+    """Return a record of `prepare`, its variables and the structure of its result, or None."""
+    given = keras.tree.flatten(request.inputs)
+    key = tuple((x.dtype, x.device, x.shape[2:]) for x in given)
+    return steps.remember(request, "projection", key, lambda: _record_projection(request))
+
+
+def recorded_step(request: Request) -> tuple[Tape, list[Any]] | None:
+    """Return the record of a step and its variables; None without one, or with other arguments."""
+    known, _ = _known_step(request)
+    if known is None or known.masks or known.program.tape.given:
+        return None
+    return known.program.tape, known.variables
+
+
 def _record_projection(request: Request) -> Any:
     """Record `prepare` with a few rows, or return None where it can't be, or draws masks."""
     cell, given = request.cell, keras.tree.flatten(request.inputs)
@@ -217,7 +250,7 @@ def _record_projection(request: Request) -> Any:
     scope = SequenceScope(draw.rows)
     structure: Any = None
 
-    def prepare(inputs: Any, _: Any, __: Any, weights: Any) -> Any:
+    def prepare(inputs: Tree, _: Any, __: Any, weights: Any, *___: Any) -> Any:
         nonlocal structure
         mapping = list(zip(variables, weights, strict=True))
         with sequence_scope(scope, [], request.training), Recorder(mapping) as recorder:
@@ -241,12 +274,13 @@ def _record_projection(request: Request) -> Any:
     return (tape, variables, structure) if agrees else None
 
 
-def _draw(request: Request, known: _Known, projected: Any, inputs: Leaves) -> list[Any]:
+def _draw(request: Request, known: _Known, projected: Tree, inputs: Leaves) -> list[Any]:
     """Return the random masks of this call, which a step that is thrown away asks for."""
-    step = _Step(request, steps.plan_of(request), projected, known.variables)
     with torch.no_grad():
-        weights = [value_of(v) for v in known.variables]
-        step([x[0] for x in inputs], request.states, None, weights)
+        constants = steps.constants_of(request, request.constants)
+        step = _Step(request, steps.plan_of(request), projected, known.variables, constants)
+        weights, given = [value_of(v) for v in known.variables], keras.tree.flatten(constants or ())
+        step([x[0] for x in inputs], request.states, None, weights, given)
     request.scope.redraw()
     # Those of an earlier chunk of the same call are there, and stay.
     return [request.scope.mask(key, torch.ones) for key in known.masks]
@@ -257,8 +291,8 @@ class _Numbers:
 
     Args:
         like: A tensor of the dtype and device to use.
-        tensors: What is computed with: no axis of theirs has as many entries as there are rows.
-        again: How often numbers were made up before: they are others, and larger, and so is the
+        tensors: The tensors of the computation: no axis of theirs has as many entries as rows.
+        again: The number of earlier trials: numbers are others, and larger, and so is the
             number of rows.
     """
 
@@ -280,33 +314,41 @@ class _Step:
 
     Args:
         request: The run.
-        plan: What a step reads.
+        plan: The facts about a step.
         projected: The structure of its inputs.
         variables: The variables that it reads, each once.
+        constants: The structure of the constants that it takes, or None.
     """
 
     def __init__(
-        self, request: Request, plan: steps.Plan, projected: Any, variables: list[Any]
+        self,
+        request: Request,
+        plan: steps.Plan,
+        projected: Tree,
+        variables: list[Any],
+        constants: Tree,
     ) -> None:
-        self.step = steps.Step(request, plan, projected)
+        self.step = steps.Step(request, plan, projected, constants)
         at = {id(v): i for i, v in enumerate(variables)}
         self.kernels = [(at[id(v)], columns) for v, columns in plan.kernels]
         self.others = [at[id(v)] for v in plan.others]
         self.keys: list[Any] = []
 
-    def __call__(self, inputs: Any, states: Any, masks: Any, weights: Any) -> Any:
+    def __call__(
+        self, inputs: Tree, states: States, masks: Any, weights: Any, given: Leaves
+    ) -> Any:
         """Return the leaves of the output, and the new states."""
         others = [weights[i] for i in self.others]
 
-        def product(index: int, x: Any) -> Any:
+        def product(index: int, x: Tensor) -> Any:
             at, columns = self.kernels[index]
             return x @ columns_of(weights[at], columns)
 
         if masks is None:  # the step draws them
-            return self.step.traced(inputs, list(states), others, product)
+            return self.step.traced(inputs, list(states), others, product, given)
         by_key = dict(zip(self.keys, masks, strict=True))
         with self.step.request.scope.substituted(by_key):
-            return self.step.traced(inputs, list(states), others, product)
+            return self.step.traced(inputs, list(states), others, product, given)
 
 
 def _agrees(known: _Known, step: _Step, draw: _Numbers, masks: list[Any]) -> bool:
@@ -314,8 +356,9 @@ def _agrees(known: _Known, step: _Step, draw: _Numbers, masks: list[Any]) -> boo
     program, tape, length = known.program, known.program.tape, 2
     xs = [draw(x.shape, length).requires_grad_() for x in tape.inputs]
     states = [draw(s.shape).requires_grad_() for s in tape.states]
+    given = [draw(c.shape).requires_grad_() for c in tape.given]
     weights = [value_of(v).detach().clone().requires_grad_() for v in known.variables]
-    arguments = [*xs, *states, *weights]
+    arguments = [*xs, *states, *weights, *given]
 
     def outcome(results: list[Any]) -> list[Any]:
         total: Any = 0.0
@@ -329,20 +372,20 @@ def _agrees(known: _Known, step: _Step, draw: _Numbers, masks: list[Any]) -> boo
     with torch.enable_grad():
         now, emitted = states, []
         for t in range(length):
-            output, now = step([x[t] for x in xs], now, masks, weights)
+            output, now = step([x[t] for x in xs], now, masks, weights, given)
             emitted.append(output)
         want = outcome([*(torch.stack(ys) for ys in zip(*emitted, strict=True)), *now])
         values = dict(zip(tape.weights, weights, strict=True))
         constants = [evaluate(c, values) for c in tape.constants]
         sequence = Sequence(program, masks, None, True)
-        have = outcome(list(apply(sequence, (*xs, *constants, *states))))
+        have = outcome(list(apply(sequence, (*xs, *constants, *given, *states))))
     tolerance = _TOLERANCE[states[0].dtype]
     for a, b in zip(want, have, strict=True):
         if a is None or b is None:
             if any(x is not None and bool(x.any()) for x in (a, b)):
                 return False
             continue
-        scale = max(1.0, float(a.detach().abs().nan_to_num().max()))
+        scale = max(1.0, float(a.detach().abs().nan_to_num().max())) if a.numel() else 1.0
         if not torch.allclose(a, b, rtol=0.0, atol=tolerance * scale, equal_nan=True):
             return False
     return True
@@ -356,7 +399,7 @@ ENGINE = Engine(
     needs=(
         needs.SAME_DTYPE,
         needs.SOMETHING,
-        *steps.NEEDS,
+        *steps.needs_of(constants=True),
         Need("a step that treats rows one by one, in one floating dtype", _not_recorded),
     ),
 )

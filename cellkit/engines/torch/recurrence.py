@@ -15,30 +15,32 @@ from typing import Any
 import torch
 
 from cellkit.engines.torch.transformations import batched, seen_through, unusual
+from cellkit.typing import Tensor, Tree
 
 SHORT = 64  # steps; below, chunks do not pay
 WIDE = 8192  # elements of a step; above, a CPU is busy with one step at a time
 
 
-def recurrence(a: Any, b: Any, start: Any) -> Any:
+def recurrence(a: Tensor, b: Tensor, start: Any, cuts: bool = False) -> Any:
     """Return all ``h_t = a_t * h_{t-1} + b_t`` with ``h_{-1} = start``.
 
     Args:
         a: Tensor that is broadcast to the shape of `b`.
         b: Tensor of shape `(batch, time, ...)`, with at least one step.
         start: Tensor of shape `(batch, ...)`.
+        cuts: True if a zero of `a` lets nothing through, not even NaN or infinity.
     """
     if seen_through() or unusual((a, b, start)):
-        return _plainly(a, b, start.expand_as(b[:, 0]), False)
-    return _Recurrence.apply(a, b, start.expand_as(b[:, 0]), False)
+        return _plainly(a, b, start.expand_as(b[:, 0]), False, cuts)
+    return _Recurrence.apply(a, b, start.expand_as(b[:, 0]), False, cuts)
 
 
-def _plainly(a: Any, b: Any, h: Any, reverse: bool) -> Any:
+def _plainly(a: Tensor, b: Tensor, h: Tensor, reverse: bool, cuts: bool) -> Any:
     """Return the states from operations that write into no memory that they are given."""
     hs = []
     pairs = zip(a.expand_as(b).unbind(1), b.unbind(1), strict=True)
     for u, v in _ordered(pairs, reverse):
-        h = torch.addcmul(v, u, h)
+        h = torch.addcmul(v, u, torch.where(u == 0, 0, h) if cuts else h)
         hs.append(h)
     return torch.stack(hs[::-1] if reverse else hs, dim=1)
 
@@ -47,20 +49,20 @@ class _Recurrence(torch.autograd.Function):
     """The adjoint of a linear recurrence is one that runs the other way."""
 
     @staticmethod
-    def forward(a: Any, b: Any, start: Any, reverse: bool) -> Any:
+    def forward(a: Tensor, b: Tensor, start: Any, reverse: bool, cuts: bool) -> Any:
         out = torch.empty_like(b)
-        _scan(a.expand_as(b), b, start, out, reverse)
+        _scan(a.expand_as(b), b, start, out, reverse, cuts)
         return out
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        a, _, start, ctx.reverse = inputs
+    def setup_context(ctx: Any, inputs: Tree, output: Tree) -> None:
+        a, _, start, ctx.reverse, ctx.cuts = inputs
         ctx.save_for_backward(a, start, output)
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
         a, start, h = ctx.saved_tensors
-        time, reverse = h.shape[1], ctx.reverse
+        time, reverse, cuts = h.shape[1], ctx.reverse, ctx.cuts
         whole = a.conj().resolve_conj().expand_as(h)
         # g_t = grad_t + conj(a_{t+1}) g_{t+1}, from the step that was computed last.
         inner = whole[:, :-1] if reverse else whole[:, 1:]
@@ -69,24 +71,34 @@ class _Recurrence(torch.autograd.Function):
             g = grad
         elif torch.is_grad_enabled() or batched((grad,)):  # a second gradient, or many at once
             again = _plainly if batched((grad,)) else _Recurrence.apply
-            g = again(inner, rest, first, not reverse)
+            g = again(inner, rest, first, not reverse, cuts)
             g = torch.cat([first[:, None], g] if reverse else [g, first[:, None]], dim=1)
         else:
             g = torch.empty_like(grad)
             g[:, 0 if reverse else -1] = first
-            _scan(inner, rest, first, g[:, 1:] if reverse else g[:, :-1], not reverse)
+            _scan(inner, rest, first, g[:, 1:] if reverse else g[:, :-1], not reverse, cuts)
         entry = time - 1 if reverse else 0
         d_a = d_start = None
         if ctx.needs_input_grad[0]:
             before = [h[:, 1:], start[:, None]] if reverse else [start[:, None], h[:, :-1]]
             d_a = (g * torch.cat(before, dim=1).conj()).sum_to_size(a.shape)
         if ctx.needs_input_grad[2]:
-            d_start = whole[:, entry] * g[:, entry]
-        return d_a, g, d_start, None
+            u, d = whole[:, entry], g[:, entry]
+            d_start = u * (torch.where(u == 0, 0, d) if cuts else d)
+        return d_a, g, d_start, None, None
 
 
-def _scan(a: Any, b: Any, h: Any, out: Any, reverse: bool) -> None:
+def _scan(a: Tensor, b: Tensor, h: Tensor, out: Any, reverse: bool, cuts: bool) -> None:
     """Fill `out`; see `recurrence`. With `reverse` the last step is the first."""
+    _fill(a, b, h, out, reverse)
+    if cuts and not bool(out.isfinite().all()):
+        # Of zero times NaN or infinity something came through: rare, so that it is looked for
+        # afterwards.
+        out.copy_(_plainly(a, b, h, reverse, True))
+
+
+def _fill(a: Tensor, b: Tensor, h: Tensor, out: Any, reverse: bool) -> None:
+    """Fill `out`, for numbers that are finite."""
     time = b.shape[1]
     wide = b.device.type == "cpu" and h.numel() >= WIDE
     if time < SHORT or wide:
@@ -94,7 +106,7 @@ def _scan(a: Any, b: Any, h: Any, out: Any, reverse: bool) -> None:
         return
     length = math.isqrt(time // 2)
     count = time // length
-    # Where the steps do not divide, those that come last in order are left for the end.
+    # Steps that fill no block are those that come last in order, and are left for the end.
     cut = time - count * length
     main, rest = slice(0, time - cut), slice(time - cut, None)
     if reverse:
@@ -114,7 +126,7 @@ def _scan(a: Any, b: Any, h: Any, out: Any, reverse: bool) -> None:
     _steps(a[:, rest], b[:, rest], h, out[:, rest], reverse)
 
 
-def _steps(a: Any, b: Any, h: Any, out: Any, reverse: bool) -> None:
+def _steps(a: Tensor, b: Tensor, h: Tensor, out: Any, reverse: bool) -> None:
     """Fill `out` step by step along axis 1."""
     for u, v, o in _ordered(zip(a.unbind(1), b.unbind(1), out.unbind(1), strict=True), reverse):
         torch.addcmul(v, u, h, out=o)

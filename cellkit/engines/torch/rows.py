@@ -1,4 +1,4 @@
-"""What is computed for all steps at once must be what each step would compute for itself.
+"""A trial of what is computed for all steps at once: each step must compute the same alone.
 
 `project`, and of a linear cell `coefficients` and `read`, are given the rows of all steps together.
 Nothing stops them from reading values on the host, from computing with the number of rows or with
@@ -16,7 +16,7 @@ import torch
 
 from cellkit.cells.cell import training_mode
 from cellkit.cells.effects import Undone
-from cellkit.cells.linear import LinearCell
+from cellkit.cells.parallel import ParallelCell
 from cellkit.cells.recorder import Recorder
 from cellkit.cells.scope import SequenceScope, sequence_scope
 from cellkit.engines.engine import Need
@@ -25,6 +25,7 @@ from cellkit.engines.shared import step as steps
 from cellkit.engines.shared.rows import NAME
 from cellkit.engines.torch.derive.guard import Guard, Refused
 from cellkit.engines.torch.transformations import transformed
+from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
     from cellkit.engines.request import Request
@@ -40,7 +41,7 @@ def _not_apart(request: Request) -> str | None:
     if transformed() is None:
         reason: str | None = steps.remember(request, "rows", key, lambda: _quietly(request))
         return reason
-    # What is run here would become part of a trace, and its values could not be seen.
+    # Operations run here would become part of a trace, and their values could not be seen.
     known = steps.remembered(request, "rows", key)
     if known is None:
         return "PyTorch traces or transforms a call of a cell that was not examined before"
@@ -53,7 +54,7 @@ APART = Need(NAME, _not_apart, costly=True)
 def _quietly(request: Request) -> str | None:
     """Examine the cell, and leave nothing of that behind."""
     name = type(request.cell).__name__
-    seen = request.options.cache.make("effects of many rows", list)
+    seen = request.options.cache.memoize("effects of many rows", list)
     if len(seen) < _TRIES:
         reason = None
         with Undone(request.cell) as effects, torch.inference_mode(False):
@@ -98,14 +99,14 @@ def _examine(request: Request) -> str | None:
 
 
 class _Outcome:
-    """What a run returned, and whether it wrote variables, drew numbers or added losses."""
+    """The results of a run, and whether it wrote variables, drew numbers or added losses."""
 
     def __init__(self, results: list[Any], writes: bool) -> None:
         self.results, self.writes = results, writes
 
 
 class _Rows:
-    """What a cell computes of many rows, as a function of leaves."""
+    """The computation of a cell for many rows, as a function of leaves."""
 
     def __init__(self, request: Request, training: bool) -> None:
         self.request, self.training = request, training
@@ -118,8 +119,8 @@ class _Rows:
         Args:
             inputs: Leaves of rows.
             states: Leaves of rows.
-            guard: What refuses host reads.
-            twice: Whether a first run draws the masks that are drawn once per call.
+            guard: The guard that refuses host reads.
+            twice: True if a first run draws the masks that are drawn once per call.
         """
         scope, training = SequenceScope(len(inputs[0])), self.training
         with torch.no_grad(), sequence_scope(scope, [], training), training_mode(training):
@@ -143,19 +144,17 @@ class _Rows:
         cell, request = self.request.cell, self.request
         x = cell.prepare(pack(request.inputs, inputs), self.training)
         results = keras.tree.flatten(x)
-        if isinstance(cell, LinearCell):
+        if isinstance(cell, ParallelCell):
             own, seen = cell.split_states(request.runner.layout.pack(states))
             if seen:
                 x = cell.look(
                     keras.tree.map_structure(lambda v: torch.stack([v] * cell.window, 1), x)
                 )
-            a, b = cell.coefficients(x)
-            results += [*keras.tree.flatten(a), *keras.tree.flatten(b)]
-            results += keras.tree.flatten(cell.read(own, x))
+            results += cell.for_rows(own, x)
         return results
 
 
-def _made_up(x: Any, count: int, generator: Any) -> Any:
+def _made_up(x: Tensor, count: int, generator: Any) -> Any:
     shape = (count, *x.shape[2:])
     if x.is_floating_point() or x.is_complex():
         made = torch.randn(shape, generator=generator, dtype=x.dtype, device="cpu")

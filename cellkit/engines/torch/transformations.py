@@ -1,4 +1,4 @@
-"""What PyTorch may do to the operations of a call beside running them.
+"""Transformations that PyTorch applies to the operations of a call beside running them.
 
 Functions with a gradient of their own, and operations that write into memory they are given, are
 right where operations are run one by one and differentiated backwards. Tracers, other modes and
@@ -44,12 +44,12 @@ def seen_through() -> str | None:
 
 
 def in_torch_func() -> bool:
-    """Whether a transform of `torch.func`, such as `vmap`, is at work."""
+    """True if a transform of `torch.func`, such as `vmap`, is at work."""
     return bool(torch._C._are_functorch_transforms_active())
 
 
 def batched(gradients: Iterable[Any]) -> bool:
-    """Whether many gradients come at once, from `is_grads_batched` or a `vmap` over a backward."""
+    """True if many gradients come at once, from `is_grads_batched` or a `vmap` over a backward."""
     if in_torch_func():
         return True
     return any(torch._C._functorch.is_legacy_batchedtensor(g) for g in gradients if g is not None)

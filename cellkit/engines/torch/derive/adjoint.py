@@ -22,16 +22,16 @@ _layer_norm_backward = _aten.native_layer_norm_backward.default
 
 
 @dataclasses.dataclass
-class Way:
-    """How a gradient gets from the result of an operation to one of its arguments.
+class Pullback:
+    """The gradient of an argument of an operation, from the gradient of the result.
 
     Args:
         to: The argument.
-        factor: What it is multiplied with first: a node, a number, or None for nothing.
-        part: The part of the last axis that it belongs to, `(start, end)`, or None.
-        function: What is done to it then, given the gradient and the values of `needs`, or None.
+        factor: A node or a number that the gradient is multiplied with first, or None.
+        part: The part of the last axis that the gradient belongs to, `(start, end)`, or None.
+        function: A function of the gradient and of the values of `needs`, applied then, or None.
         needs: Nodes whose values `function` takes.
-        kernel: Where the way is a product with the transposed of a matrix: that matrix.
+        kernel: A matrix whose transpose the gradient is multiplied with, or None.
     """
 
     to: Node
@@ -51,7 +51,7 @@ class Variable:
 
 
 @dataclasses.dataclass(frozen=True)
-class Term:
+class Summand:
     """A variable (or a part of it) times a factor, or times a transposed matrix."""
 
     variable: Variable
@@ -61,8 +61,8 @@ class Term:
 
 
 @dataclasses.dataclass
-class Whole:
-    """What a part of a variable is, `[start, end)` of its last axis."""
+class VariableSlice:
+    """A part of a variable, `[start, end)` of its last axis."""
 
     variable: Variable
     start: int = 0
@@ -71,11 +71,11 @@ class Whole:
 
 @dataclasses.dataclass
 class Instruction:
-    """One thing that the loop does at a step: `target` becomes the sum of the terms.
+    """One line of the loop: `target` becomes the sum of the terms.
 
     Args:
-        target: What it computes.
-        terms: What is summed, where there is no function and there are no parts.
+        target: The variable that is computed.
+        terms: The terms that are summed, where there is neither a function nor a part.
         parts: The parts of the last axis, `(start, end, terms)`, that the target is put together
             from, before the terms are added.
         function: A function of the one term's variable and the values of `needs`.
@@ -83,29 +83,29 @@ class Instruction:
     """
 
     target: Variable
-    terms: list[Term] = dataclasses.field(default_factory=list)
-    parts: list[tuple[int, int, list[Term]]] = dataclasses.field(default_factory=list)
+    terms: list[Summand] = dataclasses.field(default_factory=list)
+    parts: list[tuple[int, int, list[Summand]]] = dataclasses.field(default_factory=list)
     function: Callable[..., Any] | None = None
     needs: tuple[Node, ...] = ()
 
 
 @dataclasses.dataclass
-class Plan:
-    """What the loop backward does, and what is left for the end.
+class BackwardPlan:
+    """The lines of the backward loop, and the gradients that are left for its end.
 
     Args:
         d_outputs: Takes the gradients of the output's leaves; empty where there are none.
-        d_news: Take the gradients of the new states.
-        instructions: What is done at a step.
-        d_states: What the gradients of the old states are then.
+        d_new_states: Take the gradients of the new states.
+        instructions: The lines of one step.
+        d_states: The terms of the gradients of the old states.
         known: Terms of the gradient of each node that is asked for after the loop.
     """
 
     d_outputs: list[Variable]
-    d_news: list[Variable]
+    d_new_states: list[Variable]
     instructions: list[Instruction]
-    d_states: list[list[Term]]
-    known: dict[Node, list[Term]]
+    d_states: list[list[Summand]]
+    known: dict[Node, list[Summand]]
 
     @property
     def factors(self) -> list[Node]:
@@ -121,67 +121,69 @@ class Plan:
         return list(found)
 
 
-def ways(node: Node) -> list[Way]:
-    """Return the ways from a node back to the arguments that gradients go to."""
+def pullbacks(node: Node) -> list[Pullback]:
+    """Return a pullback for each argument of a node that has a gradient."""
     name, args, found = node.name, node.args, []
     if name == "slice":
-        return [Way(args[0], part=args[1:])] if args[0].active else []
+        return [Pullback(args[0], part=args[1:])] if args[0].active else []
     if name == "item":
-        return _ways_of_norm(node) if args[0].name == "norm" else []
+        return _pullbacks_of_norm(node) if args[0].name == "norm" else []
     if name == "moment":
-        return []  # nobody asks for these
+        return []  # a moment is used by its norm alone
     if name in ("cat", "stack"):
-        return _ways_of_cat(node)
+        return _pullbacks_of_cat(node)
     if name in ("mm", "addmm"):
         x, kernel = args[-2:]
         if name == "addmm" and args[0].active:
-            found.append(_broadcast(Way(args[0]), node))
+            found.append(_broadcast(Pullback(args[0]), node))
         if x.active:
-            found.append(Way(x, kernel=kernel))
+            found.append(Pullback(x, kernel=kernel))
         if kernel.active:
-            found.append(Way(kernel, function=_outer, needs=(x,)))
+            found.append(Pullback(kernel, function=_outer, needs=(x,)))
         return found
     if name in ("sum", "mean"):
         (x, dims, keep), size = args, 1
         for d in dims:
             size *= x.shape[d]
         back = functools.partial(_spread, dims=dims, keep=keep, shape=x.shape)
-        return [Way(x, None if name == "sum" else 1.0 / size, function=back)] if x.active else []
+        return (
+            [Pullback(x, None if name == "sum" else 1.0 / size, function=back)] if x.active else []
+        )
     if name == "unsqueeze":
         back = functools.partial(torch.squeeze, dim=args[1])
-        return [Way(args[0], function=back)] if args[0].active else []
+        return [Pullback(args[0], function=back)] if args[0].active else []
     if name == "_softmax":
         dim = node.function.keywords["dim"]  # type: ignore[union-attr]
         back = functools.partial(_softmax_back, dim=dim)
-        return [Way(args[0], function=back, needs=(node,))] if args[0].active else []
+        return [Pullback(args[0], function=back, needs=(node,))] if args[0].active else []
     for i, x in enumerate(args):
         if type(x) is Node and x.active:
-            found.append(_broadcast(Way(x, _local(node, i)), node))
+            found.append(_broadcast(Pullback(x, _local(node, i)), node))
     return found
 
 
-def _broadcast(way: Way, node: Node) -> Way:
+def _broadcast(pullback: Pullback, node: Node) -> Pullback:
     """Let a gradient be summed over the axes that the argument was broadcast along."""
-    if way.to.rows and way.to.shape != node.shape:
-        dims = [i - len(node.shape) for i, n in enumerate(way.to.shape) if n != node.shape[i]]
-        return dataclasses.replace(way, function=lambda d: d.sum(dims, True))
-    return way
+    if pullback.to.rows and pullback.to.shape != node.shape:
+        dims = [i - len(node.shape) for i, n in enumerate(pullback.to.shape) if n != node.shape[i]]
+        return dataclasses.replace(pullback, function=lambda d: d.sum(dims, True))
+    return pullback
 
 
-def _ways_of_norm(node: Node) -> list[Way]:
+def _pullbacks_of_norm(node: Node) -> list[Pullback]:
     whole, found = node.args[0], []
     (x, scale, shift), sizes = whole.args, whole.function.keywords["sizes"]
     needs = (x, *whole.moments, *([] if scale is None else [scale]))
     for to, back in ((x, _norm_back), (scale, _norm_scale)):
         if to is not None and to.active:
             function = functools.partial(back, sizes=sizes)
-            found.append(Way(to, function=function, needs=needs))
+            found.append(Pullback(to, function=function, needs=needs))
     if shift is not None and shift.active:
-        found.append(Way(shift))
+        found.append(Pullback(shift))
     return found
 
 
-def _ways_of_cat(node: Node) -> list[Way]:
+def _pullbacks_of_cat(node: Node) -> list[Pullback]:
     xs, dim = node.args
     found, start = [], 0
     for i, x in enumerate(xs):
@@ -191,7 +193,7 @@ def _ways_of_cat(node: Node) -> list[Way]:
             back = functools.partial(_narrowed, dim=dim, start=start, size=x.shape[dim])
             start += x.shape[dim]
         if x.active:
-            found.append(Way(x, function=back))
+            found.append(Pullback(x, function=back))
     return found
 
 
@@ -308,60 +310,64 @@ class Planner:
 
     Args:
         tape: The recorded step.
-        with_output: Whether a gradient of the output comes back.
-        ways_of: `ways`, or what remembers its results.
+        with_output: True if a gradient of the output comes back.
+        pullbacks_of: `pullbacks`, or what remembers its results.
     """
 
-    def __init__(self, tape: Tape, with_output: bool, ways_of: Callable[[Node], list[Way]]) -> None:
-        self.tape, self.ways = tape, ways_of
+    def __init__(
+        self, tape: Tape, with_output: bool, pullbacks_of: Callable[[Node], list[Pullback]]
+    ) -> None:
+        self.tape, self.pullbacks = tape, pullbacks_of
         self.instructions: list[Instruction] = []
-        self.terms: dict[Node, list[Term]] = {}
-        self.parts: dict[Node, list[tuple[int, int, list[Term]]]] = {}
-        self.known: dict[Node, list[Term]] = {}
+        self.terms: dict[Node, list[Summand]] = {}
+        self.parts: dict[Node, list[tuple[int, int, list[Summand]]]] = {}
+        self.known: dict[Node, list[Summand]] = {}
         self.d_outputs = [Variable(y.shape) for y in tape.outputs] if with_output else []
-        self.d_news = [Variable(s.shape) for s in tape.news]
+        self.d_new_states = [Variable(s.shape) for s in tape.new_states]
 
-    def plan(self) -> Plan:
+    def plan(self) -> BackwardPlan:
         """Return the plan."""
         results = [*self.tape.outputs] if self.d_outputs else []
         for node, variable in zip(
-            [*results, *self.tape.news], [*self.d_outputs, *self.d_news], strict=True
+            [*results, *self.tape.new_states], [*self.d_outputs, *self.d_new_states], strict=True
         ):
-            self.terms.setdefault(node, []).append(Term(variable))
+            self.terms.setdefault(node, []).append(Summand(variable))
         for node in reversed(self.tape.nodes):
             if node.active and node.loop:
                 self._back(node)
         d_states = []
         for state in self.tape.states:
             d_states.append(self._gathered(state))
-        # What is left belongs to values that no state has a part in.
+        # The rest belongs to values that depend on no state.
         self.known.update(self.terms)
-        # What the loop computes in any case need not be computed again.
-        made = {tuple(i.terms): Whole(i.target) for i in self.instructions if _is_sum(i)}
+        # Values that the loop computes in any case need not be computed again.
+        made = {tuple(i.terms): VariableSlice(i.target) for i in self.instructions if _is_sum(i)}
         for i in self.instructions:
             if not i.terms:
-                made.update((tuple(t), Whole(i.target, a, b)) for a, b, t in i.parts)
+                made.update((tuple(t), VariableSlice(i.target, a, b)) for a, b, t in i.parts)
         for node, terms in self.known.items():
             whole = made.get(tuple(terms))
             if whole is not None and any(t.factor is not None or t.kernel for t in terms):
-                self.known[node] = terms = [Term(whole.variable, part=(whole.start, whole.end))]
+                self.known[node] = terms = [Summand(whole.variable, part=(whole.start, whole.end))]
             for term in terms:
                 term.variable.stored = True
-        return Plan(self.d_outputs, self.d_news, self.instructions, d_states, self.known)
+        return BackwardPlan(
+            self.d_outputs, self.d_new_states, self.instructions, d_states, self.known
+        )
 
-    def _gathered(self, node: Node) -> list[Term]:
+    def _gathered(self, node: Node) -> list[Summand]:
         terms, parts = self.terms.pop(node, []), self.parts.pop(node, [])
         if not parts:
             return terms
         whole = Variable(node.shape)
         parts.sort(key=lambda part: part[:2])
         self.instructions.append(Instruction(whole, terms, parts))
-        return [Term(whole)]
+        return [Summand(whole)]
 
     def _back(self, node: Node) -> None:
         parts = bool(self.parts.get(node))
         terms = self._gathered(node)
-        found = self.ways(node) if terms else []
+        found = self.pullbacks(node) if terms else []
         if not found:
             return
         inner = [w for w in found if w.to.loop]
@@ -374,31 +380,31 @@ class Planner:
             terms = self._made(node, terms)
             if node in self.known:
                 self.known[node] = terms
-        for way in inner:
-            self._go(node, terms, way)
+        for pullback in inner:
+            self._go(node, terms, pullback)
 
-    def _made(self, node: Node, terms: list[Term]) -> list[Term]:
+    def _made(self, node: Node, terms: list[Summand]) -> list[Summand]:
         """Compute a gradient at this place, unless it is one that there is."""
         if len(terms) == 1 and terms[0].factor is None and terms[0].kernel is None:
             return terms
         variable = Variable(node.shape)
         self.instructions.append(Instruction(variable, terms))
-        return [Term(variable)]
+        return [Summand(variable)]
 
-    def _go(self, node: Node, terms: list[Term], way: Way) -> None:
-        if way.factor is not None:
-            terms = [dataclasses.replace(t, factor=times(t.factor, way.factor)) for t in terms]
-        if way.part is not None:
-            self.parts.setdefault(way.to, []).append((*way.part, terms))
+    def _go(self, node: Node, terms: list[Summand], pullback: Pullback) -> None:
+        if pullback.factor is not None:
+            terms = [dataclasses.replace(t, factor=times(t.factor, pullback.factor)) for t in terms]
+        if pullback.part is not None:
+            self.parts.setdefault(pullback.to, []).append((*pullback.part, terms))
             return
-        if way.kernel is not None:
+        if pullback.kernel is not None:
             (term,) = self._made(node, terms)
-            terms = [Term(term.variable, kernel=way.kernel)]
-        elif way.function is not None:
+            terms = [Summand(term.variable, kernel=pullback.kernel)]
+        elif pullback.function is not None:
             (term,) = self._made(node, terms)
-            variable = Variable(way.to.shape)
+            variable = Variable(pullback.to.shape)
             self.instructions.append(
-                Instruction(variable, [term], function=way.function, needs=way.needs)
+                Instruction(variable, [term], function=pullback.function, needs=pullback.needs)
             )
-            terms = [Term(variable)]
-        self.terms.setdefault(way.to, []).extend(terms)
+            terms = [Summand(variable)]
+        self.terms.setdefault(pullback.to, []).extend(terms)

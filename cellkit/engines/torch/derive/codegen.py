@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cellkit.engines.torch.derive.adjoint import Instruction, Plan, Term
+from cellkit.engines.torch.derive.adjoint import BackwardPlan, Instruction, Summand
 from cellkit.engines.torch.derive.record import Node, Tape, evaluate
 from cellkit.engines.torch.loop import select
 
@@ -62,9 +62,10 @@ def _tuple(names: list[str]) -> str:
     return "(" + "".join(f"{n}, " for n in names) + ")"
 
 
-def _where(shape: tuple[int, ...]) -> str:
+def _where(shape: tuple[int, ...], flag: str = "keep") -> str:
     """Return code that chooses by whether a row's step counts."""
-    return "where(keep, {}, {})" if len(shape) == 1 else "select(keep[:, 0], {}, {})"
+    choice = f"where({flag}, " if len(shape) == 1 else f"select({flag}[:, 0], "
+    return choice + "{}, {})"
 
 
 class Forward:
@@ -72,15 +73,15 @@ class Forward:
 
     Args:
         tape: The step.
-        saved: What is kept of all steps.
+        saved: Values of all steps that are kept.
         before: The states that are kept as they were before each step.
     """
 
     def __init__(self, tape: Tape, saved: list[Node], before: list[Node]) -> None:
         text = _Text()
         nodes = [n for n in tape.nodes if n.loop]
-        escaping = _bases([*tape.outputs, *tape.news])
-        # What can't be written to its place is gathered, and stacked after the loop.
+        escaping = _bases([*tape.outputs, *tape.new_states])
+        # Values that can't be written to their place are gathered, and stacked after the loop.
         self.gathered = [*before, *(n for n in saved if n.out is None)]
         saved = [n for n in saved if n.out is not None]
         self.saved = saved
@@ -96,7 +97,7 @@ class Forward:
                     if base in bases:
                         bases.add(node)
                         found.append(node)
-        used = {p for n in nodes for p in n.parents} | set(tape.outputs) | set(tape.news)
+        used = {p for n in nodes for p in n.parents} | set(tape.outputs) | set(tape.new_states)
         self.before = [n for n in used if n.timed and not n.loop]
         self.fixed = [n for n in used if not n.timed]
         rows = [text.name(n, "r") for n in (*self.before, *self.slots)]
@@ -117,23 +118,72 @@ class Forward:
                 values = ", ".join(text.value(a) for a in node.args)
                 body.append(f"{text.name(node, 'v')} = {text.bound(node.function, 'f')}({values})")
         outputs = [text.value(y) for y in tape.outputs]
-        news = [text.value(s) for s in tape.news]
+        new_states = [text.value(s) for s in tape.new_states]
         body.append(f"emitted.append({_tuple(outputs)})")
         body.append(f"gathered.append({_tuple([text.names[n] for n in self.gathered])})")
-        each = zip(tape.states, news, olds, strict=True)
+        each = zip(tape.states, new_states, olds, strict=True)
         chosen = [_where(s.shape).format(n, o) for s, n, o in each]
+        begun = [
+            _where(s.shape, "on").format(o, f"starts[{i}]")
+            for i, (s, o) in enumerate(zip(tape.states, olds, strict=True))
+        ]
         lines = [
             f"    {_tuple(given)} = given" if given else "",
             f"    {_tuple(olds)} = states",
-            f"    for _, {_tuple(rows)}, keep in steps:"
+            f"    for _, {_tuple(rows)}, keep, on in steps:"
             if rows
-            else "    for _, _, keep in steps:",
+            else "    for _, _, keep, on in steps:",
+            "        if on is not None:",
+            f"            {_tuple(olds)} = {_tuple(begun)}",
             *(f"        {line}" for line in body),
-            f"        {_tuple(olds)} = {_tuple(news)} if keep is None else {_tuple(chosen)}",
+            f"        {_tuple(olds)} = {_tuple(new_states)} if keep is None else {_tuple(chosen)}",
             f"    return {_tuple(olds)}",
         ]
-        head = "def loop(steps, given, states, gathered, emitted):"
+        head = "def loop(steps, given, states, starts, gathered, emitted):"
         self.function = text.compile(head, lines)
+
+
+def straight(tape: Tape) -> Any:
+    """Return the operations of a record as one function of inputs, states and weights.
+
+    Args:
+        tape: A record without masks.
+    """
+    text = _Text()
+    body = [
+        "    " + _tuple([text.name(n, letter) for n in nodes]) + f" = {name}"
+        for nodes, letter, name in (
+            (tape.inputs, "x", "inputs"),
+            (tape.states, "s", "states"),
+            (tape.weights, "w", "weights"),
+        )
+        if nodes
+    ]
+
+    def write(node: Node) -> None:
+        if node in text.names:
+            return
+        if node.name == "literal":
+            text.names[node] = text.bound(node.value)
+            return
+        for parent in node.parents:
+            write(parent)
+        if node.function is None:  # a part of what a norm returns
+            whole, index = node.args
+            code = f"{text.names[whole]}[{index}]"
+        else:
+            values = ", ".join(text.value(a) for a in node.args)
+            code = f"{text.bound(node.function, 'f')}({values})"
+        body.append(f"    {text.name(node, 'v')} = {code}")
+
+    for node in (*tape.outputs, *tape.new_states):
+        write(node)
+    results = [
+        "[" + ", ".join(text.value(n) for n in nodes) + "]"
+        for nodes in (tape.outputs, tape.new_states)
+    ]
+    body.append(f"    return {results[0]}, {results[1]}")
+    return text.compile("def loop(inputs, states, weights):", body)
 
 
 def _bases(nodes: list[Node]) -> set[Node]:
@@ -151,7 +201,7 @@ def _bases(nodes: list[Node]) -> set[Node]:
 class Backward:
     """The loop backward of a plan."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: BackwardPlan) -> None:
         self.plan, text = plan, _Text()
         self.text = text
         factors = plan.factors
@@ -173,19 +223,19 @@ class Backward:
         given = [text.name(n, "k") for n in self.fixed] + [
             f"w{i}" for i in range(len(self.kernels))
         ]
-        news = [text.name(d, "d") for d in plan.d_news]
+        new_states = [text.name(d, "d") for d in plan.d_new_states]
         lines = [
             f"    {_tuple(given)} = given" if given else "",
-            f"    {_tuple(news)} = d_states",
-            f"    for _, {_tuple(rows)}, keep in steps:"
+            f"    {_tuple(new_states)} = d_states",
+            f"    for _, {_tuple(rows)}, keep, on in steps:"
             if rows
-            else "    for _, _, keep in steps:",
+            else "    for _, _, keep, on in steps:",
             *(f"        {line}" for line in body),
-            f"    return {_tuple(news)}",
+            f"    return {_tuple(new_states)}",
         ]
-        self.function = text.compile("def loop(steps, given, d_states, zeros):", lines)
+        self.function = text.compile("def loop(steps, given, d_states, d_starts, zeros):", lines)
 
-    def _terms(self) -> list[Term]:
+    def _terms(self) -> list[Summand]:
         lists = [*self.plan.d_states]
         for i in self.plan.instructions:
             lists += [i.terms, *(terms for _, _, terms in i.parts)]
@@ -195,19 +245,19 @@ class Backward:
         plan, text = self.plan, self.text
         for n in (*self.timed, *self.fixed):
             text.name(n, "r" if n.timed else "k")
-        news = [text.name(d, "d") for d in plan.d_news]
+        new_states = [text.name(d, "d") for d in plan.d_new_states]
         for d in plan.d_outputs:
             text.name(d, "d")
-        # What is put together from parts has a place of its own; so has what is stored.
+        # Values that are put together from parts or stored have places of their own.
         self.slots = list({**dict.fromkeys(self.stored), **{i.target: None for i in self.wholes}})
         slot = {v: f"t{i}" for i, v in enumerate(self.slots)}
-        held = [f"h{i}" for i in range(len(news))]
+        held = [f"h{i}" for i in range(len(new_states))]
         body = ["if keep is not None:"]
-        for i, (h, new) in enumerate(zip(held, news, strict=True)):
-            which = _where(plan.d_news[i].shape)
+        for i, (h, new) in enumerate(zip(held, new_states, strict=True)):
+            which = _where(plan.d_new_states[i].shape)
             body.append(f"    {h} = " + which.format(f"zeros[{i}]", new))
             body.append(f"    {new} = " + which.format(new, f"zeros[{i}]"))
-        for v in (*plan.d_outputs, *plan.d_news):
+        for v in (*plan.d_outputs, *plan.d_new_states):
             if v in slot:
                 body.append(f"{slot[v]}.copy_({text.names[v]})")
         for todo in plan.instructions:
@@ -232,7 +282,12 @@ class Backward:
             body += self._sum(terms, name, None) if terms else [f"{name} = zeros[{i}]"]
         body.append("if keep is not None:")
         body += [f"    {e} = {e} + {h}" for e, h in zip(olds, held, strict=True)]
-        body.append(f"{_tuple(news)} = {_tuple(olds)}")
+        body.append("if on is not None:")
+        for i, (e, d) in enumerate(zip(olds, plan.d_new_states, strict=True)):
+            which = _where(d.shape, "on")
+            body.append(f"    d_starts[{i}] = d_starts[{i}] + {which.format(f'zeros[{i}]', e)}")
+            body.append(f"    {e} = {which.format(e, f'zeros[{i}]')}")
+        body.append(f"{_tuple(new_states)} = {_tuple(olds)}")
         return body
 
     def _assembled(self, i: Instruction, slot: str) -> list[str]:
@@ -260,7 +315,7 @@ class Backward:
             body += [*self._sum(i.terms, "q", None), f"{slot}.add_(q)"]
         return body
 
-    def _sum(self, terms: list[Term], name: str, slot: str | None) -> list[str]:
+    def _sum(self, terms: list[Summand], name: str, slot: str | None) -> list[str]:
         """Write code that makes `name`, in the place `slot` if there is one, the sum of terms."""
         text, body = self.text, []
         out = "" if slot is None else f", out={slot}"
@@ -309,7 +364,8 @@ class Backward:
         known: dict[Node, Any],
         d_outputs: list[Any],
         d_states: list[Any],
-        keeps: Any,
+        d_starts: list[Any],
+        flags: Any,
         count: int,
         places: dict[Any, Any],
         turned: dict[Node, Any],
@@ -320,9 +376,10 @@ class Backward:
             known: The values of leaves and of what was saved, `(steps, batch, ...)`.
             d_outputs: The gradients of the output's leaves, or nothing.
             d_states: The gradients of the states after the block.
-            keeps: For each step which rows count, or None.
+            d_starts: The gradients of the starts from later blocks; takes those of this one.
+            flags: For each step which rows count, or None, and which go on, or None.
             count: The number of steps.
-            places: Where to store gradients that have a place, `(steps, batch, ...)`.
+            places: Tensors for the gradients that are stored, `(steps, batch, ...)`.
             turned: The kernels transposed, as far as an earlier block took them; takes the rest.
 
         Returns:
@@ -350,11 +407,11 @@ class Backward:
             if rows
             else itertools.repeat(())
         )
-        keeps = keeps if isinstance(keeps, itertools.repeat) else reversed(keeps)
+        keeps, ons = (f if isinstance(f, itertools.repeat) else reversed(f) for f in flags)
         zeros = [torch.zeros_like(d) for d in d_states]
         with torch.no_grad():
             states = self.function(
-                zip(range(count), each, keeps, strict=False), given, d_states, zeros
+                zip(range(count), each, keeps, ons, strict=False), given, d_states, d_starts, zeros
             )
         return slots, list(states)
 

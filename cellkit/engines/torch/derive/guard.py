@@ -1,4 +1,4 @@
-"""What a record can't see: values that are read on the host, and the number of rows.
+"""A guard against what no record shows: values read on the host, and the number of rows.
 
 A record holds operations. A branch on a value, or a factor that is the number of rows, leaves no
 operation behind but what it decided for the rows that were made up. While a step is recorded, such
@@ -41,7 +41,7 @@ class Guard(TorchFunctionMode):
         rows: The number of rows, which is the size of no other axis.
 
     Attributes:
-        reason: What was refused, or None.
+        reason: The operation that was refused, in words, or None.
     """
 
     def __init__(self, rows: int) -> None:

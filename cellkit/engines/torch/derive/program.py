@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 
-from cellkit.engines.torch.derive.adjoint import Plan, Planner, Term, Way, ways
+from cellkit.engines.torch.derive.adjoint import (
+    BackwardPlan,
+    Planner,
+    Pullback,
+    Summand,
+    pullbacks,
+)
 from cellkit.engines.torch.derive.codegen import Backward, Forward
 from cellkit.engines.torch.derive.record import Node, Tape, evaluate
 from cellkit.engines.torch.loop import select
@@ -65,7 +71,7 @@ class _Function(torch.autograd.Function):
                 both = zip(arguments, wanted, strict=True)
                 arguments = [x.detach().requires_grad_(w) for x, w in both]
             with torch.enable_grad():
-                results = sequence.plainly(arguments)
+                results = sequence.with_autograd(arguments)
             given = [x for x, w in zip(arguments, wanted, strict=True) if w]
             pairs = [(y, g) for y, g in zip(results, grads, strict=True) if y.requires_grad]
             ys, gs = zip(*pairs, strict=True)
@@ -91,19 +97,19 @@ class Program:
     """A recorded step, the plans of its gradient, and the code for both.
 
     Args:
-        tape: What was recorded.
+        tape: The record of a step.
     """
 
     def __init__(self, tape: Tape) -> None:
         keep_freed_memory()
         self.tape, self.outputs = tape, len(tape.outputs)
-        self.ways = functools.cache(ways)
-        self.plans = {flag: Planner(tape, flag, self.ways).plan() for flag in (True, False)}
-        self.outward: dict[Node, list[tuple[Node, Way]]] = {}
+        self.pullbacks = functools.cache(pullbacks)
+        self.plans = {flag: Planner(tape, flag, self.pullbacks).plan() for flag in (True, False)}
+        self.outward: dict[Node, list[tuple[Node, Pullback]]] = {}
         for node in tape.nodes:
-            for way in self.ways(node) if node.active and node.rows else ():
-                if not way.to.loop:
-                    self.outward.setdefault(way.to, []).append((node, way))
+            for pullback in self.pullbacks(node) if node.active and node.rows else ():
+                if not pullback.to.loop:
+                    self.outward.setdefault(pullback.to, []).append((node, pullback))
         self.before: dict[Node, None] = {}
         self.saved = self._saved()
         self.code = functools.cache(self._code)
@@ -114,8 +120,8 @@ class Program:
         for plan in self.plans.values():
             todo += plan.factors
         for pairs in self.outward.values():
-            for _, way in pairs:
-                todo += [n for n in (way.factor, *way.needs) if type(n) is Node]
+            for _, pullback in pairs:
+                todo += [n for n in (pullback.factor, *pullback.needs) if type(n) is Node]
         saved: dict[Node, None] = {}
         seen: set[Node] = set()
         own = set(self.tape.nodes)
@@ -132,18 +138,18 @@ class Program:
                 todo += node.parents
         return [n for n in self.tape.nodes if n in saved]
 
-    def place(self, plan: Plan, node: Node) -> Any:
+    def place(self, plan: BackwardPlan, node: Node) -> Any:
         """Return the variable of the loop backward that is all of a node's gradient, or None."""
         terms = plan.known.get(node, [])
         outward = [] if node.loop else self.outward.get(node, [])
         if len(terms) + len(outward) != 1:
             return None
         if outward:
-            ((consumer, way),) = outward
-            same = way == Way(node) and consumer.shape == node.shape
+            ((consumer, pullback),) = outward
+            same = pullback == Pullback(node) and consumer.shape == node.shape
             return self.place(plan, consumer) if same else None
         (term,) = terms
-        return term.variable if term == Term(term.variable) else None
+        return term.variable if term == Summand(term.variable) else None
 
     def _code(self, saving: bool) -> Forward:
         return Forward(self.tape, *((self.saved, list(self.before)) if saving else ([], [])))
@@ -157,18 +163,28 @@ class Program:
 class Sequence:
     """The steps of one call."""
 
-    def __init__(self, program: Program, masks: list[Any], keep: Any, collect: bool) -> None:
+    def __init__(
+        self, program: Program, masks: list[Any], keep: Any, collect: bool, resets: Any = None
+    ) -> None:
         self.program, self.drawn, self.keep, self.collect = program, masks, keep, collect
+        self.on: list[Any] | None = None
+        if resets is not None:
+            # Only where a sequence begins is there anything to do.
+            begins = resets.any(1).tolist()
+            each = zip((~resets)[..., None].unbind(0), begins, strict=True)
+            self.on = [on if any_ else None for on, any_ in each]
 
-    def _split(self, arguments: Any) -> tuple[list[Any], list[Any], list[Any]]:
-        tape = self.program.tape
-        a, b = len(tape.inputs), len(tape.inputs) + len(tape.constants)
-        return list(arguments[:a]), list(arguments[a:b]), list(arguments[b:])
+    def _split(self, arguments: Any) -> tuple[list[Any], ...]:
+        tape, parts, first = self.program.tape, [], 0
+        for size in (len(tape.inputs), len(tape.fixed), len(tape.states)):
+            parts.append(list(arguments[first : first + size]))
+            first += size
+        return (*parts, list(arguments[first:]))
 
     def _leaves(self, inputs: list[Any], constants: list[Any]) -> dict[Node, Any]:
         tape = self.program.tape
         known = dict(zip(tape.inputs, inputs, strict=True))
-        known.update(zip(tape.constants, constants, strict=True))
+        known.update(zip(tape.fixed, constants, strict=True))
         known.update(zip(tape.masks, self.drawn, strict=True))
         return known
 
@@ -177,19 +193,28 @@ class Sequence:
             return itertools.repeat(None)
         return self.keep[first:end, :, None].unbind(0)
 
-    def plainly(self, arguments: Any) -> list[Any]:
+    def _ons(self, first: int = 0, end: int | None = None) -> Any:
+        return itertools.repeat(None) if self.on is None else self.on[first:end]
+
+    def with_autograd(self, arguments: Any) -> list[Any]:
         """Return the outputs and the final states, from operations that autograd knows."""
-        tape, keeps = self.program.tape, self._keeps()
-        inputs, constants, states = self._split(arguments)
+        tape = self.program.tape
+        inputs, constants, states, starts = self._split(arguments)
         emitted = []
-        for t, keep in zip(range(len(inputs[0])), keeps, strict=False):
+        flags = zip(range(len(inputs[0])), self._keeps(), self._ons(), strict=False)
+        for t, keep, on in flags:
+            if on is not None:
+                both = zip(states, starts, strict=True)
+                states = [select(on[:, 0], s, start) for s, start in both]
             known = self._leaves([x[t] for x in inputs], constants)
             known.update(zip(tape.states, states, strict=True))
             emitted.append([evaluate(y, known) for y in tape.outputs])
-            news = [evaluate(s, known) for s in tape.news]
+            new_states = [evaluate(s, known) for s in tape.new_states]
             if keep is not None:
-                news = [select(keep[:, 0], n, s) for n, s in zip(news, states, strict=True)]
-            states = news
+                new_states = [
+                    select(keep[:, 0], n, s) for n, s in zip(new_states, states, strict=True)
+                ]
+            states = new_states
         emitted = emitted if self.collect else emitted[-1:]
         return [*(torch.stack(ys) for ys in zip(*emitted, strict=True)), *states]
 
@@ -205,7 +230,7 @@ class Sequence:
             states.
         """
         code = self.program.code(saved is not None)
-        inputs, constants, states = self._split(arguments)
+        inputs, constants, states, starts = self._split(arguments)
         time, batch = inputs[0].shape[:2]
         known = self._leaves(inputs, constants)
         buffers = {n: inputs[0].new_empty((time, batch, *n.shape)) for n in code.saved}
@@ -217,9 +242,9 @@ class Sequence:
         gathered: list[Any] = []
         emitted: list[Any] = []
         each = zip(*rows, strict=True) if rows else itertools.repeat(())
-        steps = zip(range(time), each, self._keeps(), strict=False)
+        steps = zip(range(time), each, self._keeps(), self._ons(), strict=False)
         with torch.no_grad():
-            states = code.function(steps, fixed, states, gathered, emitted)
+            states = code.function(steps, fixed, states, starts, gathered, emitted)
         if saved is not None:
             saved.update(buffers)
             for node, values in zip(code.gathered, zip(*gathered, strict=True), strict=True):
@@ -238,19 +263,20 @@ class Sequence:
 
         Args:
             arguments: As `forward` was given them.
-            saved: What it kept.
+            saved: Values that the forward loop kept.
             grads: The gradients of what it returned.
-            wanted: Which arguments' gradients are wanted.
+            wanted: Flags of the arguments whose gradients are wanted.
         """
         program, tape = self.program, self.program.tape
-        inputs, constants, states = self._split(arguments)
+        inputs, constants, _, starts = self._split(arguments)
         time = len(inputs[0])
+        d_starts = [torch.zeros_like(s) for s in starts]
         d_outputs, d_states = list(grads[: program.outputs]), list(grads[program.outputs :])
         size = sum(n.numel() // time for n in saved.values()) or 1
         size = max(1, _BLOCK // size)
         flags = [(i >= time - len(d_outputs[0])) for i in range(time)]
         blocks = _blocks(flags, size)
-        ask_inputs, ask_constants, _ = self._split(wanted)
+        ask_inputs, ask_constants, *_ = self._split(wanted)
         d_inputs = [
             x.new_empty(x.shape) if w else None for x, w in zip(inputs, ask_inputs, strict=True)
         ]
@@ -261,7 +287,7 @@ class Sequence:
             known = self._leaves([x[first:end] for x in inputs], constants)
             known.update({n: x[first:end] for n, x in saved.items()})
             d_rows = [d[first - time : None if end == time else end - time] for d in d_outputs]
-            # Where the loop itself computes the gradient of an input, it does so in its place.
+            # The loop writes the gradients of inputs that it computes itself to their places.
             parts = [None if d is None else d[first:end] for d in d_inputs]
             places = {
                 program.place(code.plan, node): part
@@ -272,21 +298,23 @@ class Sequence:
                 known,
                 d_rows if flags[first] else [],
                 d_states,
-                self._keeps(first, end),
+                d_starts,
+                (self._keeps(first, end), self._ons(first, end)),
                 end - first,
                 places,
                 turned,
             )
-            gradient = _Afterwards(program, code.plan, known, stored)
+            gradient = _LeafGradients(program, code.plan, known, stored)
             for node, part in zip(tape.inputs, parts, strict=True):
                 d = None if part is None else gradient.of(node)
                 if part is not None and d is not part:
                     part.zero_() if d is None else part.copy_(d)
-            for i, node in enumerate(tape.constants):
+            for i, node in enumerate(tape.fixed):
                 d = gradient.of(node) if ask_constants[i] else None
                 if d is not None:
+                    d = d.sum_to_size(constants[i].shape)  # over the steps
                     d_constants[i] = d if d_constants[i] is None else d_constants[i] + d
-        return [*d_inputs, *d_constants, *d_states]
+        return [*d_inputs, *d_constants, *d_states, *d_starts]
 
 
 def _blocks(flags: list[bool], size: int) -> list[tuple[int, int]]:
@@ -301,11 +329,11 @@ def _blocks(flags: list[bool], size: int) -> list[tuple[int, int]]:
     return blocks
 
 
-class _Afterwards:
+class _LeafGradients:
     """The gradients of inputs and constants, for all steps of a block at once."""
 
     def __init__(
-        self, program: Program, plan: Plan, known: dict[Node, Any], stored: dict[Any, Any]
+        self, program: Program, plan: BackwardPlan, known: dict[Node, Any], stored: dict[Any, Any]
     ) -> None:
         self.program, self.plan, self.known, self.stored = program, plan, known, stored
         self.found: dict[Node, Any] = {}
@@ -319,20 +347,20 @@ class _Afterwards:
             total = _plus(total, self._term(term))
         if not node.loop:
             parts = []
-            for consumer, way in self.program.outward.get(node, ()):
+            for consumer, pullback in self.program.outward.get(node, ()):
                 d = self.of(consumer)
                 if d is None:
                     continue
-                if way.part is not None:
-                    parts.append((way.part, d))
+                if pullback.part is not None:
+                    parts.append((pullback.part, d))
                     continue
-                total = _plus(total, self._way(node, way, d))
+                total = _plus(total, self._pull_back(node, pullback, d))
             if parts:
                 total = self._joined(node, parts, total)
         self.found[node] = total
         return total
 
-    def _term(self, term: Term) -> Any:
+    def _term(self, term: Summand) -> Any:
         start, end = term.part
         d = self.stored[term.variable]
         d = d if end is None else d[..., start:end]
@@ -343,14 +371,14 @@ class _Afterwards:
         factor = term.factor
         return d * (evaluate(factor, self.known) if type(factor) is Node else factor)
 
-    def _way(self, node: Node, way: Way, d: Any) -> Any:
-        if way.factor is not None:
-            factor = way.factor
+    def _pull_back(self, node: Node, pullback: Pullback, d: Any) -> Any:
+        if pullback.factor is not None:
+            factor = pullback.factor
             d = d * (evaluate(factor, self.known) if type(factor) is Node else factor)
-        if way.kernel is not None:
-            d = d @ evaluate(way.kernel, self.known).t()
-        if way.function is not None:
-            d = way.function(d, *(evaluate(n, self.known) for n in way.needs))
+        if pullback.kernel is not None:
+            d = d @ evaluate(pullback.kernel, self.known).t()
+        if pullback.function is not None:
+            d = pullback.function(d, *(evaluate(n, self.known) for n in pullback.needs))
         return d if node.rows else d.sum_to_size(node.shape)
 
     def _joined(self, node: Node, parts: list[Any], total: Any) -> Any:

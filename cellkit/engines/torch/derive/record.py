@@ -45,14 +45,14 @@ class Node:
 
     Args:
         name: The operation's name, or what kind of a leaf it is: `"input"`, `"state"`, `"mask"`,
-            `"weight"` or `"literal"`.
+            `"given"`, `"weight"` or `"literal"`.
         shape: Its shape, without the rows where `rows`.
         function: Computes it from the values of `args`.
         args: Nodes, numbers and whatever else the operation was given.
-        rows: Whether its first axis is that of the rows.
-        timed: Whether it differs from step to step.
-        loop: Whether it depends on a state.
-        active: Whether gradients go through it.
+        rows: True if its first axis is that of the rows.
+        timed: True if it differs from step to step.
+        loop: True if it depends on a state.
+        active: True if gradients go through it.
         value: The value of a literal.
         out: The same function with an argument `out`, where there is one.
         moments: Of a norm: the nodes of the mean, and of one over the deviation.
@@ -95,24 +95,31 @@ class Tape:
     Args:
         inputs: The leaves of the projected inputs.
         states: The old states.
-        masks: What is drawn once per call.
+        masks: Dropout masks, drawn once per call.
         weights: The variables that the step reads.
-        nodes: What is computed, each after what it is computed from.
+        given: The constants of the call, of every row and for all steps.
+        nodes: The operations, each after those of its arguments.
         outputs: The leaves of the output.
-        news: The new states.
+        new_states: The new states.
     """
 
     inputs: list[Node]
     states: list[Node]
     masks: list[Node]
     weights: list[Node]
+    given: list[Node]
     nodes: list[Node]
     outputs: list[Node]
-    news: list[Node]
+    new_states: list[Node]
+
+    @property
+    def fixed(self) -> list[Node]:
+        """The differentiable values that are the same at all steps, with and without rows."""
+        return [*self.constants, *self.given]
 
     @functools.cached_property
     def constants(self) -> list[Node]:
-        """What differentiable values without rows the others are computed from."""
+        """Differentiable values without rows that the others are computed from."""
         found: dict[Node, None] = {}
         for node in self.nodes:
             if node.rows:
@@ -142,21 +149,29 @@ def record(
     states: list[Any],
     masks: list[Any],
     weights: list[Any],
+    given: list[Any] | tuple[Any, ...] = (),
 ) -> Tape:
     """Run a step once and return what it did.
 
     Args:
-        step: Takes the four lists and returns the leaves of the output and the new states.
+        step: Takes the five lists and returns the leaves of the output and the new states.
         inputs: Tensors of a number of rows that is the size of no other axis.
         states: The same.
         masks: The same.
         weights: Tensors without an axis of rows.
+        given: Constants of the call, of that number of rows.
 
     Raises:
         Refused: If an operation is not known to treat rows one by one.
     """
     rows, dtype = inputs[0].shape[0], inputs[0].dtype
-    kinds = ("input", inputs), ("state", states), ("mask", masks), ("weight", weights)
+    kinds = (
+        ("input", inputs),
+        ("state", states),
+        ("mask", masks),
+        ("weight", weights),
+        ("given", given),
+    )
     leaves = {
         kind: [
             Node(
@@ -174,7 +189,7 @@ def record(
     pairs = [(x, n) for kind, xs in kinds for x, n in zip(xs, leaves[kind], strict=True)]
     with torch.no_grad(), _Recording(rows, dtype, pairs) as recording, Guard(rows) as guard:
         try:
-            output, news = step(inputs, states, masks, weights)
+            output, new_states = step(inputs, states, masks, weights, list(given))
         except Refused:
             raise
         except Exception as error:  # if it is the step's own, the loop will raise it
@@ -182,20 +197,25 @@ def record(
             raise Refused(reason) from error
     if guard.reason is not None:
         raise Refused(guard.reason)  # the step caught what was raised
-    found = [recording.known.get(id(y)) for y in (*output, *news)]
+    found = [recording.known.get(id(y)) for y in (*output, *new_states)]
     expected = [None] * len(output) + [s.dtype for s in states]
-    for y, node, expects in zip((*output, *news), found, expected, strict=True):
+    for y, node, expects in zip((*output, *new_states), found, expected, strict=True):
         if node is None or not node.rows or y.dtype != (expects or dtype):
             raise Refused("returns something that is not computed from its rows")
     results = [n for n in found if n is not None]
-    outputs, news = results[: len(output)], results[len(output) :]
-    leaf = leaves["input"], leaves["state"], leaves["mask"], leaves["weight"]
-    return _simplified(Tape(*leaf, recording.nodes, outputs, news))
+    outputs, new_states = results[: len(output)], results[len(output) :]
+    fields = "inputs", "states", "masks", "weights", "given"
+    found_leaves = {name: leaves[kind] for name, (kind, _) in zip(fields, kinds, strict=True)}
+    tape = Tape(**found_leaves, nodes=recording.nodes, outputs=outputs, new_states=new_states)
+    return _simplified(tape)
 
 
 def same(a: Tape, b: Tape) -> bool:
     """Tell whether two records of a step, with other numbers and rows, hold the same operations."""
-    groups = [(t.inputs, t.states, t.masks, t.weights, t.nodes, t.outputs, t.news) for t in (a, b)]
+    groups = [
+        (t.inputs, t.states, t.masks, t.weights, t.given, t.nodes, t.outputs, t.new_states)
+        for t in (a, b)
+    ]
     if [len(g) for g in groups[0]] != [len(g) for g in groups[1]]:
         return False
     pairs = {x: y for g, h in zip(*groups, strict=True) for x, y in zip(g, h, strict=True)}
@@ -275,7 +295,7 @@ class _Recording(TorchDispatchMode):
         """Return arguments with nodes in the place of tensors."""
         if torch.is_tensor(x):
             if id(x) not in self.known:
-                raise Refused("uses a tensor that is no input, state, weight or mask")
+                raise Refused("uses a tensor other than an input, a state, a weight or a mask")
             return self.known[id(x)]
         if isinstance(x, dict):
             return {k: self._nodes(v) for k, v in x.items()}
@@ -492,7 +512,7 @@ def _joined(node: Node, uses: dict[Node, int], results: set[Node]) -> None:
 def _simplified(tape: Tape) -> Tape:
     """Join products and norms with what is done to them, and leave out what is not used."""
     uses: dict[Node, int] = {}
-    results = {*tape.outputs, *tape.news}
+    results = {*tape.outputs, *tape.new_states}
     for node in tape.nodes:
         for p in node.parents:
             uses[p] = uses.get(p, 0) + 1

@@ -1,0 +1,1 @@
+"""The loop on NumPy: inference alone."""

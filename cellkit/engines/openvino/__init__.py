@@ -1,0 +1,1 @@
+"""The loop on OpenVINO: inference alone."""

@@ -1,0 +1,215 @@
+"""Files of a model that could not be right: refused beforehand, with what to do instead."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from cellkit import _keras_compat as compat
+from cellkit.cells.linear import LinearCell
+from cellkit.cells.matrix import MatrixCell
+from cellkit.cells.operations import BACKEND
+from cellkit.cells.runner import flatten_shapes
+from cellkit.errors import problem
+from cellkit.typing import Tree
+
+if TYPE_CHECKING:
+    from cellkit.layers.rnn import RNN
+
+__all__ = ["check_export"]
+
+FORMATS = ("tf_saved_model", "onnx", "openvino", "litert", "torch", "torchscript", "jax_export")
+"""Formats as `model.export` calls them, and two that the backends write themselves."""
+
+_REAL = {"onnx": "ONNX", "openvino": "OpenVINO", "litert": "LiteRT"}
+_WRITTEN_ON = {
+    "tf_saved_model": ("tensorflow", "jax"),
+    "onnx": ("tensorflow", "torch", "jax"),
+    "openvino": ("tensorflow", "torch"),
+    "litert": ("tensorflow",),
+    "torch": ("torch",),
+    "torchscript": ("torch",),
+    "jax_export": ("jax",),
+}
+
+
+def check_export(model: Any, format: str, input_signature: Any = None) -> None:
+    """Say whether a model with recurrent layers of cellkit can be exported to a format.
+
+    It looks at the layers and the shapes of the inputs; nothing is traced or written. What it lets
+    pass, the tests of the project have exported, loaded where cellkit is not to be had, and
+    compared, for every registered cell; the page on deployment has their results.
+
+    Args:
+        model: A built model, or a built `cellkit.RNN`.
+        format: As in `model.export`: `"tf_saved_model"`, `"onnx"`, `"openvino"`, `"litert"`,
+            `"torch"`; or `"torchscript"` and `"jax_export"`, which the backends write themselves.
+        input_signature: As in `model.export`. None: the shapes that the model was built for.
+
+    Raises:
+        ValueError: If the file would be wrong or could not be loaded, with what to do instead.
+
+    Example:
+    >>> import cellkit
+    >>> layer = cellkit.RNN(cellkit.create("gru", units=4))
+    >>> layer.build((None, 20, 3))
+    >>> check_export(layer, "onnx")
+    """
+    if format not in FORMATS:
+        raise problem(
+            "There is no such format.",
+            received=f"format={format!r}",
+            expected="one of " + ", ".join(map(repr, FORMATS)),
+            fix="pass one of them, as `model.export` takes it",
+        )
+    if BACKEND not in _WRITTEN_ON[format]:
+        others = " or ".join(_WRITTEN_ON[format])
+        fix = f"load the saved model in a process with the backend {others}, and export it there"
+        if format == "openvino":
+            fix = "export to ONNX: OpenVINO reads that as well"
+        raise problem(
+            f"A model on {BACKEND} cannot be written as {format}.",
+            received=f"format={format!r} on {BACKEND}",
+            expected=f"the backend {others}",
+            fix=fix,
+        )
+    for layer in _recurrent(model):
+        if format in _REAL:
+            check_states(layer, _REAL[format])
+            _check_chunks(layer, _REAL[format])
+        batch, time = _lengths(model, layer, input_signature)
+        if BACKEND == "torch" and time is None:
+            raise _no_loop("a sequence whose number of steps is left open")
+        if format == "litert":
+            _check_litert(layer, batch, time)
+
+
+def _recurrent(model: Any) -> list[Any]:
+    """Return the recurrent layers of cellkit in a model."""
+    from cellkit.layers.rnn import RNN
+
+    return [part for part in compat.parts(model) if isinstance(part, RNN)]
+
+
+def _lengths(model: Any, layer: RNN, signature: Any) -> tuple[Any, Any]:
+    """Return the sizes of batch and time with which a layer will be traced, None if open."""
+    shapes = flatten_shapes(layer._memo.get("input_shapes"))
+    batch, time = shapes[0][:2]
+    if signature is not None:
+        given = [tuple(x.shape) for x in keras.tree.flatten(signature)]
+        batch, time = given[0][0], given[0][1] if len(given[0]) > 1 and time is None else time
+    elif isinstance(model, keras.Model) and BACKEND != "torch":
+        # Keras leaves the batch open where it is not told otherwise.
+        batch = None
+    return batch, time
+
+
+def _check_chunks(layer: RNN, form: str) -> None:
+    """Refuse chunks of steps that converters of TensorFlow's graphs have no operations for."""
+    chunked = isinstance(layer.cell, MatrixCell) and layer.engine in ("auto", "chunked")
+    if BACKEND == "tensorflow" and chunked:
+        raise problem(
+            f"{form} has no operations for what TensorFlow runs chunk by chunk.",
+            received=f"{type(layer.cell).__name__}, whose state is a matrix, with "
+            f"engine={layer.engine!r}",
+            expected="the plain loop, which gives the same numbers",
+            fix="set `layer.engine = 'loop'` before the export",
+        )
+
+
+def _check_litert(layer: RNN, batch: Any, time: Any) -> None:
+    if batch is None:
+        raise problem(
+            "LiteRT's own operations hold no sequence of a batch that is left open.",
+            received="a batch size of None",
+            expected="a fixed one, else the file needs TensorFlow's operations where it runs",
+            fix="pass `input_signature=[keras.InputSpec(shape=(1, 50, 3))]`",
+        )
+    if time is None and isinstance(layer.cell, LinearCell) and layer.engine in ("auto", "scan"):
+        raise problem(
+            "LiteRT cannot run a parallel scan over an unknown number of steps.",
+            received=f"engine={layer.engine!r} and sequences of any length",
+            expected="the plain loop, or a fixed length",
+            fix="set `layer.engine = 'loop'` before the export",
+        )
+
+
+def check_tracing(layer: RNN, sequences: Tree) -> None:
+    """Refuse a call that PyTorch traces for a file that would be wrong or could not be loaded.
+
+    Args:
+        layer: The layer.
+        sequences: Its inputs.
+
+    Raises:
+        ValueError: For complex states in ONNX; for a loop over an unknown number of steps.
+    """
+    if BACKEND != "torch":
+        return
+    import torch
+
+    onnx, tracing = torch.onnx.is_in_onnx_export(), torch.jit.is_tracing()
+    if onnx:
+        check_states(layer, "ONNX")
+    first = keras.tree.flatten(sequences)[0]
+    if torch.compiler.is_exporting() and isinstance(first.shape[1], torch.SymInt):
+        raise _no_loop("a sequence whose number of steps is left open")
+    exporting = tracing or torch.compiler.is_exporting()
+    if not exporting or flatten_shapes(layer._memo.get("input_shapes"))[0][1] is not None:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the number that is part of the trace
+        steps = int(first.shape[1])
+    if steps == 1:
+        # Keras exports a model of unknown length with one step.
+        raise _no_loop("a sequence of one step, for a layer that takes any number of them")
+
+
+def check_backend(layer: RNN) -> None:
+    """Refuse complex states on OpenVINO.
+
+    Args:
+        layer: A layer that is being built, or asked for its states.
+
+    Raises:
+        ValueError: If the backend has no dtype for a state.
+    """
+    if BACKEND == "openvino":
+        check_states(layer, "OpenVINO", "set KERAS_BACKEND to torch, jax, tensorflow or numpy")
+
+
+def check_states(
+    layer: RNN,
+    form: str,
+    fix: str = "export to a format that has them: SavedModel, torch.export, jax.export",
+) -> None:
+    """Refuse complex states where there are no complex numbers.
+
+    Args:
+        layer: The layer.
+        form: The name of the format, or of what runs the layer.
+        fix: The way out.
+
+    Raises:
+        ValueError: If a state of the layer is complex.
+    """
+    dtypes = [str(s.dtype) for s in layer.runner.layout.specs if "complex" in str(s.dtype)]
+    if dtypes:
+        raise problem(
+            f"{form} has no complex numbers.",
+            received=f"{type(layer.cell).__name__}, with a state of dtype {dtypes[0]}",
+            expected="a cell whose states are real",
+            fix=fix,
+        )
+
+
+def _no_loop(received: str) -> ValueError:
+    return problem(
+        "PyTorch writes a loop over time out, step by step.",
+        received=received,
+        expected="the number of steps that the file is for",
+        fix="name it, e.g. `input_signature=[keras.InputSpec(shape=(None, 50, 3))]`; for any "
+        "number of steps, export `cellkit.step_model(layer)`, or from TensorFlow or JAX",
+    )
