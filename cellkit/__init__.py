@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cellkit import _backends, _former_names, _with_keras
 from cellkit.registry import (
     CellSpec,
+    Guide,
     Paper,
     PluginWarning,
     RegisteredCell,
@@ -33,12 +34,17 @@ from cellkit.registry import (
 )
 
 if TYPE_CHECKING:
-    from cellkit.cells import Cell, GatedCell, LinearCell, TensorSpec
+    from cellkit.cells import Cell, CellWrapper, GatedCell, LinearCell, MatrixCell, TensorSpec
     from cellkit.equations.cell import EquationCell, define
     from cellkit.layers.bidirectional import Bidirectional
+    from cellkit.layers.distribution import layout_map
+    from cellkit.layers.exporting import check_export
+    from cellkit.layers.generation import Generated, generate
     from cellkit.layers.keras_weights import load_keras_weights
+    from cellkit.layers.packing import Packed, pack, unpack
     from cellkit.layers.rnn import RNN
     from cellkit.layers.stacked import StackedCells
+    from cellkit.layers.step_model import step_model
 
 __version__ = "0.1.0"
 
@@ -47,9 +53,14 @@ __all__ = [
     "Bidirectional",
     "Cell",
     "CellSpec",
+    "CellWrapper",
     "EquationCell",
     "GatedCell",
+    "Generated",
+    "Guide",
     "LinearCell",
+    "MatrixCell",
+    "Packed",
     "Paper",
     "PluginWarning",
     "RegisteredCell",
@@ -57,14 +68,20 @@ __all__ = [
     "TensorSpec",
     "WeightMap",
     "__version__",
+    "check_export",
     "create",
     "define",
     "export_weights",
+    "generate",
     "get",
     "import_weights",
+    "layout_map",
     "list_cells",
     "load_keras_weights",
     "register",
+    "step_model",
+    "pack",
+    "unpack",
 ]
 
 

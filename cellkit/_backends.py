@@ -1,6 +1,7 @@
 """Backends: which one Keras will use, which are installed, and the line that sets another.
 
-Keras reads its backend once, when it is first imported. Nothing in here imports Keras or a backend.
+Keras reads its backend once, when it is first imported. Nothing in here imports Keras or a backend,
+but for `running`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from cellkit.errors import problem
 
 __all__ = [
     "BACKENDS",
+    "INFERENCE",
     "BackendWarning",
     "Choice",
     "advice",
     "choice",
     "explain",
     "installed",
+    "running",
     "trouble",
     "warn",
 ]
@@ -34,6 +37,9 @@ BACKENDS = {
     "jax": ("jax",),
 }
 """The backends that cellkit runs on, each with the distributions that bring it."""
+
+INFERENCE = {"numpy": ("numpy",), "openvino": ("openvino",)}
+"""Backends of Keras without gradients: cells run on them, and nothing is trained."""
 
 _ALIASES = {"tf": "tensorflow", "pt": "torch", "flax": "jax", "xla": "jax"}
 
@@ -48,13 +54,20 @@ class Choice:
 
     Args:
         backend: Its name, as it was written.
-        said: Where it was chosen, as a message says it.
-        trouble: Why the file of Keras' settings can't be read, or "".
+        said: The place of the choice, as a message says it.
+        trouble: Reason why the file of Keras' settings can't be read, or "".
     """
 
     backend: str
     said: str
     trouble: str = ""
+
+
+def running() -> str:
+    """Return the backend on which Keras runs in this process, which it imports."""
+    import keras
+
+    return str(keras.backend.backend())
 
 
 def settings_path() -> Path:
@@ -81,7 +94,7 @@ def choice() -> Choice:
 
 
 def installed() -> list[str]:
-    """Return the backends that are installed, in the order of `BACKENDS`."""
+    """Return the backends of `BACKENDS` that are installed, in their order."""
     return [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
 
 
@@ -89,7 +102,7 @@ def advice(backend: str, there: list[str]) -> str:
     """Return the line that sets a backend, after the one that installs it if none is there.
 
     Args:
-        backend: What was configured, as it was written.
+        backend: The configured name, as it was written.
         there: The backends that are installed.
     """
     meant = _meant(backend)
@@ -120,15 +133,16 @@ def trouble() -> ValueError | None:
         )
     there = installed()
     backend = choice().backend
-    if backend in there:
+    if backend in there or (backend in INFERENCE and importlib.util.find_spec(backend)):
         return None
     names = ", ".join(there) or "none"
     return problem(
         f"Keras' backend {backend!r} is not installed."
-        if backend in BACKENDS
+        if backend in (*BACKENDS, *INFERENCE)
         else f"cellkit does not run on a backend called {backend!r}.",
         received=choice().said,
-        expected=f"one of {', '.join(BACKENDS)}; installed: {names}",
+        expected=f"one of {', '.join(BACKENDS)}, or, for inference alone, "
+        f"{' or '.join(INFERENCE)}; installed: {names}",
         fix=f"set one and start Python again: {advice(backend, there)}",
     )
 
@@ -137,7 +151,7 @@ def explain(error: BaseException) -> ValueError | None:
     """Return why an import failed, if it failed inside Keras, which says little about it.
 
     Args:
-        error: What an import of something that needs Keras raised.
+        error: The exception of an import that needs Keras.
 
     Returns:
         An error that names the backend, or None where the import of Keras is not what failed.

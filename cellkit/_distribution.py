@@ -29,8 +29,8 @@ class Installed:
     Args:
         name: Its name.
         version: Its version.
-        ours: Whether it brings the command `cellkit`, and so is this project.
-        overlaps: Whether it is another project with files in the package `cellkit`.
+        ours: True if it brings the command `cellkit`: it is this project then.
+        overlaps: True if it is another project with files in the package `cellkit`.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Former names of modules, kept for code that was written with them.
+"""Former names of modules and options, kept for code that was written with them.
 
 ``from cellkit.cell import matmul`` finds `cellkit.cells`. A module is imported under its name of
-today, and stands under both.
+today, and stands under both. Whoever uses a former name is told the name of today, once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -31,6 +32,8 @@ NAMES = {
 }
 """The module of today for each former name."""
 
+_BETWEEN = {"cellkit", "importlib", "_frozen_importlib", "keras"}
+
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds modules of today under their former names."""
@@ -43,7 +46,29 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the module of today in the place of the empty one."""
+        warn(module.__name__, NAMES[module.__name__])
         sys.modules[module.__name__] = importlib.import_module(NAMES[module.__name__])
+
+
+def warn(former: str, today: str) -> None:
+    """Tell the code that uses a former name which one to use.
+
+    Args:
+        former: The former name.
+        today: The name of today.
+    """
+    frame = sys._getframe(1)
+    # Between here and that code, there is nothing but imports and cellkit.
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in _BETWEEN:
+        frame = frame.f_back
+    warnings.warn_explicit(
+        f"{former} is a former name, which cellkit 1.0 will not know: write {today}.",
+        DeprecationWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
 
 
 def install() -> None:

@@ -10,13 +10,20 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import keras
+import numpy as np
 
 
 def keras_mask(x: Any) -> Any:
     """Return the mask that an earlier layer attached to `x`, or None.
 
-    Keras carries implicit masks on the tensors themselves and has no public accessor.
+    Keras carries implicit masks on the tensors themselves, on NumPy in a table beside the arrays,
+    and has no public accessor.
     """
+    if isinstance(x, np.ndarray):
+        # Where it is in every Keras from 3.12 on.
+        from keras.src.backend.common.masking import get_keras_mask
+
+        return get_keras_mask(x)
     return getattr(x, "_keras_mask", None)
 
 
@@ -124,6 +131,12 @@ def raw_values(variables: Iterable[keras.Variable], scope: keras.StatelessScope)
     return [raw_value(variable, scope) for variable in variables]
 
 
+def in_stateless_scope() -> bool:
+    """Tell whether the values of variables come from a scope of Keras', not from themselves."""
+    with keras.StatelessScope(initialize_variables=False) as scope:
+        return scope.original_scope is not None
+
+
 def dropout_caches(cell: Any) -> Iterator[Any]:
     """Yield each stock cell inside `cell` that caches dropout masks on itself, at any depth.
 
@@ -185,7 +198,7 @@ def parts(root: Any) -> Iterator[Any]:
 
 
 def is_plain_cell(value: Any) -> bool:
-    """Tell whether `value` is an object with the two members of a cell that is no Keras layer."""
+    """Tell whether `value` has the two members of a cell and is not a Keras layer."""
     if isinstance(value, (type, keras.layers.Layer)):
         return False
     return callable(getattr(type(value), "call", None)) and hasattr(value, "state_size")

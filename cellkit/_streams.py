@@ -10,7 +10,7 @@ from typing import TextIO
 
 
 class _Output(io.FileIO):
-    """A file descriptor that drops what nobody reads any more."""
+    """A file descriptor that drops its data when the reader has gone."""
 
     def write(self, data: object, /) -> int:
         """Write, or drop all where the reader is gone."""
@@ -24,7 +24,7 @@ class _Output(io.FileIO):
 def readers_may_leave() -> Iterator[None]:
     """Let a command run to its end, and keep its exit code, where its reader has left.
 
-    Streams that are no files of the process, as those of a test, stay as they are.
+    Streams that are not files of the process, as those of a test, stay as they are.
     """
     kept = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_tolerant, kept)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.tree import Tree
 
-__all__ = ["choose_colour", "console", "plain", "show", "table"]
+__all__ = ["choose_colour", "console", "plain", "show", "table", "tree"]
 
 
 def choose_colour(words: list[str]) -> list[str]:
@@ -19,7 +21,7 @@ def choose_colour(words: list[str]) -> list[str]:
     They are handed on by the variables that most programs read, `FORCE_COLOR` and `NO_COLOR`.
 
     Args:
-        words: What was typed.
+        words: The text typed.
 
     Returns:
         The other words.
@@ -63,8 +65,27 @@ def table(*titles: str) -> Table:
     return made
 
 
+def tree(title: str, lines: Iterable[Sequence[Any]]) -> Tree:
+    """Make a tree of lines, each with its depth; what follows two spaces is a remark.
+
+    Args:
+        title: The heading above it.
+        lines: Pairs of a depth and a text.
+    """
+    from rich.tree import Tree
+
+    root = Tree(title)
+    above = [root]
+    for depth, line in lines:
+        said, _, remark = line.partition("  ")
+        shown = f"[cyan]{plain(said)}[/cyan]" + (f"  [dim]{plain(remark)}[/dim]" if remark else "")
+        del above[depth + 1 :]
+        above.append(above[-1].add(shown))
+    return root
+
+
 def plain(text: str) -> str:
-    """Return text in which square brackets are no markup."""
+    """Return text in which square brackets are plain text."""
     from rich.markup import escape
 
     return escape(text)

@@ -28,10 +28,20 @@ NAMES = {
     "Cell": "cellkit.cells.cell",
     "GatedCell": "cellkit.cells.gated",
     "LinearCell": "cellkit.cells.linear",
+    "CellWrapper": "cellkit.cells.wrapper",
+    "MatrixCell": "cellkit.cells.matrix",
     "TensorSpec": "cellkit.cells.structure",
     "EquationCell": "cellkit.equations.cell",
     "define": "cellkit.equations.cell",
+    "generate": "cellkit.layers.generation",
+    "Generated": "cellkit.layers.generation",
+    "Packed": "cellkit.layers.packing",
+    "pack": "cellkit.layers.packing",
+    "unpack": "cellkit.layers.packing",
     "load_keras_weights": "cellkit.layers.keras_weights",
+    "step_model": "cellkit.layers.step_model",
+    "check_export": "cellkit.layers.exporting",
+    "layout_map": "cellkit.layers.distribution",
 }
 """The public names of cellkit that need Keras, with their modules."""
 

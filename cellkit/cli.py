@@ -15,7 +15,7 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +24,18 @@ import typer
 from cellkit import __version__, _backends, facts
 from cellkit._distribution import install_command
 from cellkit._streams import readers_may_leave
-from cellkit._terminal import choose_colour, plain, show, table
+from cellkit._terminal import choose_colour, plain, show, table, tree
 from cellkit.errors import problem
-from cellkit.registry import check_trait, did_you_mean, registry
+from cellkit.registry import (
+    FAMILIES,
+    TAGS,
+    TRAITS,
+    check_family,
+    check_tag,
+    check_trait,
+    did_you_mean,
+    registry,
+)
 
 if TYPE_CHECKING:
     from cellkit import doctor
@@ -37,13 +46,14 @@ EXIT_BROKEN = 1
 EXIT_USAGE = 64  # sysexits.h: EX_USAGE
 EXIT_DEFECT = 70  # sysexits.h: EX_SOFTWARE
 
-# What the conformance suite brings. The names are listed so that each of them, typed without the
+# Commands of the conformance suite. The names are listed so that each of them, typed without the
 # suite, is answered by how to get it.
 _CONFORMANCE = (
     "conform",
     "golden",
     "explain",
     "replay",
+    "merge",
     "baseline",
     "diff",
     "selftest",
@@ -51,7 +61,7 @@ _CONFORMANCE = (
     "new",
 )
 
-# Where they are, each with an `add_commands(app)`.
+# Their modules, each with an `add_commands(app)`.
 _SUITES = ("cellkit_conformance.cli", "cellkit_bench.cli")
 
 # A typer that depends on click raises click's errors, one that contains click its own: this is
@@ -74,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: What was typed after ``cellkit``; by default what this process was started with.
+        arguments: The text typed after ``cellkit``; by default what this process was started with.
 
     Returns:
         The exit code.
@@ -180,14 +190,22 @@ def _options(
 
 def _complete(incomplete: str) -> list[str]:
     """Complete the name of a cell."""
-    return [name for name in registry.declarations() if name.startswith(incomplete)]
+    return _beginning(incomplete, registry.declarations())
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Return the names that begin with what was typed so far."""
+    return [name for name in names if name.startswith(incomplete)]
 
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is asked for.")]
 
 # Facts that `show` prints in another place than its table.
-_NOT_IN_TABLE = ("name", "docstring", "example")
+_NOT_IN_TABLE = {
+    *("name", "docstring", "example", "family", "use_when", "tags", "bibtex"),
+    *("equations", "outline", "documented"),
+}
 
 
 @app.command("list")
@@ -197,71 +215,118 @@ def list_command(
     ] = "*",
     trait: Annotated[
         list[str] | None,
-        typer.Option(help="Only cells that claim this; can be repeated."),
+        typer.Option(
+            help="Only cells that claim this; can be repeated.",
+            autocompletion=lambda incomplete: _beginning(incomplete, TRAITS),
+        ),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add the papers.")] = False,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Only cells of this family.",
+            autocompletion=lambda incomplete: _beginning(incomplete, FAMILIES),
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only cells with this tag, such as 'irregular time'; can be repeated.",
+            autocompletion=lambda incomplete: _beginning(incomplete, TAGS),
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Add classes and papers.")
+    ] = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> int:
-    """List the registered cells. Exit code 1 if there is none that fits."""
+    """List the registered cells by family. Exit code 1 if there is none that fits."""
     known = registry.declarations()
-    names = (
-        _claiming(registry.list_cells(pattern), trait) if trait else registry.list_cells(pattern)
-    )
+    wanted = {
+        "traits": {check_trait(name) for name in trait or ()},
+        "tags": {check_tag(name) for name in tag or ()},
+        "family": {check_family(family)} if family else set(),
+    }
     rows = []
-    for name in names:
+    for name in registry.list_cells(pattern):
         found = known[name]
+        there = facts.kept(found[0]) if len(found) == 1 else None
         row: dict[str, Any] = {
             "name": name,
             "class": found[0].target,
             "distribution": found[0].distribution,
             "version": found[0].version,
-            "problem": None,
+            "problem": "declared by " + " and ".join(map(str, found)) if len(found) > 1 else None,
         }
-        if len(found) > 1:
-            row["problem"] = "declared by " + " and ".join(map(str, found))
-        if verbose:
-            there = facts.kept(found[0]) if len(found) == 1 else None
-            error = None if there else registry.problem_of(name)
-            spec = None if there or error else registry.get(name).spec
+        if there is None and (verbose or any(wanted.values())):
+            error = registry.problem_of(name)
             row["problem"] = row["problem"] or (error and str(error))
-            row["paper"] = there["paper"] if there else str(spec.paper) if spec else None
+            there = {} if error else _of_spec(registry.get(name).spec)
+        row |= {key: (there or {}).get(key) for key in ("family", "use_when", "tags")}
+        if not all(needed <= _several((there or {}).get(key)) for key, needed in wanted.items()):
+            continue
+        if verbose:
+            row["paper"] = (there or {}).get("paper")
         rows.append(row)
     if as_json:
         print(json.dumps(rows, indent=2))
     elif quiet:
-        print("".join(f"{name}\n" for name in names), end="")
+        print("".join(f"{row['name']}\n" for row in rows), end="")
     if not rows:
-        near = "" if trait else did_you_mean(pattern.strip("*"), known)
-        claims = f" with {', '.join(trait)}" if trait else ""
+        asked = [*(trait or ()), *([family] if family else ()), *(tag or ())]
+        near = "" if asked else did_you_mean(pattern.strip("*"), known)
+        claims = f" with {', '.join(asked)}" if asked else ""
         said = f"No cell fits {pattern!r}{claims}. {near.capitalize()}".strip()
         print(said, file=sys.stderr)
         return EXIT_BROKEN
     if as_json or quiet:
         return 0
-    shown = table("Name", "Class", "Distribution", *(["Paper"] if verbose else []))
-    for row in rows:
-        cells = [row["name"], row["class"], f"{row['distribution']} {row['version'] or ''}".strip()]
-        cells += [row["paper"] or "-"] if verbose else []
-        shown.add_row(*map(plain, cells), style="red" if row["problem"] else None)
-    show(shown)
+    _show_rows(rows, verbose)
     for row in rows:
         if row["problem"]:
             print(f"{row['name']} can't be used: {row['problem']}", file=sys.stderr)
     return 0
 
 
-def _claiming(names: list[str], traits: list[str]) -> list[str]:
-    """Return the cells that claim all of some traits, importing those of which nothing is kept."""
-    wanted = {check_trait(trait) for trait in traits}
-    known, found = registry.declarations(), []
-    for name in names:
-        there = facts.kept(known[name][0]) if len(known[name]) == 1 else None
-        if there is None:
-            found += registry.list_cells(name, traits)
-        elif wanted <= set(there["traits"]):
-            found.append(name)
-    return found
+def _of_spec(spec: Any) -> dict[str, Any]:
+    """Return of a spec what `list` shows."""
+    if spec is None:
+        return {}
+    return {**facts.guide_of(spec), "traits": sorted(spec.traits), "paper": str(spec.paper)}
+
+
+def _several(value: Any) -> set[str]:
+    """Return a fact as a set: a text, several, or none."""
+    return {value} if isinstance(value, str) else set(value or ())
+
+
+def _show_rows(rows: list[dict[str, Any]], verbose: bool) -> None:
+    """Print cells by family, and at the end those that name none."""
+    families: dict[str, list[dict[str, Any]]] = {name: [] for name in FAMILIES}
+    for row in rows:
+        families.setdefault(row["family"] or "", []).append(row)
+    families[""] = families.pop("", [])
+    width = max(len(row["name"]) for row in rows)
+    for family, members in families.items():
+        if not members:
+            continue
+        said = FAMILIES.get(family, "a family of another package" if family else "")
+        title = family or "without a family"
+        show(f"[bold]{plain(title)}[/bold]{': ' if said else ''}{plain(said)}")
+        shown = table()
+        shown.add_column(min_width=width + 1, no_wrap=True)
+        for row in members:
+            use = (row["use_when"] or "").removeprefix("Use it when ").rstrip(".")
+            cells = [use, ", ".join(row["tags"] or ())] if family else []
+            if verbose or not family:
+                cells += [row["class"], f"{row['distribution']} {row['version'] or ''}".strip()]
+            cells += [row["paper"] or "-"] if verbose else []
+            shown.add_row(
+                f" [cyan]{plain(row['name'])}[/cyan]" if not row["problem"] else f" {row['name']}",
+                *map(plain, cells),
+                style="red" if row["problem"] else None,
+            )
+        show(shown)
 
 
 @app.command("show")
@@ -283,6 +348,12 @@ def show_command(
     for key in ("arguments", "options"):
         rows[key] = _named(found[key], "\n" if key == "arguments" else ", ")
     print(f"{found['name']}\n{'=' * len(found['name'])}\n\n{head}\n")
+    if found.get("use_when"):
+        told = f"{found['family']}{': ' if found['tags'] else ''}{', '.join(found['tags'])}"
+        show(f"[bold green]{plain(found['use_when'])}[/bold green]\n[dim]{plain(told)}[/dim]\n")
+    if found.get("outline"):
+        show(tree("[bold]one step, new states first[/bold]", found["outline"]))
+    rows["parameters"] = _parameters(found.get("parameters"))
     shown = table()
     for key, value in rows.items():
         if value:
@@ -313,6 +384,9 @@ def define_command(
     ] = False,
     backend: Annotated[str, typer.Option(help="For --conform: backends, or all.")] = "all",
     profile: Annotated[str, typer.Option(help="For --conform.")] = "quick",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only what is wrong, and the proof.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Make a cell from a file of equations, and say what was understood."""
@@ -323,7 +397,7 @@ def define_command(
     found = command.facts(*command.understood(made, text, declared))
     if as_json:
         print(json.dumps(found, indent=2))
-    else:
+    elif not quiet:
         command.show_facts(found)
     if conform:
         code = command.prove(made, text, declared, backend, profile, main)
@@ -382,6 +456,17 @@ def _named(entries: Mapping[str, str], between: str) -> str:
     return between.join(f"{name} = {said}" for name, said in entries.items()).replace(
         " = has to be given", ": has to be given"
     )
+
+
+def _parameters(found: Mapping[str, Any] | None) -> str | None:
+    """Return the number of parameters as a line of text."""
+    if not found:
+        return None
+    sizes = ", ".join(f"{letter} = {size}" for letter, size in found["letters"].items())
+    held = ", ".join(f"{name} = {value}" for name, value in (found["held"] or {}).items())
+    trained = f", of which {found['trained']} are trained" if "trained" in found else ""
+    apart = ", where F is not H" if found.get("apart") else ""
+    return f"{found['formula']}{trained}, with {'; '.join(filter(None, (sizes, held)))}{apart}"
 
 
 def _readable(value: Any) -> str:

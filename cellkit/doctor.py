@@ -1,4 +1,4 @@
-"""What works on this machine: Python, Keras, each backend with its devices, each plugin.
+"""The state of this machine: Python, Keras, each backend with its devices, each plugin.
 
 Backends and plugins are tried in processes of their own: a process can hold one backend only, and
 one that crashes or hangs while it is imported must not take the report with it.
@@ -7,6 +7,7 @@ one that crashes or hangs while it is imported must not take the report with it.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ from importlib import metadata
 from typing import Any
 
 from cellkit import _backends, _distribution
-from cellkit._backends import BACKENDS
+from cellkit._backends import BACKENDS, INFERENCE
 from cellkit._distribution import install_command
 from cellkit.registry import registry
 
@@ -39,6 +40,11 @@ elif name == "torch":
     cuda = range(torch.cuda.device_count())
     devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in cuda]
     devices += ["mps"] if torch.backends.mps.is_available() else []
+elif name == "openvino":
+    import openvino
+    devices = openvino.Core().available_devices
+elif name == "numpy":
+    devices = ["cpu"]
 else:
     import jax
     devices = [str(d) for d in jax.devices()]
@@ -60,11 +66,11 @@ class Finding:
     """One line of the report.
 
     Args:
-        subject: What was looked at.
+        subject: The thing that was looked at.
         state: ``"ok"``, ``"note"`` (worth knowing), ``"absent"`` (not installed, not needed) or
             ``"broken"``.
-        text: What was found.
-        fix: What to do about it, a command where there is one; "" where nothing is to be done.
+        text: The finding.
+        fix: The remedy, a command where there is one; "" where none is needed.
     """
 
     subject: str
@@ -85,12 +91,12 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is broken."""
+        """True if nothing is broken."""
         return all(f.state != "broken" for found in self.groups.values() for f in found)
 
     @property
     def to_do(self) -> tuple[str, ...]:
-        """What mends what is broken, each thing once; where nothing is, what is worth doing."""
+        """The remedies, each once; where nothing is broken, what is worth doing."""
         findings = [finding for found in self.groups.values() for finding in found]
         state = "note" if self.healthy else "broken"
         return tuple(dict.fromkeys(f.fix for f in findings if f.fix and f.state == state))
@@ -128,6 +134,8 @@ def examine(timeout: float = 120.0, progress: Callable[[str], None] | None = Non
         backends.append(
             Finding("backends", "broken", "none of them works", _backends.advice(configured, []))
         )
+    for name in INFERENCE:
+        backends += _for_inference(name, configured, timeout)
     usable = configured if configured in working else next(iter(working), None)
     _tell(progress, "Trying the plugins ...")
     return Report(
@@ -212,8 +220,8 @@ def _configuration() -> tuple[str, list[Finding]]:
         found.append(Finding("KERAS_BACKEND", "ok", f"{backend}; it goes before keras.json"))
     else:
         found.append(Finding("KERAS_BACKEND", "note", f"not set, so the backend is {backend}"))
-    if backend not in BACKENDS:
-        text = f"cellkit does not run on {backend!r}, but on {', '.join(BACKENDS)}"
+    if backend not in (*BACKENDS, *INFERENCE):
+        text = f"cellkit does not run on {backend!r}, but on {', '.join((*BACKENDS, *INFERENCE))}"
         found.append(Finding("backend", "broken", text, _backends.advice(backend, there)))
     return backend, found
 
@@ -244,6 +252,25 @@ def _backend(name: str, configured: str, timeout: float) -> list[Finding]:
             )
         )
     return found
+
+
+def _for_inference(name: str, configured: str, timeout: float) -> list[Finding]:
+    """Return what is to be said of a backend without gradients, which is tried where it is set."""
+    if importlib.util.find_spec(name) is None:
+        if name != configured:
+            return [Finding(name, "absent", f"not installed (pip install {name}); inference alone")]
+        text = "not installed, but it is the configured backend"
+        return [Finding(name, "broken", text, f"pip install {name}")]
+    text = f"{_version(*INFERENCE[name]) or 'unknown version'}"
+    if name != configured:
+        return [Finding(name, "ok", f"{text}; inference alone: nothing is trained on it")]
+    result, trouble = _run(_PROBE, name, timeout)
+    if trouble is not None:
+        broken = f"{text}, but Keras can't use it: {trouble}"
+        return [Finding(name, "broken", broken, f"install {name} again, or set another backend")]
+    text += f", the configured backend; devices: {', '.join(result['devices'])}"
+    note = "it has no gradients: set torch, jax or tensorflow to train"
+    return [Finding(name, "ok", text), Finding(f"{name} trains nothing", "note", note)]
 
 
 def _plugins(backend: str | None, timeout: float) -> list[Finding]:

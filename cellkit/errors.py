@@ -11,9 +11,9 @@ def problem(what: str, *, received: str, expected: str, fix: str) -> ValueError:
 
     Args:
         what: One sentence that names what is wrong.
-        received: What was passed.
-        expected: What would have been right.
-        fix: What to change.
+        received: The value passed.
+        expected: The right input, in words.
+        fix: The change that mends it.
 
     Returns:
         The exception, to be raised by the caller.

@@ -14,14 +14,14 @@ import importlib.util
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cellkit import _distribution
 from cellkit.registry import registry
 
-__all__ = ["FILE", "example", "facts_of", "fingerprint", "kept", "read", "to_file"]
+__all__ = ["FILE", "example", "facts_of", "fingerprint", "guide_of", "kept", "read", "to_file"]
 
 FILE = Path(__file__).with_name("facts.json")
 """The facts that are kept, by the name of the cell."""
@@ -47,7 +47,7 @@ def kept(declared: registry.Declaration) -> Facts | None:
     """Return the facts that are kept of a cell, or None where there are none, or none of today.
 
     Args:
-        declared: What its distribution declares.
+        declared: The declaration of its distribution.
     """
     entry = _file().get(declared.name)
     if entry is None or not _distribution.is_own(declared.distribution):
@@ -90,7 +90,11 @@ def to_file(cells: list[registry.RegisteredCell]) -> str:
     for cell in cells:
         (declared,) = registry.declarations()[cell.name]
         package = declared.target.partition(":")[0].partition(".")[0]
-        facts = {key: value for key, value in facts_of(cell).items() if key != "distribution"}
+        facts = {
+            key: value
+            for key, value in facts_of(cell, counted=True).items()
+            if key != "distribution"
+        }
         entries[cell.name] = {
             "target": declared.target,
             "fingerprint": fingerprint(package),
@@ -121,15 +125,20 @@ def _decoded(value: Any) -> Any:
 # --- from the class and its spec ---------------------------------------------------------------
 
 
-def facts_of(cell: registry.RegisteredCell) -> Facts:
+def facts_of(cell: registry.RegisteredCell, *, counted: bool = False) -> Facts:
     """Return what there is to say of a cell, which is imported already.
 
     Args:
         cell: The cell.
+        counted: True if the formula of its parameters is to be found too, for which the cell is
+            built in many sizes.
 
     Returns:
         By name; None where there is nothing to say.
     """
+    # They need a parser or an array library, which nobody waits for who reads what is kept.
+    from cellkit import _outline, _parameters
+
     spec, arguments = cell.spec, _arguments(cell.cls)
     options = _options(cell.cls, arguments)
     facts: Facts = {
@@ -142,11 +151,17 @@ def facts_of(cell: registry.RegisteredCell) -> Facts:
         none = "none: the conformance suite can't compare it with its paper"
         return {**facts, "spec": none, "arguments": arguments, "options": options}
     first = next(iter(spec.cases))
-    made = cell.cls(**spec.cases[first])
+    case = spec.cases[first]
+    made = cell.cls(**(case() if callable(case) else case))
     return {
         **facts,
+        **guide_of(spec),
         "paper": str(spec.paper),
         "link": spec.paper.url,
+        "bibtex": spec.paper.bibtex(cell.name),
+        "equations": _outline.equations_of(cell.cls),
+        "outline": _tree(cell.cls),
+        "shapes": _shapes(cell.cls),
         "inputs": spec.inputs,
         "dims": dict(spec.dims) or None,
         "states": (", ".join(spec.states) + ": " if spec.states else "")
@@ -155,13 +170,30 @@ def facts_of(cell: registry.RegisteredCell) -> Facts:
         "cases": dict(spec.cases),
         "traits": sorted(spec.traits),
         "reference": "NumPy" if spec.reference else "none",
-        "tolerance": spec.tolerance,
+        "tolerance": f"{spec.tolerance:g}: {spec.tolerance_reason}"
+        if spec.tolerance_reason
+        else spec.tolerance,
         "deviations": list(spec.deviations) or None,
         "aliases": dict(spec.aliases) or None,
+        "signature": f"{cell.cls.__name__}{_signature(cell.cls)}",
         "arguments": arguments,
+        "documented": _told(cell.cls, arguments),
         "options": options,
+        "parameters": _parameters.formula(cell) if counted else None,
         "example": example(cell),
     }
+
+
+def guide_of(spec: Any) -> Facts:
+    """Return when to use a cell, with None where its spec says nothing of that.
+
+    Args:
+        spec: The spec of the cell, or None.
+    """
+    guide = getattr(spec, "guide", None)
+    if guide is None:
+        return {"family": None, "use_when": None, "tags": None}
+    return {"family": guide.family, "use_when": guide.use_when, "tags": list(guide.tags)}
 
 
 def _head(cls: type) -> str:
@@ -169,6 +201,60 @@ def _head(cls: type) -> str:
     lines = (inspect.getdoc(cls) or "").splitlines()
     ends = (i for i, line in enumerate(lines) if line.startswith(("Args:", "Arguments:")))
     return "\n".join(lines[: next(ends, None)]).strip()
+
+
+def _shapes(cls: type) -> str | None:
+    """Return what a docstring says of inputs, states and output, behind the arguments."""
+    text = inspect.getdoc(cls) or ""
+    found = re.search(r"^Inputs?:.*?(?=\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    return found[0] if found else None
+
+
+def _tree(cls: type) -> list[list[Any]] | None:
+    """Return the outline of a step, or None where the language of equations can't say it."""
+    from cellkit import _outline
+    from cellkit.equations.analyse import analyse
+    from cellkit.equations.declare import declare
+
+    declaration = getattr(cls, "declaration", None)
+    text = _outline.equations_of(cls)
+    try:
+        declaration = declaration or (declare(cls.__name__, text) if text else None)
+        analysis = analyse(declaration) if declaration else None
+    except ValueError:
+        return None
+    if analysis is None:
+        return None
+    lines = _outline.outline(analysis.declaration.text, analysis.output_name)
+    return [list(line) for line in lines]
+
+
+def _signature(cls: type) -> str:
+    """Write the signature of a class, without types."""
+    empty = inspect.Parameter.empty
+    parameters = [
+        parameter.replace(
+            annotation=empty,
+            default=empty if parameter.default is empty else _Written(_default(parameter)),
+        )
+        for parameter in inspect.signature(cls).parameters.values()
+    ]
+    return str(inspect.Signature(parameters))
+
+
+class _Written(str):
+    """A text whose representation is itself."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _told(cls: type, names: Iterable[str]) -> dict[str, str]:
+    """Return all that docstrings say of some arguments."""
+    said: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        said |= _entries(base)
+    return {name: said[name] for name in names if name in said}
 
 
 def _size(declared: Any) -> str:
@@ -217,13 +303,21 @@ def _is_base(cls: type) -> bool:
 
 def _documented(cls: type) -> dict[str, str]:
     """Return the first sentence that a docstring says of each argument."""
+    return {
+        name: re.split(r"(?<=\.)\s(?=[A-Z`])", said, maxsplit=1)[0]
+        for name, said in _entries(cls).items()
+    }
+
+
+def _entries(cls: type) -> dict[str, str]:
+    """Return what a docstring says of each argument."""
     text = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
     section = re.search(r"^Arg(?:ument)?s:\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
     found = {}
-    for entry in re.split(r"\n(?=    \w)", "\n" + section[1] if section else ""):
+    for entry in re.split(r"\n(?=    [\w*])", "\n" + section[1] if section else ""):
         name, colon, said = entry.strip().partition(":")
         if colon and name.isidentifier():
-            found[name] = re.split(r"(?<=\.)\s(?=[A-Z`])", " ".join(said.split()), maxsplit=1)[0]
+            found[name] = " ".join(said.split())
     return found
 
 
@@ -240,18 +334,21 @@ def example(cell: registry.RegisteredCell) -> str | None:
     sizes = {
         name: size if isinstance(size, int) else size[0] for name, size in cell.spec.dims.items()
     }
+    inputs, given, fed = _inputs(cell.spec.inputs, sizes), "inputs", ""
+    if cell.spec.constants is not None:
+        constants = _inputs(cell.spec.constants, sizes, time=False)
+        given, fed = "inputs, constants=constants", f"constants = {constants}\n"
     return (
-        "import keras\n\nimport cellkit\n\n"
-        f"inputs = {_inputs(cell.spec.inputs, sizes)}\n"
-        f'outputs = cellkit.RNN("{cell.name}"{words}, return_sequences=True)(inputs)\n'
-        "model = keras.Model(inputs, outputs)\n"
+        f"import keras\n\nimport cellkit\n\ninputs = {inputs}\n{fed}"
+        f'outputs = cellkit.RNN("{cell.name}"{words}, return_sequences=True)({given})\n'
+        f"model = keras.Model({'[inputs, constants]' if fed else 'inputs'}, outputs)\n"
     )
 
 
-def _inputs(inputs: Any, sizes: dict[str, int], name: str | None = None) -> str:
+def _inputs(inputs: Any, sizes: dict[str, int], name: str | None = None, time: bool = True) -> str:
     """Write the inputs of a model, with a number for every size that has a name."""
     if isinstance(inputs, Mapping):
-        entries = (f"{key!r}: {_inputs(value, sizes, key)}" for key, value in inputs.items())
+        entries = (f"{key!r}: {_inputs(v, sizes, key, time)}" for key, v in inputs.items())
         return "{" + ", ".join(entries) + "}"
     if isinstance(inputs, tuple) and all(isinstance(size, (int, str)) for size in inputs):
         numbers = [
@@ -259,5 +356,6 @@ def _inputs(inputs: Any, sizes: dict[str, int], name: str | None = None) -> str:
             for size in inputs
         ]
         called = f", name={name!r}" if name else ""
-        return f"keras.Input({(None, *numbers)!r}{called})"
-    return "[" + ", ".join(_inputs(value, sizes) for value in inputs) + "]"
+        shape = (None, *numbers) if time else tuple(numbers)
+        return f"keras.Input({shape!r}{called})"
+    return "[" + ", ".join(_inputs(value, sizes, time=time) for value in inputs) + "]"

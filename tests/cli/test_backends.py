@@ -1,4 +1,4 @@
-"""What is said where no backend is set, none is installed, or its name is misspelt."""
+"""Messages where no backend is set, none is installed, or its name is misspelt."""
 
 import os
 import subprocess
@@ -52,7 +52,10 @@ def test_a_misspelt_backend(machine, monkeypatch):
     what, received, expected, fix = parts(_backends.trouble())
     assert what == "cellkit does not run on a backend called 'pytorch'."
     assert received == "KERAS_BACKEND=pytorch"
-    assert expected == "one of tensorflow, torch, jax; installed: torch, jax"
+    assert expected == (
+        "one of tensorflow, torch, jax, or, for inference alone, numpy or openvino; "
+        "installed: torch, jax"
+    )
     assert fix == "set one and start Python again: export KERAS_BACKEND=torch"
 
 

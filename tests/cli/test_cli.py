@@ -13,6 +13,7 @@ from three_parts import parts
 
 import cellkit
 from cellkit import _backends, _distribution, cli, doctor
+from cellkit.registry import FAMILIES
 
 pytestmark = pytest.mark.one_backend
 
@@ -123,6 +124,9 @@ def test_list_as_json(far_lab, capsys):
             "distribution": "far-lab",
             "version": "2.5",
             "problem": None,
+            "family": None,
+            "use_when": None,
+            "tags": None,
         }
     ]
 
@@ -136,6 +140,67 @@ def test_list_with_papers_and_by_trait(far_lab, capsys):
     assert "far_cell" in out and "far_bare" not in out
     assert cli.main(["list", "--trait", "zoneout", "far*"]) == 1
     assert "No cell fits 'far*' with zoneout." in capsys.readouterr().err
+
+
+GUIDE = """
+import dataclasses
+from cellkit import Guide
+
+Counter.spec = dataclasses.replace(
+    Counter.spec,
+    guide=Guide("my_lab:counters", "Use it when you count [steps].", ("tiny", "my_lab:even")),
+)
+"""
+
+
+def test_list_by_family_and_tag(site, capsys):
+    install(
+        site, "far-lab", {"far_cell": "far_lab:Counter"}, {"far_lab": CELL + SPEC + GUIDE}, "2.5"
+    )
+    for words in (
+        ["--tag", "tiny", "--tag", "my_lab:even"],
+        ["--family", "my_lab:counters", "-v"],
+        ["--trait", "masking", "--tag", "tiny"],
+    ):
+        assert cli.main(["list", "far*", *words]) == 0
+        out = capsys.readouterr().out
+        assert "my_lab:counters: a family of another package" in out
+        assert "you count [steps]" in out and "tiny, my_lab:even" in out
+    for words in (["--tag", "spiking"], ["--family", "gru"]):
+        assert cli.main(["list", "far*", *words]) == 1
+        assert f"No cell fits 'far*' with {words[1]}." in capsys.readouterr().err
+
+
+def test_list_is_in_the_order_of_families(capsys):
+    assert cli.main(["list", "--json"]) == 0
+    family = {row["name"]: row["family"] for row in json.loads(capsys.readouterr().out)}
+    assert cli.main(["list"]) == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    heads = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
+    assert heads == [name for name in FAMILIES if name in family.values()]
+    head, under = "", {}
+    for line in lines:
+        if line.startswith(" "):
+            under[line.split()[0]] = head
+        else:
+            head = line.partition(":")[0]
+    assert under == family
+
+
+def test_a_tag_may_be_written_with_hyphens(capsys):
+    said = []
+    for written in ("irregular time", "irregular-time", "Irregular_Time"):
+        assert cli.main(["list", "-q", "--tag", written]) == 0
+        said.append(capsys.readouterr().out.split())
+    assert said[0] == said[1] == said[2] and "gru_d" in said[0]
+
+
+@pytest.mark.parametrize("option", ["--tag", "--family"])
+def test_an_unknown_tag_or_family_is_wrong_use(option, capsys):
+    assert cli.main(["list", option, "irregula"]) == 64
+    _, received, expected, fix = parts(capsys.readouterr().err)
+    assert "'irregula'" in received and "'kind:detail'" in expected
+    assert ("did you mean 'irregular time'" in fix) == (option == "--tag")
 
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["-q"], ["--verbose"]])
@@ -493,8 +558,23 @@ def test_doctor_reads_keras_json(quick, monkeypatch):
     assert "configured backend" in findings(report, "jax")[0].text
     (quick.home / "keras.json").write_text("{broken")
     assert findings(doctor.examine(), "keras.json")[0].state == "broken"
-    (quick.home / "keras.json").write_text('{"backend": "numpy"}')
+    (quick.home / "keras.json").write_text('{"backend": "mxnet"}')
     assert findings(doctor.examine(), "backend")[0].state == "broken"
+
+
+def test_doctor_of_a_backend_without_gradients(quick, monkeypatch):
+    def told(report):
+        return next(f for f in report.groups["Backends"] if f.subject == "numpy")
+
+    said = told(doctor.examine())
+    assert said.state == "ok" and "inference alone" in said.text
+    quick.answers["numpy"] = ({"backend": "numpy", "devices": ["cpu"], "x64": None}, None)
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    report = doctor.examine()
+    assert report.healthy and "configured backend" in told(report).text
+    assert findings(report, "numpy trains nothing")[0].state == "note"
+    quick.answers["numpy"] = (None, "no module")
+    assert told(doctor.examine()).state == "broken"
 
 
 def test_doctor_reports_broken_and_colliding_plugins(quick, site):
