@@ -48,6 +48,12 @@ def bench(
         Path, typer.Option(help="The folder for results.json and the plots.")
     ] = DEFAULT_FOLDER,
     plots: Annotated[bool, typer.Option(help="Draw the plots, if matplotlib is installed.")] = True,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but what has failed.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what results.json holds, and no table.")
+    ] = False,
 ) -> int:
     """Measure how fast cells run, beside what else could run them. Exit code 1: some failed."""
     from cellkit_bench import report
@@ -59,7 +65,6 @@ def bench(
     console = Console() if sys.stdout.isatty() else Console(width=160, color_system=None)
     _make_folder(out)
     results = _measure(plan, backends)
-    report.show(console, results)
     written = [out / "results.json"]
     try:
         write_text(written[0], json.dumps(results, indent=1) + "\n")
@@ -69,9 +74,15 @@ def bench(
         from cellkit_bench.plots import draw
 
         written += draw(results, out)
-    elif plots:
+    elif plots and not quiet:
         print("No plots: install matplotlib for them.", file=sys.stderr)
-    console.print("Results: " + ", ".join(map(str, written)), highlight=False)
+    if as_json:
+        print(json.dumps(results, indent=1))
+    elif not quiet:
+        report.show(console, results)
+        console.print("Results: " + ", ".join(map(str, written)), highlight=False)
+    for failure in results["failed"] if quiet or as_json else ():
+        print(f"Failed: {failure}", file=sys.stderr)
     return EXIT_FAILED if results["failed"] else 0
 
 

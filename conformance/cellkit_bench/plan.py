@@ -1,4 +1,4 @@
-"""What a run measures."""
+"""Plan of a run of measurements."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class BenchPlan:
-    """What every backend measures.
+    """Measurements that every backend makes.
 
     Args:
         main: Measured with all contestants.

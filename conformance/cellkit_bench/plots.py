@@ -30,7 +30,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
 
     Args:
         results: The return value of `run.measure`.
-        folder: Where the pictures go.
+        folder: Folder for the pictures.
 
     Returns:
         Their paths.

@@ -1,4 +1,4 @@
-"""What the results say: times, ratios and fractions of the floor, as tables."""
+"""Results as tables: times, ratios and fractions of the floor, as tables."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def show(console: Console, results: dict[str, Any]) -> None:
     """Print the results.
 
     Args:
-        console: Where to print.
+        console: Console to print on.
         results: The return value of `run.measure`.
     """
     machine = results["machine"]

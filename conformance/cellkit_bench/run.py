@@ -68,7 +68,7 @@ def measure(
 
     Args:
         plan: The work to measure.
-        backends: Where, in this order.
+        backends: Names of the backends, in the order of the run.
         show: Called with every event of the workers.
 
     Returns:

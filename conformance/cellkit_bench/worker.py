@@ -53,7 +53,7 @@ class Worker:
 
     Args:
         backend: The backend of this process.
-        channel: Where the results go.
+        channel: Connection that takes the results.
     """
 
     def __init__(self, backend: str, channel: TextIO) -> None:
@@ -67,7 +67,12 @@ class Worker:
 
     def run(self, plan: BenchPlan) -> None:
         """Measure everything but memory."""
-        self._send(event="ready", device=self._device(), versions=self._versions())
+        self._send(
+            event="ready",
+            device=self._device(),
+            versions=self._versions(),
+            settings=self._settings(),
+        )
         tasks = [(work, self._measure_all) for work in plan.main]
         tasks += [(work, self._measure_few) for work in plan.curves]
         tasks += [(work, self._stream) for work in plan.streaming]
@@ -197,6 +202,19 @@ class Worker:
         import torch
 
         return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+    def _settings(self) -> dict[str, str]:
+        """Say what the times on a processor depend on beside the machine."""
+        if self.backend == "torch":
+            import torch
+
+            return {"threads": str(torch.get_num_threads())}
+        if self.backend == "jax":
+            return {"threads": str(os.cpu_count())}
+        from cellkit.engines.tensorflow import products
+
+        onednn = "on" if products.has_onednn() else "off"
+        return {"threads": str(products.threads()), "oneDNN": onednn}
 
     def _versions(self) -> dict[str, str]:
         modules = ("keras", "numpy", self.backend, "torch", "flax", "torchrecurrent")

@@ -1,4 +1,4 @@
-"""What a check can end with, and the record that travels from the worker to the reports."""
+"""Outcomes of a check, and the record that travels from the worker to the reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNPRINTABLE = re.compile(
 
 
 class Outcome(StrEnum):
-    """How a check ended."""
+    """Outcome of a check."""
 
     PASS = "pass"  # noqa: S105 (an outcome, no password)
     FAIL = "fail"
@@ -140,6 +140,9 @@ def text_of(error: BaseException) -> str:
         error: Of a cell.
     """
     try:
+        if isinstance(error, KeyError) and "\n" in str(error.args[0] if error.args else ""):
+            # Python writes a key as a literal; what Keras makes of a KeyError is a text of lines.
+            return str(error.args[0])
         return str(error)
     except Exception as own:  # noqa: BLE001 (that is the finding then)
         return f"(it has no text: its __str__ raises {type(own).__name__})"

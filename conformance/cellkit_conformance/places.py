@@ -1,4 +1,4 @@
-"""Where a worker runs: a backend, and which of its devices.
+"""Place where a worker runs: a backend, and one of its devices.
 
 A place is written `torch` for the processor and `torch@gpu:0` for anything else; results, reports
 and files of expected failures name it so.
@@ -15,9 +15,15 @@ from cellkit.errors import problem
 CPU = "cpu"
 
 MODULES = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
+"""The module of each backend that trains."""
+
+INFERENCE = {"numpy": "numpy", "openvino": "openvino"}
+"""The module of each backend without gradients, which is used where it is named."""
+
+BACKENDS = {**MODULES, **INFERENCE}
 """The module of each backend that Keras can run on."""
 
-NEEDS_TWO = frozenset({"DEV-01", "DEV-04"})
+NEEDS_TWO = frozenset({"DEV-01", "DEV-04", "DST-01", "DST-02", "DST-03"})
 """Requirements whose checks need a second device."""
 
 
@@ -57,7 +63,7 @@ def read_devices(texts: Iterable[str]) -> list[str]:
     for name in asked:
         if name != "all" and re.fullmatch(r"[a-z]+(:\d+)?", name) is None:
             raise problem(
-                f"{name!r} is no name of a device.",
+                f"{name!r} is not a name of a device.",
                 received=f"--device {','.join(texts)}",
                 expected="all, or names such as cpu, gpu, gpu:1 or cpu:1",
                 fix="leave it out for the processor",
@@ -121,10 +127,12 @@ def devices() -> list[str]:
 
         found = [d.name.removeprefix("/device:").lower() for d in tf.config.list_logical_devices()]
         found = [d for d in found if not d.startswith("xla_")]
-    else:
+    elif name == "torch":
         import torch
 
         found = ["cpu:0", *(f"gpu:{i}" for i in range(torch.cuda.device_count()))]
+    else:
+        found = []
     return list(dict.fromkeys(["cpu:0", *found]))
 
 

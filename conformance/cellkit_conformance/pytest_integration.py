@@ -31,7 +31,7 @@ from cellkit_conformance.outcome import Outcome, Result, one_line
 from cellkit_conformance.places import NEEDS_TWO, devices
 from cellkit_conformance.report import expected as expectations
 from cellkit_conformance.run.process import Process, WorkerGone
-from cellkit_conformance.subject.targets import resolve
+from cellkit_conformance.subject.targets import describe_found, find
 
 
 def conformance_tests(
@@ -43,6 +43,7 @@ def conformance_tests(
     skip: Iterable[str] = (),
     layer: str = "cellkit",
     expected: str | Path | None = None,
+    spec: str | Path | None = None,
 ) -> Callable[[str], None]:
     """Make a test function with one item per requirement.
 
@@ -56,6 +57,7 @@ def conformance_tests(
         expected: A TOML file of expected failures; `cellkit-expected.toml` or `pyproject.toml` of
             the working directory unless given. What is listed and fails is an xfail, what is
             listed and passes a failure.
+        spec: A Python file whose `spec` takes the place of the cell's own.
 
     Returns:
         A test function, to be bound to a name that starts with `test_`. A requirement that does
@@ -79,7 +81,7 @@ def conformance_tests(
 
     @pytest.mark.parametrize("requirement", edition.select(select, skip, profile))
     def test_conformance(requirement: str) -> None:
-        judge = _judge(cell, profile, seed, layer)
+        judge = _judge(cell, profile, seed, layer, None if spec is None else str(spec))
         if isinstance(judge, str):
             pytest.fail(judge, pytrace=False)
         result = _run(judge, requirement, layer)
@@ -99,7 +101,7 @@ def conformance_tests(
 
 
 @functools.cache
-def _judge(cell: str, profile: str, seed: int, layer: str) -> Judge | str:
+def _judge(cell: str, profile: str, seed: int, layer: str, spec: str | None = None) -> Judge | str:
     """Keep one judge per cell, or why there is none: its items share what was compiled."""
     import keras
 
@@ -107,7 +109,7 @@ def _judge(cell: str, profile: str, seed: int, layer: str) -> Judge | str:
 
     backend = keras.backend.backend()
     try:
-        target = resolve(cell)
+        target = describe_found(find(cell, spec))
     except ValueError as error:
         return str(error)
     return Judge(target, backend, PROFILES[profile], seed, find_layer(layer))
@@ -119,6 +121,7 @@ def _run(judge: Judge, requirement: str, layer: str) -> Result:
         return judge.run(requirement)
     name, timeout = judge.target.name, judge.profile.timeout
     options = {"profile": judge.profile.name, "seed": judge.seed, "layer": layer}
+    options["spec"] = judge.target.spec_file
     path = os.pathsep.join(filter(None, sys.path))  # pytest adds the folders of the tests
     try:
         with contextlib.closing(Process(judge.backend, options, {"PYTHONPATH": path})) as process:

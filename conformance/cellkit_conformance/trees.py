@@ -78,6 +78,21 @@ def _map(function: Callable[..., Any], tree: Tree, others: tuple[Tree, ...]) -> 
     )
 
 
+def pair_leaves(tree: Tree, other: Tree) -> list[tuple[Any, Any]]:
+    """List the leaves of two trees of one structure in pairs, dicts matched by key.
+
+    Args:
+        tree: The tree whose order the pairs have.
+        other: A tree of the same structure.
+
+    Raises:
+        ValueError: The trees differ in structure.
+    """
+    pairs: list[tuple[Any, Any]] = []
+    map_trees(lambda a, b: pairs.append((a, b)), tree, other)
+    return pairs
+
+
 def difference(left: Tree, right: Tree, where: str = "") -> str | None:
     """Say where two structures differ, or return None when they match.
 

@@ -1,4 +1,4 @@
-"""What fails on a cell that is known to be right is not the cell's defect."""
+"""A requirement that fails on a cell known to be right accuses no other cell."""
 
 import keras
 

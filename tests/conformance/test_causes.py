@@ -14,7 +14,8 @@ from rich.console import Console
 from cellkit_conformance import edition
 from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.judge import Judge
-from cellkit_conformance.outcome import Outcome, describe_error
+from cellkit_conformance.outcome import Outcome, Result, describe_error
+from cellkit_conformance.report.causes import alike
 from cellkit_conformance.report.report import EXIT_FAILED, Report
 from cellkit_conformance.report.terminal import show_report
 from cellkit_conformance.run.mistyped import check_target
@@ -149,7 +150,9 @@ def test_results_of_one_cause_are_one_entry_with_the_place_in_the_cell(run):
 def test_no_message_is_empty(run):
     units, _, _ = run
     for result in units["Config"].results:
-        if result.outcome.is_bad:
+        if result.requirement == "STR-14":  # whose cause is another: the class is not registered
+            assert "register" in result.message
+        elif result.outcome.is_bad:
             assert result.message == "NotImplementedError, without a text"
     assert describe_error(NotImplementedError("\n  say more\n")) == "NotImplementedError: say more"
 
@@ -164,7 +167,7 @@ def test_the_symbols_are_listed_where_a_reference_asks_for_another(tmp_path, mon
                 cases={"small": {"units": 2}, "large": {"units": 3}},
                 inputs=("features",),
                 reference=lambda s, x, h, c: (x @ s["Wx"], h),
-                symbols=cellkit.spec.rename({"w": "W", "u": "U"}),
+                symbols=cellkit.registry.rename({"w": "W", "u": "U"}),
                 paper=cellkit.Paper("A", 2020, "T", "https://example.org"),
             )
         """
@@ -213,7 +216,7 @@ def test_a_mistyped_target_is_wrong_use(target, said, tmp_path, monkeypatch):
         "lab.made:Cell",
         "lab:MyCell",
         "lab_broken:Cell",
-        "cellkit.cell:Cell",
+        "cellkit.cells:Cell",
         "math:sin",
     ],
 )
@@ -254,3 +257,21 @@ def test_a_failed_number_says_how_far_it_is_beyond_its_limit():
     assert beyond(744243.9) == "744,244 x the limit"
     assert beyond(1.25) == "1.2 x the limit"
     assert beyond(float("inf")) == "infinitely far beyond the limit"
+
+
+def bad(requirement, backend="torch", cell="lab:X"):
+    return Result(cell, backend, requirement, Outcome.FAIL, f"{requirement} says something else")
+
+
+def test_what_repeats_another_failure_is_counted_under_it():
+    told = alike([bad("MSK-03"), bad("NUM-02"), bad("NUM-01"), bad("STR-13"), bad("MSK-03", "jax")])
+    assert [[r.requirement for r in group] for group in told] == [
+        ["NUM-01", "MSK-03", "NUM-02"],
+        ["STR-13"],
+        ["MSK-03"],
+    ]
+
+
+def test_another_cell_or_backend_is_no_cause():
+    told = alike([bad("MSK-03"), bad("NUM-01", "jax"), bad("NUM-01", cell="lab:Y")])
+    assert [len(group) for group in told] == [1, 1, 1]

@@ -58,6 +58,74 @@ def test_a_report_that_cannot_be_written_is_said_before_the_run(tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+COMMANDS = [
+    "conform",
+    "replay",
+    "merge",
+    "baseline",
+    "diff",
+    "golden",
+    "explain",
+    "selftest",
+    "new",
+    "bench",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_explained_is_quiet_and_gives_data(command, capsys):
+    assert main([command, "-h"]) == 0
+    said = capsys.readouterr().out
+    assert "--json" in said and "-q" in said and "-h" in said
+
+
+BROKEN = f"{Path(__file__).with_name('troublemakers.py')}:Wide"
+
+
+def test_the_first_failure_that_counts_may_end_a_run(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["conform", BROKEN, CELL, "--backend", BACKEND, "--select", "STR", "-n", "1"]
+    assert main([*words, "-x", "-q", "--annotations"]) == 1
+    out, err = capfd.readouterr()
+    assert "Conformance" not in out and "Report:" not in out and not err
+    assert "NOT conformant: 1 broken" in out and "::error title=STR-05" in out
+    data = json.loads(Path("reports/conformance.json").read_text(encoding="utf-8"))
+    outcomes = [result["outcome"] for result in data["results"]]
+    assert outcomes.count("fail") == 1 and {*outcomes[outcomes.index("fail") + 1 :]} <= {
+        "not run",
+        "n/a",
+    }
+    assert f"stopped after STR-05 of {BROKEN}" in data["results"][-1]["message"]
+    known = f'[[expected]]\ncell = "{BROKEN}"\nrequirement = "STR-05"\nreason = "Known."\n'
+    Path("cellkit-expected.toml").write_text(known, encoding="utf-8")
+    assert main(["conform", BROKEN, *words[3:], "-x", "-q"]) == 0  # nothing ends the run now
+    data = json.loads(Path("reports/conformance.json").read_text(encoding="utf-8"))
+    assert not data["counts"].get("not run")
+
+
+def test_differences_and_baselines_are_data_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("reports").mkdir()
+    for outcome in ("pass", "fail"):
+        outcomes = {"cell": {"torch": {"STR-01": "pass", "STR-03": outcome}}}
+        Path("reports/conformance.json").write_text(json.dumps({"schema": 1, "outcomes": outcomes}))
+        if outcome == "pass":
+            assert main(["baseline", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data == {"file": "cellkit-baseline.json", "outcomes": 2}
+    assert main(["diff", "--json"]) == 1  # the names are what the commands write
+    data = json.loads(capsys.readouterr().out)
+    assert data["exit_code"] == 1 and data["counts"] == {"worse": 1}
+    assert data["changes"] == [
+        {
+            **{"cell": "cell", "backend": "torch", "requirement": "STR-03"},
+            **{"kind": "worse", "before": "pass", "after": "fail"},
+        }
+    ]
+    assert main(["diff", "-q"]) == 1
+    assert "1 worse" in capsys.readouterr().out
+
+
 def test_explain(capsys):
     assert main(["explain", "MSK-03"]) == 0
     assert "MSK-03" in capsys.readouterr().out
@@ -92,7 +160,7 @@ def test_a_full_disk_costs_no_earlier_report(tmp_path):
     assert f"--json {files['json']}: OSError: File too large" in done.stderr
     assert "Conformant" in done.stdout  # the run was not in vain
     kept = {name for name, file in files.items() if file.read_text().startswith("an earlier")}
-    assert kept == {"json", "html"}  # the small ones are new
+    assert kept == {"json", "html", "junit"}  # the small one is new
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in files.values()}
 
 

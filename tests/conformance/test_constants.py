@@ -42,6 +42,7 @@ def test_a_structure_of_constants_is_handed_on():
         Attentive.spec,
         constants=constants,
         reference=lambda w, x, states, config, constants: (constants, states),
+        draw_constants=lambda drawn: {**drawn, "pair": [drawn["pair"][0] > 0, drawn["pair"][1]]},
     )
     cls, made = fed(Named, spec), fed_spec(spec)
     assert made.inputs == [("features",), ("places", 3), ("n",), ()]
@@ -50,6 +51,7 @@ def test_a_structure_of_constants_is_handed_on():
     assert [tuple(x.shape) for x in keras.tree.flatten(seen[0][0])] == [(5, 6, 3), (5, 4), (5,)]
     given, _ = made.reference({}, ["x", 1, 2, 3], [0], {})
     assert given == {"memory": 1, "pair": [2, 3]}
+    assert made.draw_inputs(["x", 1.0, 2.0, 3.0]) == ["x", 1.0, True, 3.0]
 
 
 def _inputs():

@@ -10,18 +10,47 @@ from cellkit_conformance.places import MODULES
 
 pytestmark = pytest.mark.one_backend
 
-FROZEN = edition.DATA.with_name("edition-2027.1.json")
+FROZEN = sorted(edition.DATA.parent.glob("edition-*.json"))
 
 
-def test_no_requirement_of_the_edition_changed_its_meaning():
+@pytest.fixture(autouse=True)
+def newest():
+    yield
+    edition.use(edition.editions()[-1])
+
+
+@pytest.mark.parametrize("path", FROZEN, ids=lambda path: path.stem)
+def test_no_requirement_of_an_edition_changed_its_meaning(path):
     """An id never changes its meaning: make a new id, and the next edition, instead."""
-    frozen = json.loads(FROZEN.read_text(encoding="utf-8"))
+    frozen = json.loads(path.read_text(encoding="utf-8"))
+    edition.use(frozen["edition"])
     assert edition.edition_name() == frozen["edition"]
     now = {
         name: [r.level, list(r.traits), r.sentence] for name, r in edition.requirements().items()
     }
     assert now == frozen["requirements"]
     assert edition.fingerprint() == frozen["sha256"]
+
+
+def test_a_later_edition_says_what_it_changes():
+    first = {name: r.level for name, r in edition.requirements().items()}
+    edition.use("2027.1")
+    assert edition.requirements()["ERR-01"].level == "must" and first["ERR-01"] == "should"
+    assert [r.group for r in edition.requirements().values()].count("ERR") == 3
+    with pytest.raises(ValueError, match="no edition '1999.1'"):
+        edition.use("1999.1")
+
+
+def test_what_a_failure_may_follow_from_is_there():
+    known = set(edition.requirements())
+    for name, requirement in edition.requirements().items():
+        assert set(requirement.after) <= known - {name}, name
+        met, left = set(), [name]
+        while left:
+            for earlier in edition.requirements()[left.pop()].after:
+                assert earlier != name
+                left += [earlier] if earlier not in met else []
+                met.add(earlier)
 
 
 def test_every_requirement_says_what_to_look_for():

@@ -99,7 +99,7 @@ def test_a_table_in_pyproject(tmp_path):
         (ENTRY + "why = 'so'", "unknown key"),
         (ENTRY + "backends = ['theano']", "unknown backend"),
         (ENTRY + ENTRY, "expect the same"),
-        ("expected = 3", "no list of tables"),
+        ("expected = 3", "not a list of tables"),
         ("[[expected", "cannot be read"),
     ],
 )

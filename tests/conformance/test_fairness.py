@@ -108,7 +108,21 @@ def verdict(cls, identifier):
 @pytest.mark.parametrize(
     ("cls", "ids"),
     [
-        (Bare, ["STR-03", "SEQ-02", "SEQ-03", "SEQ-06", "SEQ-11", "STA-03", "MSK-02", "MSK-07"]),
+        (
+            Bare,
+            [
+                "STR-03",
+                "SEQ-02",
+                "SEQ-03",
+                "SEQ-06",
+                "SEQ-11",
+                "STA-03",
+                "MSK-02",
+                "MSK-07",
+                # Without a reference it takes the cell in float64, which JAX hasn't got.
+                *([] if BACKEND == "jax" else ["NUM-12"]),
+            ],
+        ),
         (InnerDropout, ["RNG-08"]),
         (Objects, ["SER-01", "SER-02", "SER-11"]),
     ],
@@ -157,7 +171,7 @@ def test_a_cell_that_is_no_plugin_is_told_so_and_not_refused(tmp_path, monkeypat
 
     result = verdict(not_a_plugin.Cell, "SER-03")
     assert result.outcome is Outcome.NOT_APPLICABLE
-    assert "not an installed plugin" in result.message
+    assert "not a plugin" in result.message
 
 
 @register

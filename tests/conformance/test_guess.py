@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from keras import ops
 
 import cellkit
 from cellkit_conformance.edition.profiles import PROFILES
@@ -151,7 +152,7 @@ def with_reference(reference):
         inputs=("features",),
         cases={"small": {"units": 2}, "large": {"units": 3}},
         paper=cellkit.Paper("Nobody", 2026, "None", "doi:10"),
-        symbols=cellkit.spec.rename({"kernel": "W", "recurrent": "U"}),
+        symbols=cellkit.registry.rename({"kernel": "W", "recurrent": "U"}),
     )
     return describe("lab:Good", cls, spec)
 
@@ -169,3 +170,24 @@ def test_a_broken_reference_is_not_taken_for_a_broken_cell(reference, said):
     )
     result = judge.run("NUM-02")
     assert result.outcome is Outcome.FAIL and result.message.startswith(said)
+
+
+class Slash(keras.layers.Layer):
+    def __init__(self, units=4, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.state_size = units
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], self.units), name="gate/w")
+
+    def call(self, inputs, states):
+        h = ops.tanh(ops.matmul(inputs, self.w) + states[0])
+        return h, [h]
+
+
+def test_what_is_raised_for_every_vector_is_not_taken_for_a_question_of_inputs():
+    target = describe("Slash", Slash, None)
+    judge = Judge(target, keras.backend.backend(), PROFILES["quick"], 0, cellkit.RNN)
+    trouble = judge.trouble()
+    assert trouble.stage == "build" and "gate/w" in trouble.reason
+    assert "test_guess.py" in trouble.place and "slash" in trouble.hint

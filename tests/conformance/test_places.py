@@ -59,7 +59,7 @@ def test_all_devices_are_the_processor_and_the_first_of_each_other_kind():
 @pytest.mark.parametrize(
     ("asked", "parts"),
     [
-        ("warp drive", ["'warp drive' is no name of a device", "--device warp drive"]),
+        ("warp drive", ["'warp drive' is not a name of a device", "--device warp drive"]),
         ("gpu:9", ["torch reports no device gpu:9", "--device gpu:9", "one or more of all, cpu"]),
     ],
 )

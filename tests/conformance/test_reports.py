@@ -13,6 +13,7 @@ from cellkit_conformance import edition
 from cellkit_conformance.edition import Requirement
 from cellkit_conformance.outcome import Outcome, Result, clean, one_line, shorten, text_of
 from cellkit_conformance.report.html import write_html
+from cellkit_conformance.report.junit import write_junit
 from cellkit_conformance.report.report import Report
 from cellkit_conformance.report.terminal import show_report
 from cellkit_conformance.run.plan import RunPlan
@@ -106,6 +107,25 @@ def test_html_needs_nothing_else_and_keeps_the_order(tmp_path):
     assert list(json.loads(Tags(page).data)["requirements"]) == list(edition.requirements())[:3]
 
 
+def test_html_says_when_and_with_what_and_opens_on_what_is_broken(tmp_path):
+    found = report(Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.ERROR)
+    found.backends["torch"].versions = {"torch": "2.13", "keras": "3.15.1"}
+    for result in found.results[2:]:
+        result.message = "RuntimeError: of one cause"
+        result.extra = {"cause": "RuntimeError at x", "place": "lab.py, line 3, in call"}
+    write_html(found, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    for fact in (found.created[:10], "UTC", found.platform, "cellkit 0", "keras 3.15.1"):
+        assert fact in page, fact
+    assert json.loads(Tags(page).data)["kind"] == "bad"
+    causes = page[page.index("Broken, by cause") : page.index('id="all"')]
+    assert causes.count("<li>") == 2 and "1 more follows from this" in causes
+    assert causes.count("RuntimeError: of one cause") == 1 and "lab.py, line 3" in causes
+    write_html(report(Outcome.PASS), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert json.loads(Tags(page).data)["kind"] == "all" and "by cause" not in page
+
+
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_html_knows_every_outcome(tmp_path, outcome):
     write_html(report(Outcome.PASS, outcome), tmp_path / "r.html")
@@ -120,9 +140,9 @@ def test_json_and_junit(tmp_path):
     assert data["counts"] == {"pass": 1, "fail": 1, "crash": 1, "not run": 1}
     assert data["missing_backends"] == ["jax"]
     assert len(data["results"]) == 4
-    found.write_junit(tmp_path / "r.xml")
-    suite = ET.parse(tmp_path / "r.xml").getroot()[0]
-    assert [[child.tag for child in case] for case in suite] == [
+    write_junit(found, tmp_path / "r.xml")
+    cases = ET.parse(tmp_path / "r.xml").getroot()[0].iter("testcase")
+    assert [[child.tag for child in case][1:] for case in cases] == [
         [],
         ["failure"],
         ["error"],
@@ -173,6 +193,8 @@ def test_texts_are_shortened():
     assert one_line(f"ValueError: {keras}") == "ValueError: real"
     assert len(one_line("x" * 1000)) == 300
     assert len(shorten("x" * 10_000_000)) < 5000
+    assert one_line(text_of(KeyError(f"{keras}"))) == "real"
+    assert text_of(KeyError("Wx")) == "'Wx'"
 
 
 def test_a_cell_that_cannot_be_made_is_told_once_and_in_full(tmp_path):
@@ -203,9 +225,9 @@ def test_texts_from_anywhere_are_spelt_out(tmp_path):
     assert clean(text) == "red \\x1b[2J \\x00 \\udcff \\u202e \\ufffe tab\t\n"
     found = report(Outcome.PASS, Outcome.FAIL, cell="my:\x01Cell")
     found.results[1].message = found.results[1].detail = text
-    found.write_junit(tmp_path / "r.xml")
-    case = ET.parse(tmp_path / "r.xml").getroot()[0][1]
-    assert "\\udcff" in case[0].get("message")
+    write_junit(found, tmp_path / "r.xml")
+    case = list(ET.parse(tmp_path / "r.xml").getroot().iter("testcase"))[1]
+    assert "\\udcff" in case.find("failure").get("message")
 
     class Silent(Exception):
         def __str__(self):

@@ -15,12 +15,13 @@ import pytest
 from cellkit_conformance import edition
 from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.report.html import write_html
+from cellkit_conformance.report.junit import write_junit
 from cellkit_conformance.report.report import Report
 from cellkit_conformance.run import plan as plan_module
 from cellkit_conformance.run import process
 from cellkit_conformance.run import runner as runner_module
 from cellkit_conformance.run.plan import RunPlan
-from cellkit_conformance.run.runner import Runner, all_results
+from cellkit_conformance.run.runner import Runner, Unit, all_results
 
 pytestmark = pytest.mark.one_backend
 
@@ -43,7 +44,7 @@ def troubled(tmp_path_factory):
     cells = ("Crashes", "Segfaults", "RaisesInInit", "Shouts", "Lines", "NOT_A_CELL", "Missing")
     report = run(*cells, "NeedsArguments", "Leaves", "Patches", "Good")
     report.write_json(folder / "r.json")
-    report.write_junit(folder / "r.xml")
+    write_junit(report, folder / "r.xml")
     report.write_scripts(folder / "scripts")
     write_html(report, folder / "r.html")
     assert all(file.stat().st_size < 2_000_000 for file in folder.glob("r.*"))
@@ -212,6 +213,18 @@ def test_a_cell_that_cannot_be_made_is_reported_once_by_two_workers(slots):
     assert [result.outcome for result in report.results] == ["error", "blocked", "blocked"]
 
 
+def test_what_several_workers_met_is_told_once():
+    trouble = {"cause": "RuntimeError at lab.py, line 3", "place": "lab.py, line 3, in call: x"}
+    unit = Unit("lab.py:Cell", BACKEND)
+    for identifier, extra in (("STR-03", {}), ("STR-05", trouble), ("STR-09", trouble)):
+        unit.results.append(Result(unit.cell, BACKEND, identifier, Outcome.ERROR, extra=extra))
+    unit.results[2].extra = {**trouble, "blocks": True, "hint": "look there"}
+    runner_module.tell_once(unit)
+    assert [result.outcome for result in unit.results] == ["error", "error", "blocked"]
+    assert unit.results[1].extra == {**trouble, "blocks": True, "hint": "look there"}
+    assert "blocks" not in unit.results[0].extra  # another cause
+
+
 def test_a_second_worker_that_does_not_start_is_a_note(slots, monkeypatch):
     start = Runner._start
 
@@ -271,7 +284,7 @@ def test_failures_carry_the_command_that_repeats_them():
 
 
 def is_alive(pid):
-    """Whether a process runs; one that has ended and that nobody asked about does not."""
+    """True if a process runs; one that has ended and that nobody asked about does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from cellkit_conformance.subject.rounding import allowance, effect_of_rounding
 from cellkit_conformance.subject.tolerance import EPSILON, K, Tolerance
 
 pytestmark = pytest.mark.one_backend
@@ -76,3 +77,28 @@ def test_shapes_must_agree_and_nothing_is_fine():
 def test_an_unknown_dtype_has_no_tolerance():
     with pytest.raises(ValueError, match="int8"):
         Tolerance("int8", 1, 1).limit(np.zeros(1))
+
+
+def test_the_effect_of_rounding_is_that_of_weights_inputs_and_states():
+    ones = np.ones((2, 3))
+    steps = {
+        "weights": lambda w, x, s: [w["a"] * ones, [s[0] * 0]],
+        "inputs": lambda w, x, s: [x - 0.5, [s[0] * 0]],
+        "states": lambda w, x, s: [s[0] * 1j, [s[0] * 0]],
+    }
+    for step in steps.values():
+        given = step, {"a": np.float64(1.0)}, ones, [ones], 1e-3, np.random.default_rng(0)
+        (output, _), (moved, still) = effect_of_rounding(*given)
+        assert output.shape == (2, 3) and moved.shape == (2, 1)
+        assert (1e-5 < moved).all() and (moved <= 1e-3).all() and not still[0].any()
+    tolerance = Tolerance("float32", 1, 4)
+    assert np.allclose(allowance(moved, tolerance), 16 * moved)
+
+
+def test_what_rounding_explains_is_added_to_the_limit():
+    tolerance, got, want = Tolerance("float32", 1, 4), np.full((2, 2), 1.1), np.ones((2, 2))
+    assert not tolerance.compare(got, want).ok
+    found = tolerance.compare(got, want, more=np.array([[0.2], [0.0]]))
+    assert not found.ok and found.where[0] == 1
+    assert tolerance.compare(got, want, more=0.2).ok
+    assert not tolerance.compare(np.array([2]), np.array([1]), more=5.0).ok

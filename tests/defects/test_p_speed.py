@@ -48,7 +48,7 @@ class Counting(TanhCell):
 
 
 def counted(layer, cell, *args, **kwargs):
-    """How often one call of the layer calls the cell: (in all, by way of `Layer.__call__`)."""
+    """Count the calls of the cell in one call of the layer: in all, and by `Layer.__call__`."""
     cell.calls = cell.layer_calls = 0
     layer(*args, **kwargs)
     return cell.calls, cell.layer_calls
@@ -58,7 +58,7 @@ def counted(layer, cell, *args, **kwargs):
 @pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_p1_no_layer_call_per_step(masked, unroll):
-    """TF, Torch: `Layer.__call__` at every step costs 150 microseconds, ten times the maths."""
+    """TF, Torch: `Layer.__call__` at every step."""
     cell = Counting(4)
     layer = built(RNN(cell, unroll=unroll), 3, 5, 3)
     mask = MASK if masked else None
@@ -97,7 +97,7 @@ EAGER = {
     ("name", "masked"), [*((n, False) for n in EAGER), ("custom", True), ("stateful", True)]
 )
 def test_p2_a_second_eager_call_compiles_nothing(name, masked, compilations):
-    """JAX: compiles the scan in every eager call, 90 to 125 ms each."""
+    """JAX: compiles the scan in every eager call."""
     layer = built(EAGER[name](), 3, 5, 3)
     x = ops.convert_to_tensor(data(3, 5, 3))
     mask = ops.convert_to_tensor(MASK) if masked else None
@@ -307,7 +307,7 @@ def test_p5_a_step_runs_once(time, training):
 
 @only_tensorflow
 def test_p6_an_eager_call_traces_no_function():
-    """TF: the eager loop costs 720 microseconds a step, four times a loop by hand."""
+    """TF: the eager loop calls the cell by way of `Layer.__call__` at every step."""
     import tensorflow as tf
 
     cell = Counting(4)
@@ -377,6 +377,10 @@ def test_p8_a_factor_serves_an_unknown_length():
 
 
 @only_torch
+@pytest.mark.xfail(
+    tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15),
+    reason="before 3.15, what Keras does with structures can't be traced",
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -30,7 +30,7 @@ STOCK = {
     "slstm": (),
     "lru": (),
 }
-# What an activation may be, and what changes it.
+# Activations, and the ways to change them.
 ACTIVATIONS = {
     "'tanh'": ("cell.{0} = ops.sin",),
     "'sigmoid'": ("cell.{0} = keras.activations.relu",),
@@ -56,6 +56,9 @@ LAYER_CHANGES = (
 )
 
 
+RESETS = {"none": 70, "resets": 14, "segments": 10, "both": 6}
+
+
 @dataclasses.dataclass
 class Call:
     """One call of a layer, and what is changed before it."""
@@ -68,6 +71,7 @@ class Call:
     training: bool
     gradient: bool
     change: str | None
+    resets: str = "none"
 
 
 @dataclasses.dataclass
@@ -75,16 +79,16 @@ class Recipe:
     """A random cell and its calls.
 
     Args:
-        choices: What it was drawn from.
+        choices: The choices that it was drawn with.
         source: The classes that it needs, after the prelude.
         cell: The expression that makes it.
         dtype: Of the layer and the cell.
         options: The options of the layer.
         calls: The calls.
         probes: Expressions that show what the effects of Python have come to.
-        tags: What it has in it.
+        tags: Names of its parts.
         rules: The expressions that it is made of.
-        rounded: Whether some of it is computed in float32.
+        rounded: True if some of it is computed in float32.
     """
 
     choices: list[int]
@@ -136,10 +140,10 @@ def drawn(choices: Choices, host: bool = True, flavour: str | None = None) -> Re
     """Draw a cell and its calls.
 
     Args:
-        choices: What draws.
-        host: Whether values of tensors may reach Python, and effects of Python the numbers. A
+        choices: The source of choices.
+        host: True if values of tensors may reach Python, and effects of Python the numbers. A
             compiled loop runs no such cell.
-        flavour: What each step has beside row-wise operations. None: it is drawn.
+        flavour: The kind of operation beside row-wise ones in each step. None: it is drawn.
     """
     kind = choices.weighted(KINDS)
     dtype = choices.weighted(DTYPES)
@@ -172,7 +176,7 @@ def drawn(choices: Choices, host: bool = True, flavour: str | None = None) -> Re
     rounded = rounded or dtype == "float32"
     source = "\n\n".join(sources)
     if not host and not rounded:
-        # What Keras computes in float32 on JAX, another way.
+        # Another way to compute what Keras computes in float32 on JAX.
         source, cell, *changes = [
             text.replace("ops.tanh", "tanh").replace("ops.sin", "ops.softsign")
             for text in (source, cell, *changes)
@@ -261,6 +265,7 @@ def _calls(choices: Choices, changes: list[str], stateful: bool) -> list[Call]:
                 if not calls or choices.chance(40)
                 else calls[0].gradient,
                 change=change,
+                resets=choices.weighted(RESETS),
             )
         )
     return calls

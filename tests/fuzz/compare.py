@@ -29,11 +29,11 @@ REFUSED = "The engine {!r} cannot run this layer."
 
 @dataclasses.dataclass
 class Outcome:
-    """What one call came to.
+    """The outcome of one call.
 
     Args:
         numbers: Arrays by name; None for a gradient that is nowhere connected.
-        effects: What the effects of Python have come to, for each probe.
+        effects: The effects of Python so far, for each probe.
         engine: The engine that ran.
     """
 
@@ -68,7 +68,7 @@ class Failure:
 
 @dataclasses.dataclass
 class Verdict:
-    """What the comparison of one recipe came to."""
+    """The outcome of the comparison of one recipe."""
 
     failures: list[Failure] = dataclasses.field(default_factory=list)
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -253,6 +253,10 @@ def _outcome(
         x = np.where(mask.astype(bool)[..., None] | (rng.random(x.shape) < 0.8), x, np.nan)
     if call.lengths:
         arguments["lengths"] = rng.integers(0, time + 1, size=batch)
+    if call.resets in ("resets", "both"):
+        arguments["resets"] = rng.random((batch, time)) < 0.3
+    if call.resets in ("segments", "both"):
+        arguments["segments"] = np.cumsum(rng.random((batch, time)) < 0.3, axis=1)
     states = _initial(layer, batch, rng, nudge) if call.states else None
     x = x.astype(recipe.dtype)
     graph = call.seed % 3 == 0 and not recipe.tags & {"host", "effects"}

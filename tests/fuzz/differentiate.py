@@ -45,7 +45,7 @@ def with_gradients(
         x: The inputs.
         states: The initial states, or None.
         call: Further arguments of the call.
-        graph: Whether the call is a part of a `tf.function`, on TensorFlow.
+        graph: True if the call is a part of a `tf.function`, on TensorFlow.
     """
     given = (x,) if states is None else (x, states)
     leaves = [ops.convert_to_tensor(v) for v in keras.tree.flatten(given)]

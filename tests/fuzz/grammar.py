@@ -365,7 +365,7 @@ COMMON = frozenset(
 # Elementwise operations whose result Keras rounds to float32 on JAX (3.15.1).
 NARROWED = re.compile(r"ops\.(expm1|sin|cos|arctan|arcsinh|exp\(ops.cast)\b")
 
-# What an expression reads of the cell, or of the module.
+# Names that an expression reads of the cell, or of the module.
 READ = r"(?<=self\.)\w+|\bLEVEL\b|\bthrough\b"
 
 FLAVOURS = {"plain": 5, "attributes": 8, "across": 5, "host": 5, "effects": 3, "inner": 3}
@@ -388,12 +388,12 @@ class Body:
     """Lines of a function that is drawn line by line.
 
     Args:
-        choices: What draws.
-        host: Whether values of tensors may reach Python, and effects of Python the numbers.
+        choices: The source of choices.
+        host: True if values of tensors may reach Python, and effects of Python the numbers.
         weights: Takes the weights, by name; bodies of one cell share them.
         parts: Takes the names of the parts that are read.
-        exact: Whether no operation may round to float32.
-        common: Whether to take common operations only.
+        exact: True if no operation may round to float32.
+        common: True to take common operations only.
         rules: Takes the expressions that were drawn.
     """
 

@@ -1,4 +1,4 @@
-"""What a cell keeps beside its weights: attributes that change between calls, parts, effects."""
+"""Things that a cell keeps beside its weights: attributes that change, parts, effects."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Part:
         kind: `"attribute"`, `"inner"`, or `"effect"`.
         build: The lines that build it, for `build`.
         declared: A line of the class itself.
-        rounds: Whether it computes in float32 on some backend (3.15.1: `ops.matmul`).
+        rounds: True if it computes in float32 on some backend (3.15.1: `ops.matmul`).
     """
 
     init: str

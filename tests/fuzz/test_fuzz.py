@@ -13,9 +13,9 @@ from . import cells, compare
 from .choices import Choices
 
 SEED = 20170207
-# How many chunks of cells, and how many cells each: as many as half a minute takes. JAX and
+# Number of chunks of cells, and of cells in each: as many as half a minute takes. JAX and
 # TensorFlow compile for every cell and every engine.
-CHUNKS, CELLS = {"torch": (10, 20), "tensorflow": (6, 5), "jax": (6, 4)}[compare.BACKEND]
+CHUNKS, CELLS = {"torch": (10, 20), "tensorflow": (6, 5), "jax": (4, 4)}[compare.BACKEND]
 
 
 def explained(number, recipe, verdict):
@@ -69,7 +69,7 @@ def found(flavour, most, engines=("auto",)):
 
 @pytest.mark.skipif(compare.BACKEND == "tensorflow", reason="nothing is kept between calls there")
 def test_changes_that_are_not_noticed_are_found(monkeypatch):
-    """What was compiled or recorded is used again, whatever was changed since."""
+    """Compiled and recorded steps are used again, whatever was changed since."""
     monkeypatch.setattr("cellkit.cells.watch.Watch.key", lambda self: 0)
     failure = found("attributes", 60)
     assert failure is not None and failure.kind == "difference" and failure.call > 0
@@ -97,7 +97,7 @@ def test_records_that_cannot_see_are_found(monkeypatch, flavour):
 @pytest.mark.skipif(compare.BACKEND != "torch", reason="only there is a step recorded")
 def test_effects_of_a_record_are_found(monkeypatch):
     """A step runs once more to be recorded, and then never again."""
-    monkeypatch.setattr("cellkit.cells.effects.Undone.__exit__", lambda self, *error: None)
+    monkeypatch.setattr("cellkit.cells.effects.Undone._put_cell_back", lambda self: None)
     failure = found("effects", 40)
     assert failure is not None and failure.kind in ("difference", "effects")
 
@@ -130,7 +130,9 @@ class Projected(cellkit.Cell):
         return cellkit.cells.matmul(inputs, self.w)
 
     def step(self, projected, states):
-        h = ops.tanh(projected + 0.3 * states[0])
+        # No tanh: as the tests compile on JAX, XLA computes it to 8 digits.
+        z = projected + 0.3 * states[0]
+        h = z / (1 + z * z)
         return h, [h]
 """
 

@@ -49,6 +49,7 @@ def test_every_option_is_reached():
     calls = [call for r in recipes for call in r.calls]
     assert {c.mask for c in calls} == set(cells.MASKS)
     assert {c.shape for c in calls} == set(cells.SHAPES)
+    assert {c.resets for c in calls} == set(cells.RESETS)
     for field in ("lengths", "states", "training", "gradient"):
         assert {getattr(c, field) for c in calls} == {True, False}
     assert sum(c.change is not None for c in calls) > 200

@@ -94,7 +94,7 @@ class Layout:
     Args:
         declared: The expression of `state_size`.
         leaves: Where a step finds each leaf, and of what kind it is.
-        returned: What a step returns, with `{0}` in the place of the first new leaf.
+        returned: The expression that a step returns, with `{0}` in the place of the first new leaf.
     """
 
     declared: str
@@ -103,7 +103,7 @@ class Layout:
 
     @property
     def plain(self) -> bool:
-        """Whether the first leaf is an ordinary vector, found under the index 0."""
+        """True if the first leaf is an ordinary vector, found under the index 0."""
         path, state = self.leaves[0]
         return path == "states[0]" and state.tail == FULL and state.read == "{old}"
 
@@ -112,12 +112,12 @@ class Writer:
     """Draws one class of a cell.
 
     Args:
-        choices: What draws.
-        host: Whether values of tensors may reach Python, and effects of Python the numbers.
+        choices: The source of choices.
+        host: True if values of tensors may reach Python, and effects of Python the numbers.
         name: The name of the class.
         dtype: The dtype of the cell.
-        single: Whether its output must be one vector.
-        flavour: What a step has beside row-wise operations; None: it is drawn.
+        single: True if its output must be one vector.
+        flavour: The kind of operation beside row-wise ones in a step. None: it is drawn.
     """
 
     def __init__(

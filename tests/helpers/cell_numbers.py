@@ -9,6 +9,7 @@ import numpy as np
 
 import cellkit
 from cellkit.registry import cell_weights, export_weights, import_weights, set_cell_weights
+from cellkit_conformance.golden.arguments import arguments_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # JAX has no float64 unless a process is started for it.
@@ -124,7 +125,7 @@ def compare_golden(name, **overrides):
     with np.load(GOLDEN / entry["file"]) as file:
         arrays = dict(file)
     found = next(f for f in map(cellkit.get, cellkit.list_cells()) if _knows(f, name))
-    options = {**found.spec.aliases.get(name, {}), **found.spec.configure(entry["hyper"], arrays)}
+    options = arguments_of(found, found.spec.aliases.get(name, {}), entry, arrays)
     cell = found.cls(**{**options, **overrides}, dtype=DTYPE)
     layer = cellkit.RNN(cell, return_sequences=True, return_state=True, dtype=DTYPE)
     inputs = (arrays["x"], arrays["time"]) if "time" in arrays else arrays["x"]

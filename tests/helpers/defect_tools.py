@@ -1,4 +1,4 @@
-"""What the defect tests share: hostile numbers, the loop in NumPy, gradients, compiled calls."""
+"""Tools of the defect tests: hostile numbers, the loop in NumPy, gradients, compiled calls."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def close(actual, expected, tolerance=1e-5):
 
 
 def differ(a, b, least=1e-3):
-    """Whether two arrays are clearly not the same numbers."""
+    """True if two arrays are clearly not the same numbers."""
     return bool(np.max(np.abs(np.asarray(a, "float64") - np.asarray(b, "float64"))) > least)
 
 
@@ -68,8 +68,8 @@ def loop(step, x, states, mask=None, go_backwards=False, zero_output=False):
         x: Structure of arrays `(batch, time, ...)`.
         states: Structure of arrays `(batch, ...)`.
         mask: `(batch, time)` bool, or None.
-        go_backwards: Whether to start with the last step.
-        zero_output: Whether masked steps emit zeros.
+        go_backwards: True to start with the last step.
+        zero_output: True if masked steps emit zeros.
 
     Returns:
         The emitted outputs `(batch, time, ...)`, the last held output, the final states.

@@ -36,7 +36,7 @@ def differentiate(layer, apply, arrays, compiled=False):
         layer: Whose trainable variables are differentiated for, beside the arrays.
         apply: Takes tensors, returns a list of tensors.
         arrays: Its arguments.
-        compiled: Whether to run `tf.function` around everything on TensorFlow. JAX always compiles.
+        compiled: True to run `tf.function` around everything on TensorFlow. JAX always compiles.
     """
     weights = layer.trainable_variables
     names = [f"argument {i}" for i in range(len(arrays))] + [

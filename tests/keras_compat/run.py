@@ -3,10 +3,11 @@
     python tests/keras_compat/run.py --backend all
     python tests/keras_compat/run.py --backend torch --mode name
 
-The tests are those inside the installed keras package, so no checkout of Keras is needed. Each
-backend runs in its own process. The outcome of every test is compared with `expected.toml`: a
-test that fails, a listed failure that passes and a bar test that is missing or never reaches the
-loop of `cellkit.RNN` all make the run fail.
+The tests are those inside the installed keras package. One without tests, such as a nightly build,
+needs a checkout of Keras: `PYTHONPATH=path/to/keras`, before the command, runs the tests and the
+Keras of a checkout. Each backend runs in its own process. The outcome of every test is compared
+with `expected.toml`: a test that fails, a listed failure that passes and a bar test that is missing
+or never reaches the loop of `cellkit.RNN` all make the run fail.
 
 Exit code: 0 everything as expected, 1 otherwise, 2 wrong usage (as argparse has it).
 """
@@ -14,7 +15,6 @@ Exit code: 0 everything as expected, 1 otherwise, 2 wrong usage (as argparse has
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -26,6 +26,8 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from cellkit_conformance.run.startup import cheap_flags
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -41,7 +43,7 @@ KERAS_TESTS = (
 
 @dataclass
 class Expectations:
-    """What `expected.toml` says, for one backend and mode."""
+    """The entries of `expected.toml` for one backend and mode."""
 
     bar: set[str]
     must_reach_loop: set[str]
@@ -86,7 +88,7 @@ def judge(records: dict[str, dict], expectations: Expectations) -> list[str]:
     Args:
         records: Outcome of each test, keyed by pytest's name of it: `outcome`, `loop` (how often
             the loop of the drop-in ran) and, unless it passed, `text`.
-        expectations: What was expected.
+        expectations: The expected results.
 
     Returns:
         One line for each difference, none if all is as expected.
@@ -122,7 +124,16 @@ def keras_source() -> Path:
     spec = importlib.util.find_spec("keras")
     if spec is None or spec.origin is None:
         sys.exit("keras is not installed in this environment: pip install keras")
-    return Path(spec.origin).parent / "src"
+    source = Path(spec.origin).parent / "src"
+    if not any((source / KERAS_TESTS[0]).glob("*_test.py")):
+        sys.exit(f"{source} holds no tests: set PYTHONPATH to a checkout of Keras")
+    return source
+
+
+def keras_version() -> str:
+    """Return the version of the Keras whose tests run, also of one that is not installed."""
+    text = (keras_source() / "version.py").read_text(encoding="utf-8")
+    return text.partition("__version__ = ")[2].partition("\n")[0].strip("\"'")
 
 
 def environment(backend: str, mode: str, report: Path) -> dict[str, str]:
@@ -137,7 +148,10 @@ def environment(backend: str, mode: str, report: Path) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "cellkit-jax-cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
+    if backend == "jax":
+        defaults["XLA_FLAGS"] = cheap_flags()
     return {
         **defaults,
         **os.environ,
@@ -204,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     table = tomllib.loads((HERE / "expected.toml").read_text(encoding="utf-8"))
     backends = BACKENDS if arguments.backend == "all" else (arguments.backend,)
     print(
-        f"Keras {importlib.metadata.version('keras')}: its own recurrent tests, "
+        f"Keras {keras_version()}: its own recurrent tests, "
         f"mode {arguments.mode}, one process per backend",
         flush=True,
     )

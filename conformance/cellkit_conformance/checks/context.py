@@ -1,4 +1,4 @@
-"""What a check is given: subjects, comparisons that keep what they found, and property tests."""
+"""Context of a check: subjects, comparisons that keep what they found, and property tests."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cellkit_conformance.examples.shrink import shrink
 from cellkit_conformance.examples.strategies import PLAIN, Example, Space, edges, sample
 from cellkit_conformance.outcome import Failure, NotApplicable
 from cellkit_conformance.subject.record import Claim, Finding, Refusal, Values
-from cellkit_conformance.subject.subject import Returned, Subject
+from cellkit_conformance.subject.subject import REFUSALS, Returned, Subject
 from cellkit_conformance.subject.targets import Target
-from cellkit_conformance.subject.tolerance import Tolerance, beyond
+from cellkit_conformance.subject.tolerance import Comparison, Tolerance, beyond
 from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, paths
 
 FEW = 2
@@ -32,7 +32,7 @@ class Failed:
 
     Attributes:
         example: The example.
-        turn: Which of the check's properties it is of, counted from one for each case.
+        turn: Number of the check's property that it is of, counted from one for each case.
     """
 
     example: Example
@@ -44,10 +44,10 @@ class Context:
 
     Args:
         target: The cell and its spec.
-        subjects: Where subjects are kept from check to check, by case and extra arguments.
+        subjects: Subjects kept from check to check, by case and extra arguments.
         layer: Makes the layer under test.
         profile: The thoroughness of the run.
-        exchange: Where the backends of a run leave what the others compare with.
+        exchange: Exchange of results that the backends of a run compare.
         seed: Of all that is drawn.
         shrink: True if a failing example is made smaller.
         about_the_cell: True if what is checked may depend on the constructor case. The loop treats
@@ -87,6 +87,7 @@ class Context:
         self.turns: Counter[str] = Counter()
         for subject in subjects.values():
             subject.calls.clear()
+            subject.forget_drawn()
         exchange.met.clear()
 
     # Subjects -----------------------------------------------------------------------------------
@@ -163,8 +164,27 @@ class Context:
             self.finding = claim
             self.fail(message)
 
+    def fail_with(self, message: str, claim: Claim | None) -> None:
+        """Fail with a message, and with what a program can claim of recorded results.
+
+        Args:
+            message: Expected and found.
+            claim: The claim, or None where there is none.
+
+        Raises:
+            Failure: Always.
+        """
+        self.finding = claim
+        self.fail(message)
+
     def close(
-        self, what: str, got: Tree, want: Tree, tolerance: Tolerance, unit: float = 1.0
+        self,
+        what: str,
+        got: Tree,
+        want: Tree,
+        tolerance: Tolerance,
+        unit: float = 1.0,
+        more: Tree | None = None,
     ) -> None:
         """Compare two structures within the tolerance model.
 
@@ -174,25 +194,35 @@ class Context:
             want: The reference.
             tolerance: The limit.
             unit: A number that both are divided by before.
+            more: What is added to the limit, leaf by leaf, in the structure of `want`.
         """
         self._same_structure(what, got, want)
-        for (path, a), b in zip(paths(got), leaves(_ordered(want, got)), strict=True):
+        pairs = leaves(_ordered(want, got))
+        added = [0.0] * len(pairs) if more is None else leaves(_ordered(more, got))
+        for (path, a), b, extra in zip(paths(got), pairs, added, strict=True):
             name = f"{what} {path}".strip()
             a, b = np.asarray(a), np.asarray(b)
             if a.shape != b.shape:
                 self.finding = Values(a, b)
                 self.fail(f"{name} has shape {a.shape}, expected {b.shape}")
-            found = (
-                tolerance.compare(a / unit, b / unit) if unit != 1.0 else tolerance.compare(a, b)
-            )
-            if self.ratio is None or found.ratio > self.ratio:
-                self.ratio, self.error, self.limit = found.ratio, found.error, found.limit
+            pair = (a / unit, b / unit) if unit != 1.0 else (a, b)
+            found = tolerance.compare(*pair, more=extra)
+            self.note(found)
             if not found.ok:
                 self.finding = Values(a, b, float(tolerance.limit(np.zeros(()))), unit)
                 self.fail(
                     f"{name}{list(found.where)} is {found.got:.9g}, expected {found.want:.9g} "
                     f"(error {found.error:.3g}, limit {found.limit:.3g}: {beyond(found.ratio)})"
                 )
+
+    def note(self, found: Comparison) -> None:
+        """Keep a comparison for the report, where it is the closest to its limit so far.
+
+        Args:
+            found: The comparison.
+        """
+        if self.ratio is None or found.ratio > self.ratio:
+            self.ratio, self.error, self.limit = found.ratio, found.error, found.limit
 
     def same(self, what: str, got: Tree, want: Tree) -> None:
         """Compare two structures bit by bit; NaN equals NaN, and 0.0 equals -0.0."""
@@ -365,13 +395,17 @@ def _narrow(target: Target, case: str, layer: Callable[..., Any]) -> Subject:
     map_shapes(lambda shape: names.append(shape[-1]) if shape else None, target.inputs)
     ones = {name: 1 for name in names if isinstance(name, str)}
     slim = dataclasses.replace(target, dims={**ones, **target.dims})
-    if "units" in target.cases[case]:
+    pinned = target.spec is None and len(names) != sum(isinstance(n, str) for n in names)
+    if "units" in target.arguments(case) and not pinned:
         subject = Subject(slim, case, layer, {"units": 1})
+        # Units may come in blocks, as of a clockwork cell, which a ValueError says. Where nothing
+        # says which numbers a cell takes, any error may mean that one is too few.
+        refusal = Exception if target.spec is None else REFUSALS
         try:
             subject.build(subject.fresh_cell())
-            return subject
-        except ValueError:  # units in blocks, as of a clockwork cell
-            pass
+        except refusal:
+            return Subject(slim, case, layer)
+        return subject
     return Subject(slim, case, layer)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from cellkit.engines import NAMES
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
-from cellkit_conformance.checks.gradients import close_gradient, gradients
+from cellkit_conformance.checks.differentiate import close_gradient, gradients
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject.backend import Gradients

@@ -18,7 +18,8 @@ from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.structure import PAIRS, fits
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.subject import backend
-from cellkit_conformance.subject.subject import Subject, describe_leaves
+from cellkit_conformance.subject.names import describe_leaves
+from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, difference, leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}

@@ -1,4 +1,4 @@
-"""What the backends of one run leave for each other: files in a folder that they share.
+"""Exchange between the backends of one run: files in a folder that they share.
 
 A worker has one backend, so no worker can compare two. Each leaves what it found, by cell and
 subject, and compares with what the others have left before it: every pair is compared once, by the

@@ -9,207 +9,26 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.registry import cell_weights, variables_by_path
+from cellkit.registry import cell_weights, set_cell_weights, variables_by_path
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
+from cellkit_conformance.checks.differentiate import (
+    close_gradient,
+    connected,
+    cosines,
+    gradients,
+    weights_of_outputs,
+)
+from cellkit_conformance.checks.random_runs import rates_of
 from cellkit_conformance.examples.strategies import Example, Space
-from cellkit_conformance.subject import backend, oracle, record
+from cellkit_conformance.outcome import NotApplicable
+from cellkit_conformance.subject import backend, oracle
+from cellkit_conformance.subject.names import stable_names
 from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Subject
-from cellkit_conformance.trees import Tree, leaves, map_trees, paths
+from cellkit_conformance.trees import Tree, leaves, map_trees, pair_leaves, paths
 
 SEQUENCES = {"return_sequences": True}
-
-
-def gradients(
-    subject: Subject,
-    inputs: Tree,
-    states: Tree | None,
-    mask: np.ndarray | None = None,
-    which: str = "all",
-    training: bool = False,
-    layer: Any = None,
-    anew: bool = False,
-    graph: bool = False,
-) -> backend.Gradients:
-    """Differentiate a fixed random projection of what the layer returns.
-
-    Args:
-        subject: The cell.
-        inputs: Leaves (B, T, ...).
-        states: Initial states, or None.
-        mask: (B, T), or None.
-        which: "all" for all outputs and states, "outputs" for all outputs, "last" for the last
-            output and the final states: the output of a cell need not read its states. "states"
-            for the final states alone.
-        training: The training flag.
-        layer: Another layer of the subject's than the plain one.
-        anew: True to trace anew where a compiled function is at hand.
-        graph: True if TensorFlow runs it in a graph, as JAX always does.
-    """
-    layer = subject.layer(**SEQUENCES) if layer is None else layer
-    if not layer.built:
-        layer.build(map_trees(np.shape, inputs))
-    call = record.Call("gradient", layer, inputs, states, mask, training, which=which, graph=graph)
-    subject.calls.append(call)
-    found = backend.differentiate(
-        layer,
-        _projection(subject, layer),
-        inputs,
-        states,
-        _counts(leaves(inputs)[0].shape[1], which),
-        mask=mask,
-        training=training,
-        compiled=None if anew else subject.compiled,
-        graph=graph,
-    )
-    call.gradients = found.inputs, found.states, found.weights
-    return found
-
-
-def close_gradient(
-    ctx: Context, subject: Subject, what: str, got: np.ndarray, want: np.ndarray
-) -> None:
-    """Compare a gradient with another, in units of the other's largest entry where that is above 1.
-
-    Args:
-        ctx: Of the check.
-        subject: The cell.
-        what: Names it in the message.
-        got: The computed values.
-        want: The expected value.
-    """
-    size = max(1.0, float(np.abs(want).max(initial=0)))
-    ctx.close(what, got, want, subject.tolerance(10), unit=size)
-
-
-def _counts(time: int, which: str) -> np.ndarray:
-    """Say which outputs count, and last of all whether the final states do.
-
-    It is data and not code, so that one compiled function serves all.
-    """
-    counts = np.ones(time + 1, np.float32)
-    if which == "outputs":
-        counts[time] = 0.0
-    if which == "last":
-        counts[: time - 1] = 0.0
-    if which == "states":
-        counts[:time] = 0.0
-    return counts
-
-
-def _projection(subject: Subject, layer: Any) -> Callable[[Any, Any], Any]:
-    """Make the scalar to differentiate, once per layer: compiled functions are found by it."""
-    key = ("projection", id(layer))
-    if key not in subject.compiled:
-        subject.template  # noqa: B018 (made here, since inside a trace it would be a tracer)
-
-        def loss(result: Any, counts: Any) -> Any:
-            output, states = subject.split(layer, result)
-            total = 0.0
-            for number, leaf in enumerate(leaves(output)):
-                steps = keras.ops.reshape(counts[:-1], (1, -1) + (1,) * (len(leaf.shape) - 2))
-                total = total + _project(leaf, number, steps)
-            for number, leaf in enumerate(leaves(states)):
-                total = total + _project(leaf, 20 + number, counts[-1])
-            return total
-
-        subject.compiled[key] = loss
-    return subject.compiled[key]
-
-
-def _project(leaf: Any, number: int, counts: Any) -> Any:
-    """Weigh every entry differently; constant weights would let errors cancel."""
-    dtype = keras.backend.standardize_dtype(leaf.dtype)
-    if "complex" in dtype:
-        real = _project(keras.ops.real(leaf), number, counts)
-        return real + _project(keras.ops.imag(leaf), number + 50, counts)
-    if not keras.backend.is_float_dtype(dtype):
-        return 0.0
-    shape = tuple(int(size) for size in leaf.shape)
-    weights = backend.to_tensor(_cosines(shape, number).astype(np.float32))
-    return keras.ops.sum(keras.ops.cast(leaf, "float32") * weights * counts)
-
-
-def _cosines(shape: tuple[int, ...], number: int) -> np.ndarray:
-    angles = np.arange(int(np.prod(shape)), dtype=np.float64) * 1.7 + 0.3 + number
-    return np.cos(angles).reshape(shape)
-
-
-def _of_drawn_weights(ctx: Context, subject: Subject, seed: int) -> backend.Gradients:
-    """Give the gradients for some weights: from the cell's own initial states for the first.
-
-    Those may be learned; others reach what a slow part of a cell does at its first step alone.
-    """
-    subject.set_weights(seed)
-    key = ("of drawn weights", ctx.seed, seed)
-    if key not in subject.compiled:
-        example = Example(3, 5, seed=ctx.seed + seed, weights=seed, initial_state=seed > 0)
-        data = subject.inputs(example), subject.states(example)
-        subject.compiled[key] = gradients(subject, *data), subject.calls.pop()
-    found, call = subject.compiled[key]
-    subject.calls.append(call)
-    return found
-
-
-@check("GRD-03")
-def every_weight_learns(ctx: Context) -> None:
-    """Look for weights without a gradient."""
-    for subject in ctx.cases():
-        seen: dict[str, bool] = {}
-        for seed in range(3):
-            found = _of_drawn_weights(ctx, subject, seed)
-            ctx.examples += 1
-            for name, gradient in found.weights.items():
-                learns = gradient is not None and bool(np.any(gradient))
-                seen[name] = seen.get(name, False) or learns
-            if all(seen.values()):
-                break
-        dead = [name for name, learns in seen.items() if not learns]
-        claim = Claim("moves", _there(found.weights[name] for name in dead))
-        said = f"no gradient reaches the trainable weight(s) {', '.join(dead)}"
-        ctx.require(not dead, said, claim)
-
-
-@check("NUM-10")
-def no_dead_inputs(ctx: Context) -> None:
-    """Look for input features, state entries and weight entries that change nothing."""
-    for subject in ctx.cases():
-        alive: dict[str, Any] = {}
-        for seed in range(4):
-            found = _of_drawn_weights(ctx, subject, seed)
-            ctx.examples += 1
-            for name, gradient in found.items():
-                if gradient is None:
-                    alive[name] = alive.get(name, np.False_)
-                    continue
-                moves = gradient != 0
-                if name.startswith("input"):
-                    moves = moves.any(axis=(0, 1))
-                elif name.startswith("state"):
-                    moves = moves.any(axis=0)
-                alive[name] = alive.get(name, np.False_) | moves
-            if seed and all(np.all(moves) for moves in alive.values()):  # the first has no states
-                break
-        for name, moves in alive.items():
-            dead = int((~np.asarray(moves)).sum())
-            said = f"{dead} of {np.size(moves)} entries of {name} change nothing"
-            ctx.require(dead == 0, said, _an_entry_moves(found, name, moves) if dead else None)
-
-
-def _an_entry_moves(found: backend.Gradients, name: str, moves: np.ndarray) -> Claim | None:
-    """Claim of the first entry that changes nothing that it does."""
-    gradient = dict(found.items())[name]
-    if gradient is None:
-        return None
-    lead = (slice(None),) * (np.ndim(gradient) - np.ndim(moves))
-    entry = tuple(int(i) for i in np.argwhere(~np.asarray(moves))[0])
-    return Claim("moves", [gradient], at=(*lead, *entry))
-
-
-def _there(gradients: Iterable[np.ndarray | None]) -> list[np.ndarray]:
-    """Leave out what is not connected."""
-    return [gradient for gradient in gradients if gradient is not None]
 
 
 @check("GRD-01")
@@ -328,7 +147,7 @@ def _loss_of_reference(
     run = oracle.run(
         lambda x, s: spec.reference(symbols, x, s, subject.config), inputs, states, mask=mask
     )
-    counts, total = _counts(time, which), 0.0
+    counts, total = weights_of_outputs(time, which), 0.0
     for number, leaf in enumerate(leaves(like_output(subject, run.sequence))):
         steps = counts[:-1].reshape(1, -1, *(1,) * (leaf.ndim - 2))
         total += _project_reference(leaf, number, steps)
@@ -353,7 +172,7 @@ def _project_reference(leaf: np.ndarray, number: int, counts: np.ndarray) -> flo
         return real + _project_reference(leaf.imag, number + 50, counts)
     if not np.issubdtype(leaf.dtype, np.floating):
         return 0.0
-    return float(np.sum(leaf * _cosines(leaf.shape, number) * counts))
+    return float(np.sum(leaf * cosines(leaf.shape, number) * counts))
 
 
 def _moved(tree: Tree, path: str, step: np.ndarray) -> Tree:
@@ -370,9 +189,9 @@ def gradients_agree_between_backends(ctx: Context) -> None:
         example = Example(3, 5, seed=ctx.seed, initial_state=True)
         states = subject.random_states(example)
         found = gradients(subject, subject.inputs(example), states)
-        prefix = subject.cell.name + "/"
+        names = {f"weight {path}": f"weight {name}" for path, name in stable_names(subject.cell)}
         own = {
-            name.replace(f"weight {prefix}", "weight "): gradient
+            names.get(name, name): gradient
             for name, gradient in found.items()
             if gradient is not None
         }
@@ -404,8 +223,13 @@ def gradients_are_deterministic(ctx: Context) -> None:
 @check("GRD-09")
 def one_step_of_training(ctx: Context) -> None:
     """Train one step with plain gradient descent and compare the weights."""
+    backend.need_gradients()
     rate = 0.125
-    for subject in itertools.islice(ctx.cases(), 1):
+    # A layer inside may draw otherwise in a model: where there is no spec, rates are zero.
+    still = {} if ctx.target.spec is not None else dict.fromkeys(rates_of(ctx.target.cls), 0.0)
+    for case in itertools.islice(ctx.target.cases, 1):
+        subject = ctx.subject(case, **still)
+        subject.set_weights(ctx.seed % 1000)
         layer = subject.layer(**SEQUENCES)
         symbolic = subject.symbolic_inputs()
         output, _ = subject.split(layer, layer(symbolic))
@@ -414,17 +238,20 @@ def one_step_of_training(ctx: Context) -> None:
         model.compile(keras.optimizers.SGD(rate), loss=[_half_square] * len(outputs))
         inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
         # A cell that draws noise in training is compared there, from the same seeds.
-        one, other = (subject.run(layer, inputs, training=True).output for _ in range(2))
-        pairs = zip(leaves(one), leaves(other), strict=True)
+        seeds = [(v, np.array(backend.to_numpy(v.value))) for v in layer.non_trainable_variables]
+        one, other = (subject.run(layer, inputs, training=flag).output for flag in (True, False))
+        pairs = pair_leaves(one, other)
         noisy = any(not np.array_equal(a, b) for a, b in pairs)
-        seeds = [(v, backend.to_numpy(v.value)) for v in layer.non_trainable_variables]
-        found = gradients(subject, inputs, None, which="outputs", training=noisy)
+        _assign(seeds)
+        found = gradients(
+            subject, inputs, None, which="outputs", training=noisy, losses=bool(layer.losses)
+        )
         _assign(seeds)
         now = leaves(subject.run(layer, inputs, training=noisy).output)
         _assign(seeds)
         # The loss has the gradient of the projection here. It is not linear: where nothing
         # of the gradient depends on the outputs, TensorFlow may update a weight before it is read.
-        targets = [(y - _cosines(y.shape, n)).astype(np.float32) for n, y in enumerate(now)]
+        targets = [(y - cosines(y.shape, n)).astype(np.float32) for n, y in enumerate(now)]
         before = {v.path: np.array(backend.to_numpy(v.value)) for v in layer.trainable_variables}
         constrained = {v.path for v in layer.trainable_variables if v.constraint is not None}
         try:
@@ -449,6 +276,34 @@ def _assign(values: Iterable[tuple[Any, Any]]) -> None:
 
 def _half_square(y_true: Any, y_pred: Any) -> Any:
     return keras.ops.sum(keras.ops.square(y_pred - y_true)) / 2
+
+
+@check("GRD-14")
+def recording_changes_nothing(ctx: Context) -> None:
+    """Call with and without a gradient being recorded, and watch the variables without."""
+    for subject in itertools.islice(ctx.cases(), 1):
+        layer = subject.layer(**SEQUENCES)
+        example = Example(3, 5, seed=ctx.seed, initial_state=True)
+        inputs, states = subject.inputs(example), subject.random_states(example)
+        found = gradients(subject, inputs, states)
+        recorded = subject.unpack(layer, found.result)
+        before = [(v, np.array(backend.to_numpy(v.value))) for v in layer.variables]
+        with backend.without_gradients():
+            for _ in range(2):
+                got = subject.run(layer, inputs, states)
+                ctx.examples += 1
+                tolerance = subject.tolerance(example.time)
+                what = "of a call without gradients, beside one with them,"
+                ctx.close(f"output {what}", got.output, recorded.output, tolerance)
+                ctx.close(f"state {what}", got.states, recorded.states, tolerance)
+                # A layer may compile its loop; nobody compiles a step that is called by hand.
+                subject.step_cell(map_trees(lambda a: a[:, 0], inputs), states)
+        for variable, old in before:
+            now = backend.to_numpy(variable.value)
+            ctx.require(
+                np.array_equal(now, old),
+                f"a call without gradients changes {variable.path}",
+            )
 
 
 @check("GRD-10")
@@ -482,11 +337,13 @@ def gradient_reaches_the_first_input(ctx: Context) -> None:
 
     def body(subject: Subject, example: Example) -> None:
         found = gradients(subject, subject.inputs(example), None, which="last")
-        seen[:] = _there(found.inputs.values())
+        seen[:] = connected(found.inputs.values())
         reached.append(any(np.any(g[:, 0]) for g in seen))
 
     for subject in ctx.cases():
         ctx.each(subject, Space(initial_states=[False], values=["normal"]), body, 0)
+        if not seen:
+            raise NotApplicable("its inputs are whole numbers, by which nothing is differentiated")
         ctx.require(
             any(reached),
             "neither output 5 nor the states after it have a gradient by input 1",
@@ -503,13 +360,18 @@ def gradients_are_finite(ctx: Context) -> None:
             example = Example(3, time, seed=ctx.seed)
             scaled = map_trees(lambda a, k=scale: (a * k).astype(a.dtype), subject.inputs(example))
             inputs = subject.valid_inputs(scaled)
-            found = gradients(subject, inputs, None)
-            ctx.examples += 1
-            for name, gradient in found.items():
-                ok = gradient is None or bool(np.isfinite(gradient).all())
-                ctx.require(
-                    ok,
-                    f"a gradient of {name} is not finite for {time} step(s) and inputs of "
-                    f"magnitude {scale:g}",
-                    Claim("finite", _there([gradient])),
-                )
+            said = f"{time} step(s) and inputs of magnitude {scale:g}"
+            _require_finite(ctx, subject, inputs, said)
+            if number == 0 and scale == 0.0:  # biases start at zero, and states then stay there
+                set_cell_weights(subject.cell, subject.initial_weights)
+                _require_finite(ctx, subject, inputs, f"{said}, with weights as they start")
+                subject.forget_weights()
+
+
+def _require_finite(ctx: Context, subject: Subject, inputs: Tree, said: str) -> None:
+    """Require that every gradient of a call is finite."""
+    ctx.examples += 1
+    for name, gradient in gradients(subject, inputs, None).items():
+        ok = gradient is None or bool(np.isfinite(gradient).all())
+        what = f"a gradient of {name} is not finite for {said}"
+        ctx.require(ok, what, Claim("finite", connected([gradient])))

@@ -1,4 +1,4 @@
-"""MSK: a masked step is no step."""
+"""MSK: a masked step is not a step."""
 
 from __future__ import annotations
 

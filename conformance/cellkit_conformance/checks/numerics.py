@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import re
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -12,15 +13,20 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit.equations.analyse import check_all
+from cellkit.equations.declare import declare
+from cellkit.equations.reference import reference_of
+from cellkit.equations.shown import shown_equations
 from cellkit.registry import cell_weights
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.examples.strategies import Example, Space
-from cellkit_conformance.outcome import NotApplicable
+from cellkit_conformance.outcome import NotApplicable, one_line
 from cellkit_conformance.subject import backend, oracle
 from cellkit_conformance.subject.record import Claim
+from cellkit_conformance.subject.rounding import widened
 from cellkit_conformance.subject.subject import Subject
-from cellkit_conformance.trees import Tree, leaves, map_trees
+from cellkit_conformance.trees import Tree, leaves, map_trees, pair_leaves
 
 SEQUENCES = {"return_sequences": True}
 
@@ -43,7 +49,9 @@ def one_step(ctx: Context) -> None:
             if size > 1:
                 states = subject.valid_states(map_trees(_times(size), states))
             output, new = subject.step_cell(x, states)
-            want_output, want_new = subject.reference_step(map_trees(np.float64, x), _wide(states))
+            want_output, want_new = subject.reference_step(
+                map_trees(np.float64, x), widened(states)
+            )
             tolerance = subject.tolerance(1)
             tolerance = dataclasses.replace(tolerance, multiplier=size * tolerance.multiplier)
             ctx.close("output", output, want_output, tolerance)
@@ -115,12 +123,7 @@ def large_values_stay_finite(ctx: Context) -> None:
             ctx.examples += 1
             got = subject.run(subject.layer(**SEQUENCES), inputs, states)
             want = subject.expect(inputs, states)
-            pairs = zip(
-                leaves([got.output, got.states]),
-                leaves([want.sequence, want.states]),
-                strict=True,
-            )
-            for a, b in pairs:
+            for a, b in pair_leaves([got.output, got.states], [want.sequence, want.states]):
                 if not np.issubdtype(a.dtype, np.inexact):
                     continue
                 # The cell is not at fault where float32 cannot hold a value.
@@ -188,6 +191,58 @@ def equals_the_framework(ctx: Context) -> None:
             )
 
 
+@check("NUM-14")
+def equations_of_the_docstring(ctx: Context) -> None:
+    """Evaluate the equations of the docstring, and compare two steps with the reference."""
+    shown = shown_equations(ctx.target.cls)
+    if shown is None:
+        raise NotApplicable("the docstring shows no equations")
+    subject = ctx.subject(next(iter(ctx.target.cases)))
+    subject.set_weights(ctx.seed % 1000)
+    spec, config = ctx.target.spec, subject.config
+    try:
+        numbers = {
+            key: value
+            for key, value in config.items()
+            if isinstance(value, float) and re.search(rf"\b{re.escape(key)}\b", shown)
+        }
+        declaration = declare("ShownCell", shown, numbers=numbers)
+        analysis = check_all(declaration)[0]
+        names = declaration.states or analysis.states
+        order = [spec.states.index(name) for name in names]
+    except ValueError as error:
+        reason = one_line(str(error), 120)
+        raise NotApplicable(f"what the docstring shows cannot be evaluated: {reason}") from None
+    symbols = subject.symbols
+    missing = [p.name for p in analysis.parameters.values() if p.name not in symbols]
+    if missing or len(order) != len(leaves(subject.template)):
+        raise NotApplicable(f"the spec has other symbols than the docstring: {', '.join(missing)}")
+    example = Example(3, 2, seed=ctx.seed, initial_state=True)
+    inputs = map_trees(np.float64, subject.inputs(example))
+    states = leaves(widened(subject.random_states(example)))
+    mine, step = [states[at] for at in order], reference_of(declaration)
+    for t in range(2):
+        x = map_trees(lambda a, t=t: a[:, t], inputs)
+        want, states = spec.reference(symbols, x, list(states), config)
+        try:
+            got, mine = step(symbols, x, mine, config)
+        except (KeyError, ValueError) as error:
+            raise NotApplicable(f"the equations need more than is known: {error}") from None
+        ctx.examples += 1
+        pairs = [("the output", got, want)]
+        pairs += [
+            (f"the state {name}", mine[i], states[at])
+            for i, (name, at) in enumerate(zip(names, order, strict=True))
+        ]
+        for what, a, b in pairs:
+            error = float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
+            ctx.require(
+                error < 1e-9,
+                f"by the equations of the docstring {what} after {t + 1} step(s) is another than "
+                f"the reference's, by {error:.3g}",
+            )
+
+
 def _copy_weights(ctx: Context, subject: Subject, peer: Any, inputs: Tree, name: str) -> None:
     """Give a layer of the framework the cell's weights, which must be stored in its way."""
     peer.build(inputs.shape)
@@ -206,12 +261,6 @@ def _tensors(tree: Tree) -> Tree:
 
 def _numpy(tree: Tree) -> Tree:
     return backend.to_numpy(tree)
-
-
-def _wide(states: Tree) -> Tree:
-    return map_trees(
-        lambda leaf: leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf, states
-    )
 
 
 def _times(factor: float) -> Callable[[np.ndarray], np.ndarray]:

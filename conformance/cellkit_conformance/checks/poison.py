@@ -6,9 +6,11 @@ import numpy as np
 
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
-from cellkit_conformance.checks.gradients import compare_with_differences, gradients
+from cellkit_conformance.checks.differentiate import gradients
+from cellkit_conformance.checks.gradients import compare_with_differences
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.examples.strategies import MIXED, Example, Space
+from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject.record import Claim
 from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import Tree, map_trees
@@ -89,6 +91,8 @@ def gradient_passes_the_gap(ctx: Context) -> None:
                 f"the gradient of masked input {name} is {np.abs(masked).max():.3g}, not 0",
                 Claim("zero", [gradient], at=(~mask,)),
             )
+        if not found.inputs:
+            raise NotApplicable("its inputs are whole numbers, by which nothing is differentiated")
         before = [g[:, :gap] for g in found.inputs.values() if g is not None]
         passed.append(any(np.any(g) for g in before))
 
@@ -103,6 +107,8 @@ def _fill(inputs: Tree, mask: np.ndarray, *values: float) -> Tree:
 
     def fill(array: np.ndarray) -> np.ndarray:
         changed = array.copy()
+        if array.dtype.kind != "f":
+            return changed  # an id, which is never other than whole and known
         changed[~mask] = np.resize(values, changed[~mask].shape)
         return changed
 

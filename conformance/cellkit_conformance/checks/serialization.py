@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import importlib.metadata
-import importlib.util
 import inspect
 import itertools
 import json
 import pickle
-import subprocess
-import sys
-import tempfile
+import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from cellkit.registry import cell_weights, set_cell_weights
+from cellkit.registry import cell_weights, get, list_cells, set_cell_weights
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
+from cellkit_conformance.checks.parameters import (
+    known_to_keras,
+    optional_arguments,
+    others_for,
+    parameters_of,
+    snake,
+)
 from cellkit_conformance.examples.strategies import Example
-from cellkit_conformance.outcome import NotApplicable
+from cellkit_conformance.outcome import NotApplicable, describe_error
 from cellkit_conformance.subject import backend
-from cellkit_conformance.subject.constants import is_fed
-from cellkit_conformance.subject.subject import Subject
+from cellkit_conformance.subject.subject import REFUSALS, Subject
 from cellkit_conformance.trees import leaves, map_trees
 
 SEQUENCES = {"return_sequences": True}
@@ -37,8 +37,8 @@ SEQUENCES = {"return_sequences": True}
 def config_round_trip(ctx: Context) -> None:
     """Make every case again from its config and compare config and results."""
     for subject in ctx.cases():
-        config = _config(subject)
-        again = subject.cell.__class__.from_config(config)
+        config = config_of(subject)
+        again = subject.cell.__class__.from_config(dict(config))
         ctx.require(
             _plain(again.get_config()) == _plain(config),
             "the config of a cell made from a config differs: "
@@ -71,13 +71,16 @@ def config_is_complete(ctx: Context) -> None:
         _require_layer(subject)
         config = subject.fresh_cell().get_config()
         try:
-            json.dumps(config, default=_written_by_keras)
-        except (TypeError, ValueError) as error:
+            json.dumps(keras.saving.serialize_keras_object(config))
+        except (TypeError, ValueError, NotImplementedError) as error:
             ctx.fail(f"the config is not JSON: {error}")
         for name in parameters_of(ctx.target.cls):
-            ctx.require(name in config, f"the constructor argument {name!r} is not in the config")
+            if name not in config:
+                _require_kept_otherwise(ctx, subject, name)
         for name, given in subject.kwargs.items():
-            ctx.require(name in config, f"the argument {name!r} is not in the config")
+            if name not in config:
+                _require_kept_otherwise(ctx, subject, name)
+                continue
             ctx.require(
                 _means(config[name], given),
                 f"{name}={given!r} was given, and the config says {config[name]!r}",
@@ -86,6 +89,46 @@ def config_is_complete(ctx: Context) -> None:
         said = cell.get_config()[name]
         ctx.examples += 1
         ctx.require(said == given, f"{name}={given!r} was given, and the config says {said!r}")
+
+
+def _require_kept_otherwise(ctx: Context, subject: Subject, name: str) -> None:
+    """Require that a config tells an argument under another name, as a `from_config` may read it.
+
+    Of the values that are tried the first one that changes the config decides. One that the cell
+    accepts and cannot write down or read again does not: it may be of a type that nobody meant.
+    """
+    own, said = _plain(subject.fresh_cell().get_config()), ""
+    for other in others_for(subject, name):
+        try:
+            cell = subject.target.make({**subject.target.arguments(subject.case), name: other})
+        except (*REFUSALS, AttributeError):
+            continue
+        try:
+            config = cell.get_config()
+            again = cell.__class__.from_config(dict(config)).get_config()
+        except Exception as error:  # noqa: BLE001 (it is told if no other value decides)
+            said = (
+                f", and made with {name}={other!r} it does not come back: {describe_error(error)}"
+            )
+            continue
+        if _plain(config) != own:
+            if _plain(again) == _plain(config):
+                return
+            break
+    ctx.fail(f"the constructor argument {name!r} is not in the config{said}")
+
+
+def _anonymous(value: Any) -> Any:
+    """Leave out what differs between two layers of one kind: numbers in names, and being built."""
+    if isinstance(value, dict):
+        return {
+            key: re.sub(r"_\d+$", "", entry)
+            if key == "name" and isinstance(entry, str)
+            else _anonymous(entry)
+            for key, entry in value.items()
+            if key != "build_config"  # of a layer inside, which may be built or not
+        }
+    return [_anonymous(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _varied(subject: Subject) -> Iterator[tuple[str, Any, Any]]:
@@ -102,180 +145,10 @@ def _varied(subject: Subject) -> Iterator[tuple[str, Any, Any]]:
         else:
             continue
         try:
-            cell = subject.target.make({**subject.kwargs, name: given})
+            cell = subject.target.make({**subject.target.arguments(subject.case), name: given})
         except (ValueError, TypeError, NotImplementedError):
             continue  # a value that this cell refuses
         yield name, given, cell
-
-
-@check("SER-03")
-def loads_where_nothing_was_imported(ctx: Context) -> None:
-    """Save a model, forget the cell's class and module, and load the model.
-
-    What a fresh process lacks is the registration of the cell and its module. Both are taken away
-    here, which costs milliseconds; the thorough profile starts a process of its own as well, for a
-    cell whose module another process can find.
-    """
-    if is_fed(ctx.target.cls):
-        raise NotApplicable("a cell with constants is checked as a subclass of the suite's own")
-    for subject in itertools.islice(ctx.cases(), 1):
-        _config(subject)
-        layer, symbolic = subject.layer(**SEQUENCES), subject.symbolic_inputs()
-        output, _ = subject.split(layer, layer(symbolic))
-        model = keras.Model(symbolic, leaves(output))
-        inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
-        want = backend.to_numpy(leaves(subject.run(layer, inputs).output))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.keras"
-            model.save(path)
-            with _forgotten(subject.cell.__class__):
-                try:
-                    loaded = keras.models.load_model(path)
-                except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
-                    if not _is_plugin(subject.cell.__class__):
-                        raise NotApplicable(
-                            "the cell is not an installed plugin, so nothing tells a new process "
-                            "its module; declare it under the entry point cellkit.cells"
-                        ) from error
-                    # Keras puts the reason behind advice and the whole config of the model.
-                    reason = str(error).rpartition("Exception encountered: ")[2]
-                    ctx.fail(
-                        "the model does not load where the cell's module was not imported: "
-                        f"{type(error).__name__}: {reason[:300]}"
-                    )
-                got = loaded(map_trees(backend.to_tensor, inputs))
-            got = leaves(backend.to_numpy(got))
-            ctx.close("output of the loaded model", got, want, subject.tolerance(5))
-            root = subject.cell.__class__.__module__.split(".")[0]
-            if ctx.profile.name == "thorough" and root != "__main__" and _importable(root):
-                got = _load_elsewhere(ctx, path, keras.tree.flatten(inputs))
-                what = "output of the model loaded in a process of its own"
-                ctx.close(what, got, want, subject.tolerance(5))
-
-
-LOADER = """
-import importlib, sys
-import keras, numpy as np
-importlib.import_module(sys.argv[4])
-with np.load(sys.argv[2]) as data:
-    inputs = [keras.ops.convert_to_tensor(data[key]) for key in data.files]
-model = keras.models.load_model(sys.argv[1])
-output = model(keras.tree.pack_sequence_as(model.input, inputs))
-np.savez(sys.argv[3], *[keras.ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(output)])
-"""
-
-
-def _load_elsewhere(ctx: Context, path: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    """Load a model in a new process that imports the layer's package alone, and run it there."""
-    given, found = path.with_name("inputs.npz"), path.with_name("outputs.npz")
-    np.savez(given, *inputs)
-    package = ctx.layer.__module__.split(".")[0]
-    done = subprocess.run(
-        [sys.executable, "-c", LOADER, str(path), str(given), str(found), package],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        ctx.fail(f"the model does not load in a process that imports {package} alone: {last[:300]}")
-    with np.load(found) as data:
-        return [data[key] for key in data.files]
-
-
-def _is_plugin(cls: type) -> bool:
-    """Say whether an installed distribution declares cells of this class's package."""
-    root = cls.__module__.split(".")[0]
-    if root in {"cellkit", "cellkit_conformance"}:
-        return True
-    declared = importlib.metadata.entry_points(group="cellkit.cells")
-    return any(entry.module.split(".")[0] == root for entry in declared)
-
-
-@contextlib.contextmanager
-def _forgotten(cls: type) -> Iterator[None]:
-    """Take a class out of Keras' registry, and its module out of the imported ones."""
-    registry = keras.saving.get_custom_objects()
-    root = cls.__module__.split(".")[0]
-    names = [name for name in sys.modules if name == root or name.startswith(f"{root}.")]
-    if root in {"cellkit", "cellkit_conformance", "keras", "__main__"}:
-        names = []
-    elif not _importable(root):
-        names = []  # loaded from a file: no other process finds it either, so only by name here
-    modules = {name: sys.modules.pop(name) for name in names}
-    classes = {
-        key: value
-        for key, value in registry.items()
-        if names and getattr(value, "__module__", "").split(".")[0] == root
-    }
-    for key in classes:
-        del registry[key]
-    try:
-        yield
-    finally:
-        registry.update(classes)
-        sys.modules.update(modules)
-
-
-def _importable(root: str) -> bool:
-    try:
-        return importlib.util.find_spec(root) is not None
-    except (ValueError, ImportError):
-        return False
-
-
-@check("SER-04")
-def weights_travel_between_backends(ctx: Context) -> None:
-    """Load the weights that other backends have saved, and find the file to be as one's own."""
-    for subject in itertools.islice(ctx.cases(), 1):
-        topic = f"weights-{subject.case}"
-        inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
-        model, layer = _model(subject)
-        want = subject.run(layer, inputs)
-        path = ctx.exchange.mine(topic, ".weights.h5")
-        model.save_weights(path)
-        own, tolerance = _content(path), subject.tolerance(5)
-        outputs = {str(i): np.asarray(a) for i, a in enumerate(leaves([want.output, want.states]))}
-        files = {ctx.exchange.backend: path, **ctx.exchange.others(topic, ".weights.h5")}
-        theirs = ctx.exchange.arrays(f"outputs-{subject.case}", outputs)
-        for name, file in files.items():
-            form = _content(file)
-            ctx.require(
-                form == own, f"{name} stores {sorted(form)}, and {ctx.exchange.backend} {own}"
-            )
-            other, other_layer = _model(subject, scrambled=True)
-            other.load_weights(file)
-            got = leaves([(r := subject.run(other_layer, inputs)).output, r.states])
-            ctx.examples += 1
-            ctx.close(f"result with the weights of {name}", got, list(outputs.values()), tolerance)
-            if name in theirs:
-                ctx.close(f"result on {name}", list(theirs[name].values()), got, tolerance)
-
-
-def _model(subject: Subject, scrambled: bool = False) -> tuple[Any, Any]:
-    """Make a model of one layer with the subject's weights, or with others."""
-    layer, symbolic = subject.fresh_layer(name="layer", **SEQUENCES), subject.symbolic_inputs()
-    output, _ = subject.split(layer, layer(symbolic))
-    if scrambled:
-        for variable in layer.weights:
-            if keras.backend.is_float_dtype(variable.dtype):
-                variable.assign(backend.to_numpy(variable.value) * 0.5 + 1)
-    return keras.Model(symbolic, leaves(output)), layer
-
-
-def _content(path: Path) -> dict[str, str]:
-    """List names, shapes and dtypes of what is in a file of weights."""
-    import h5py
-
-    found: dict[str, str] = {}
-
-    def visit(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            found[name] = f"{node.shape} {node.dtype}"
-
-    with h5py.File(path) as file:
-        file.visititems(visit)
-    return found
 
 
 @check("SER-06")
@@ -329,6 +202,7 @@ def weights_can_be_set(ctx: Context) -> None:
 def copies_stand_alone(ctx: Context) -> None:
     """Copy a layer deeply and through pickle, then change the copy."""
     for subject in itertools.islice(ctx.cases(), 1):
+        _require_layer(subject)
         layer = subject.fresh_layer(**SEQUENCES)
         inputs = subject.inputs(Example(3, 5, seed=ctx.seed))
         want = subject.run(layer, inputs)
@@ -338,7 +212,8 @@ def copies_stand_alone(ctx: Context) -> None:
         }
         for way, make in ways.items():
             try:
-                again = make()
+                with known_to_keras(ctx.target.cls):
+                    again = make()
             except Exception as error:  # noqa: BLE001 (whatever it is, it is the finding)
                 ctx.fail(f"{way} of a built layer raises {type(error).__name__}: {error}")
             got = subject.run(again, inputs)
@@ -355,10 +230,11 @@ def copies_stand_alone(ctx: Context) -> None:
 def nested_configs_round_trip(ctx: Context) -> None:
     """Clone a model, and write down and make again layers that hold the cell."""
     for subject in itertools.islice(ctx.cases(), 1):
-        config = _config(subject)
+        config = config_of(subject)
         layer, symbolic = subject.layer(**SEQUENCES), subject.symbolic_inputs()
         output, _ = subject.split(layer, layer(symbolic))
-        clone = keras.models.clone_model(keras.Model(symbolic, leaves(output)))
+        with known_to_keras(ctx.target.cls):
+            clone = keras.models.clone_model(keras.Model(symbolic, leaves(output)))
         shapes = [tuple(leaf.shape) for leaf in leaves(output)]
         cloned = [tuple(leaf.shape) for leaf in leaves(clone.outputs)]
         ctx.require(cloned == shapes, f"a cloned model gives {cloned}, the model {shapes}")
@@ -367,14 +243,15 @@ def nested_configs_round_trip(ctx: Context) -> None:
             "a stack": ctx.layer([subject.fresh_cell(), subject.fresh_cell()]),
         }
         for name, holder in holders.items():
-            again = holder.__class__.from_config(holder.get_config())
+            with known_to_keras(ctx.target.cls):
+                again = holder.__class__.from_config(holder.get_config())
             first, second = _plain(holder.get_config()), _plain(again.get_config())
             ctx.require(
                 second == first, f"{name} comes back otherwise: {_first_difference(first, second)}"
             )
         classes = {subject.cell.__class__.__name__: subject.cell.__class__}
         with keras.saving.custom_object_scope(classes):
-            again = subject.cell.__class__.from_config(config)
+            again = subject.cell.__class__.from_config(dict(config))
         ctx.require(
             _plain(again.get_config()) == _plain(config),
             "the config of a cell made in a custom_object_scope differs",
@@ -405,7 +282,7 @@ OBJECTS: dict[str, Any] = {
 def options_that_are_objects(ctx: Context) -> None:
     """Pass activations, initializers, regularizers and constraints as names and as objects."""
     for subject in itertools.islice(ctx.cases(), 1):
-        _config(subject)
+        config_of(subject)
         accepted = set(parameters_of(subject.cell.__class__))
         for name, values in OBJECTS.items():
             if name not in accepted:
@@ -436,11 +313,11 @@ def options_that_are_objects(ctx: Context) -> None:
 def older_configs_load(ctx: Context) -> None:
     """Leave out of the config, one by one, the arguments that have their default value."""
     for subject in itertools.islice(ctx.cases(), 1):
-        config = _config(subject)
+        config = config_of(subject)
         cls = subject.cell.__class__
-        optional = _defaults(cls)
+        optional = optional_arguments(cls)
         for name in optional:
-            if name not in config or name in subject.kwargs:
+            if name not in config or name in subject.kwargs or _is_object(config[name]):
                 continue
             less = {key: value for key, value in config.items() if key != name}
             try:
@@ -455,18 +332,15 @@ def older_configs_load(ctx: Context) -> None:
             )
 
 
-def _defaults(cls: type) -> list[str]:
-    """List the constructor arguments that may be left out."""
-    names = []
-    for base in cls.__mro__:
-        if base in (keras.layers.Layer, object):
-            break
-        parameters = inspect.signature(base.__init__).parameters.values()
-        names += [p.name for p in parameters if p.default is not p.empty and p.name != "self"]
-    return list(dict.fromkeys(names))
+def _is_object(written: Any) -> bool:
+    """Say whether a value in a config is a layer, which a `from_config` reads by its name."""
+    if isinstance(written, dict) and isinstance(written.get("config"), dict):
+        written = keras.saving.deserialize_keras_object(written)
+    return isinstance(written, keras.layers.Layer)
 
 
-def _config(subject: Subject) -> dict[str, Any]:
+def config_of(subject: Subject) -> dict[str, Any]:
+    """Return the config of the cell, or find the check not applicable."""
     _require_layer(subject)
     return subject.cell.get_config()
 
@@ -474,6 +348,27 @@ def _config(subject: Subject) -> dict[str, Any]:
 def _require_layer(subject: Subject) -> None:
     if not hasattr(subject.target.cls, "get_config"):
         raise NotApplicable("a plain object has no config")
+    require_config(subject.target.cls)
+
+
+def require_config(cls: Any) -> None:
+    """Say that nothing applies where a class does not take what Keras itself writes into a config.
+
+    Args:
+        cls: A class of cells.
+
+    Raises:
+        NotApplicable: It has neither a `get_config` of its own nor room for such arguments.
+    """
+    own = [base for base in cls.__mro__ if base.__module__.split(".")[0] != "keras"]
+    written = any({"get_config", "from_config"} & set(vars(base)) for base in own)
+    takes = set(inspect.signature(cls).parameters)
+    kinds = {p.kind for p in inspect.signature(cls).parameters.values()}
+    if not written and inspect.Parameter.VAR_KEYWORD not in kinds and not {"dtype"} & takes:
+        raise NotApplicable(
+            "it has no `get_config`, and its `__init__` does not take the arguments that Keras "
+            "writes for it: it makes no promise to come back from a config"
+        )
 
 
 def _means(stored: Any, given: Any) -> bool:
@@ -481,32 +376,17 @@ def _means(stored: Any, given: Any) -> bool:
     if stored == given or _plain(stored) == _plain(given):
         return True
     if isinstance(stored, dict) and "class_name" in stored:
+        if isinstance(given, list):  # of cells, which become a stack
+            cells = stored["config"].get("cells", [])
+            return len(cells) == len(given) and all(map(_means, cells, given))
         if isinstance(given, str):
-            return _snake(given) == _snake(stored["class_name"])
+            if given in list_cells():
+                return get(given).cls.__name__ == stored["class_name"]
+            return snake(given) == snake(stored["class_name"])
         return _plain(keras.saving.serialize_keras_object(given)) == _plain(stored)
     if callable(given) and isinstance(stored, str):
         return stored == getattr(given, "__name__", None)
     return False
-
-
-def _snake(name: str) -> str:
-    return name.replace("_", "").lower()
-
-
-def parameters_of(cls: type) -> list[str]:
-    """List the named constructor arguments of a class and of those it passes **kwargs on to."""
-    names: dict[str, None] = {}
-    for base in cls.__mro__:
-        if base in (keras.layers.Layer, object):
-            break
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        names.update({p.name: None for p in parameters if p.kind in named})
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return list(names)
 
 
 def _first_step(inputs: Any) -> Any:
@@ -514,15 +394,8 @@ def _first_step(inputs: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Bring a value to what JSON makes of it."""
-    return json.loads(json.dumps(value, default=_serialised, sort_keys=True))
-
-
-def _written_by_keras(value: Any) -> Any:
-    """Write an object with a config of its own, such as an initializer, which Keras does too."""
-    if isinstance(value, type) or not hasattr(value, "get_config"):
-        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-    return keras.saving.serialize_keras_object(value)
+    """Bring a value to what JSON makes of it, without the numbers in names that Keras counts up."""
+    return _anonymous(json.loads(json.dumps(value, default=_serialised, sort_keys=True)))
 
 
 def _serialised(value: Any) -> Any:
@@ -530,7 +403,7 @@ def _serialised(value: Any) -> Any:
     try:
         return keras.saving.serialize_keras_object(value)
     except (TypeError, ValueError, NotImplementedError):
-        return str(value)
+        return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def _first_difference(a: dict[str, Any], b: dict[str, Any]) -> str:

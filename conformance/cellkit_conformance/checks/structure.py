@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import keras
@@ -11,17 +12,24 @@ import numpy as np
 from cellkit.cells.structure import declared_output, declared_state
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
+from cellkit_conformance.checks.parameters import is_registered
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend
-from cellkit_conformance.subject.subject import (
-    Subject,
-    call_cell,
-    describe_leaves,
-    like_states,
-    trace_cell,
+from cellkit_conformance.subject.constants import is_fed
+from cellkit_conformance.subject.names import describe_leaves, stable_names
+from cellkit_conformance.subject.steps import call_cell, like_states, trace_cell
+from cellkit_conformance.subject.subject import Subject
+from cellkit_conformance.trees import (
+    Tree,
+    children,
+    difference,
+    is_branch,
+    leaves,
+    map_shapes,
+    map_trees,
+    rebuild,
 )
-from cellkit_conformance.trees import Tree, difference, leaves, map_shapes, map_trees
 
 SEQUENCES = {"return_sequences": True}
 PAIRS = [{"return_sequences": a, "return_state": b} for a in (False, True) for b in (True, False)]
@@ -84,7 +92,7 @@ def initial_states_fit(ctx: Context) -> None:
             source = subject.layer(return_sequences=True)
         declared = declared_state(subject.cell.state_size)
         for batch in (1, 2, 5):
-            states = _as_list(source.get_initial_state(batch_size=batch))
+            states = _bare(declared, _as_list(source.get_initial_state(batch_size=batch)))
             found = difference(declared, states)
             ctx.require(found is None, f"initial states are not structured as state_size: {found}")
             states = leaves(map_like(declared, states))
@@ -177,7 +185,7 @@ def weights_have_stable_names(ctx: Context) -> None:
         for _ in range(3):
             cell = subject.fresh_cell()
             subject.build(cell)
-            names.append([_path_inside(cell, v) for v in getattr(cell, "weights", ())])
+            names.append([name for _, name in stable_names(cell)])
         first = names[0]
         doubled = sorted({name for name in first if first.count(name) > 1})
         ctx.require(not doubled, f"several weights are called {doubled}")
@@ -185,9 +193,67 @@ def weights_have_stable_names(ctx: Context) -> None:
             ctx.require(later == first, f"weights were called {first} and in a later cell {later}")
 
 
-def _path_inside(cell: Any, variable: Any) -> str:
-    """Leave out the name of the cell itself, which Keras numbers."""
-    return str(variable.path).removeprefix(f"{cell.name}/")
+@check("STR-12")
+def weights_start_apart(ctx: Context) -> None:
+    """Look for random matrices that begin as copies of each other, or in equal blocks."""
+    for subject in ctx.cases():
+        cell = subject.fresh_cell()
+        if not isinstance(cell, keras.layers.Layer):
+            raise NotApplicable("a plain object has no weights")
+        subject.build(cell)
+        found = [
+            (name, np.asarray(backend.to_numpy(variable.value)))
+            for (_, name), variable in zip(stable_names(cell), cell.weights, strict=True)
+            if any(variable is v for v in cell.trainable_variables)
+        ]
+        drawn = [(name, w) for name, w in found if w.ndim > 1 and _looks_random(w)]
+        for number, (name, weight) in enumerate(drawn):
+            for other, same in drawn[:number]:
+                ctx.require(
+                    weight.shape != same.shape or not np.array_equal(weight, same),
+                    f"{name} starts as a copy of {other}: one seed made both",
+                )
+            columns = weight.reshape(-1, weight.shape[-1])
+            if len(columns) > 1:
+                distinct = len(np.unique(columns, axis=1).T)
+                ctx.require(
+                    2 * distinct > columns.shape[1],
+                    f"{name} starts with {columns.shape[1] - distinct} columns that are copies of "
+                    "others: its parts learn the same",
+                )
+
+
+def _looks_random(weight: np.ndarray) -> bool:
+    """Say whether a weight begins with many values, unlike zeros, a constant or an identity."""
+    return len(np.unique(weight)) > max(2, weight.size // 8) and weight.size > 3
+
+
+@check("STR-13")
+def weights_have_portable_names(ctx: Context) -> None:
+    """Read the names of the weights: TensorFlow makes scopes of them when it trains."""
+    for subject in ctx.cases():
+        cell = subject.fresh_cell()
+        subject.build(cell)
+        for _, name in stable_names(cell):
+            strange = sorted(set(re.sub(r"[A-Za-z0-9_.>/-]", "", name)))
+            ctx.require(
+                not strange,
+                f"a weight is called {name!r}; with {', '.join(map(repr, strange))} in a name, "
+                "`fit` raises on TensorFlow",
+            )
+
+
+@check("STR-14")
+def class_is_registered(ctx: Context) -> None:
+    """Ask Keras for the class by the name that it writes into files."""
+    cls = ctx.target.cls
+    if not issubclass(cls, keras.layers.Layer) or is_fed(cls):
+        raise NotApplicable("a plain object is not written into files")
+    ctx.require(
+        is_registered(cls),
+        "Keras does not find the class when it loads a model: it is not registered "
+        "(keras.saving.register_keras_serializable)",
+    )
 
 
 @check("STR-10")
@@ -195,9 +261,9 @@ def cell_describes_itself(ctx: Context) -> None:
     """Print the cell before and after build, summarise a model of it, and count its weights."""
     for subject in ctx.cases():
         cell = subject.fresh_cell()
-        ctx.require(isinstance(repr(cell), str), "`repr` of an unbuilt cell is no text")
+        ctx.require(isinstance(repr(cell), str), "`repr` of an unbuilt cell is not a string")
         subject.build(cell)
-        ctx.require(isinstance(repr(cell), str), "`repr` of a built cell is no text")
+        ctx.require(isinstance(repr(cell), str), "`repr` of a built cell is not a string")
         if not isinstance(cell, keras.layers.Layer):
             raise NotApplicable("a plain object has no summary")
         stored = sum(int(np.prod(v.shape)) for v in cell.weights)
@@ -243,6 +309,17 @@ def _one_step(subject: Subject) -> tuple[Tree, Tree]:
     example = Example(3, 1, initial_state=True)
     x = map_trees(lambda a: backend.to_tensor(a[:, 0]), subject.inputs(example))
     return x, map_trees(backend.to_tensor, subject.random_states(example))
+
+
+def _bare(declared: Any, states: Any) -> Any:
+    """Take single states out of lists of one, in which Keras' stacked cells give them."""
+    if is_branch(declared) and is_branch(states) and len(declared) == len(states):
+        entries = dict(children(states))
+        if all(key in entries for key, _ in children(declared)):
+            found = [_bare(node, entries[key]) for key, node in children(declared)]
+            return rebuild(declared, found)
+    alone = not is_branch(declared) and isinstance(states, (list, tuple)) and len(states) == 1
+    return states[0] if alone else states
 
 
 def _as_list(states: Any) -> Any:

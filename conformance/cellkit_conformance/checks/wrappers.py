@@ -63,11 +63,11 @@ def two_different_layers(ctx: Context) -> None:
         x = map_trees(backend.to_tensor, inputs)
         first, second = subject.random_states(example), subject.random_states(Example(3, 5, seed=9))
         if not isinstance(first, list):
-            raise NotApplicable("the states are no flat list, which is what the wrapper takes")
+            raise NotApplicable("the states are not a flat list, which is what the wrapper takes")
         start = [backend.to_tensor(a) for a in (*leaves(first), *leaves(second))]
         flat = all(not isinstance(entry, (list, tuple, dict)) for entry in first)
         if not flat:
-            raise NotApplicable("the states are no flat list, which is what the wrapper takes")
+            raise NotApplicable("the states are not a flat list, which is what the wrapper takes")
         output, *states = wrapper(x, initial_state=start)
         ahead, behind = _both(subject, wrapper, inputs, None, (first, second))
         want = map_trees(MERGES["concat"], ahead, behind)
@@ -136,7 +136,7 @@ def stack_equals_two_layers(ctx: Context) -> None:
         first = subject.fresh_layer(**SEQUENCES)
         middle = subject.run(first, inputs, None, mask)
         if len(leaves(middle.output)) != 1 or leaves(middle.output)[0].ndim != 3:
-            raise NotApplicable("the output is no vector, which the second cell would take")
+            raise NotApplicable("the output is not a vector, which the second cell would take")
         upper = keras.layers.SimpleRNNCell(2)
         second = ctx.layer(upper, return_sequences=True, return_state=True)
         given = {} if mask is None else {"mask": backend.to_tensor(mask)}

@@ -1,4 +1,4 @@
-"""The commands of the suite: conform, replay, baseline, diff, explain, golden, new and selftest."""
+"""The commands of the suite, from `conform` to `selftest`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ def add_commands(app: typer.Typer) -> None:
     # Not at the head: `cellkit explain` imports its own module alone, and answers at once.
     from cellkit_conformance.cli.compare import baseline, diff, golden
     from cellkit_conformance.cli.edition import explain
+    from cellkit_conformance.cli.merge import merge
     from cellkit_conformance.cli.project import new
     from cellkit_conformance.cli.run import EPILOG, conform, replay
     from cellkit_conformance.selftest.command import selftest
 
     app.command("conform", epilog=EPILOG)(conform)
     app.command("replay", epilog=EPILOG)(replay)
+    app.command("merge", epilog=EPILOG)(merge)
     app.command("baseline")(baseline)
     app.command("diff")(diff)
     app.command("golden")(golden)

@@ -36,8 +36,14 @@ def explain(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the sentence.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    edition_name: Annotated[
+        str | None,
+        typer.Option("--edition", help="The edition.", show_default="the newest"),
+    ] = None,
 ) -> int:
     """Say what a requirement means, or list them all."""
+    if edition_name is not None:
+        edition.use(edition_name)
     names = edition.select([identifier] if identifier else [])
     entries = [_entry(edition.requirements()[name]) for name in names]
     if as_json:

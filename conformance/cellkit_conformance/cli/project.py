@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import json
 import keyword
 import re
 import sys
@@ -30,6 +31,8 @@ def new(
         Path | None,
         typer.Option(help="A file with a text of equations, which the cell is made of."),
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
 ) -> int:
     """Write a plugin project: one cell with its reference and spec, tests, CI, README, licence."""
     _check(name)
@@ -38,6 +41,10 @@ def new(
     folder = path or Path(project)
     text = None if equations is None else command.read(equations)
     written = write_project(name, project, folder, text)
+    if as_json:
+        print(json.dumps({"folder": str(folder), "files": [str(file) for file in written]}))
+    if as_json or quiet:
+        return 0
     print("\n".join(str(file) for file in written))
     print(
         f"\nNext:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n"
@@ -55,7 +62,7 @@ def write_project(
     Args:
         name: Of the cell and its module.
         project: Of the distribution.
-        folder: Where; it is made, and must be empty.
+        folder: Folder of the project; it is made, and must be empty.
         equations: The text that the cell is made of; by default it shows how one is written by
             hand.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import time
@@ -18,13 +19,11 @@ from cellkit.registry.names import did_you_mean
 from cellkit_conformance import edition
 from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.files import unwritable
-from cellkit_conformance.outcome import Outcome
+from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.places import backend_of, read_devices
 from cellkit_conformance.report import expected as expectations
-from cellkit_conformance.report.comparison import (
-    read_outcomes,
-    read_report,
-)
+from cellkit_conformance.report.annotations import remarks
+from cellkit_conformance.report.comparison import read_outcomes, read_report
 from cellkit_conformance.report.report import EXIT_CODES, EXIT_CONFORMANT, EXIT_STALE, Report
 from cellkit_conformance.report.terminal import progress, show_report
 from cellkit_conformance.run.choice import (
@@ -33,12 +32,49 @@ from cellkit_conformance.run.choice import (
     choose_places,
     read_shard,
 )
+from cellkit_conformance.run.executor import LOCAL, make_executor
+from cellkit_conformance.run.mistyped import check_spec
 from cellkit_conformance.run.plan import RunPlan, total
-from cellkit_conformance.run.runner import MOST_WORKERS, Runner, installed_backends, usual_workers
+from cellkit_conformance.run.runner import (
+    MOST_WORKERS,
+    Runner,
+    Unit,
+    installed_backends,
+    usual_workers,
+)
 
 DEFAULT_JSON = Path("reports/conformance.json")
 
 EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + "."
+
+JsonFile = Annotated[Path, typer.Option("--json", help="Where the JSON report goes.")]
+HtmlFile = Annotated[Path | None, typer.Option("--html", help="Where the HTML report goes.")]
+JunitFile = Annotated[Path | None, typer.Option("--junit", help="Where a JUnit report goes.")]
+BadgeFile = Annotated[Path | None, typer.Option("--badge", help="Where an SVG badge goes.")]
+Scripts = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder of the reproduction scripts.",
+        show_default="reproduce, beside the JSON report",
+    ),
+]
+Expected = Annotated[
+    Path | None,
+    typer.Option(
+        help="A TOML file of expected failures.",
+        show_default="cellkit-expected.toml or pyproject.toml, where it is",
+    ),
+]
+Annotate = Annotated[
+    bool,
+    typer.Option("--annotations", help="Print failures as GitHub's remarks on a pull request."),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print what is broken, and how it ended.")
+]
+ExitFirst = Annotated[
+    bool, typer.Option("--exitfirst", "-x", help="Stop at the first failure that counts.")
+]
 
 
 def conform(
@@ -80,32 +116,12 @@ def conform(
     timeout: Annotated[
         float | None, typer.Option(min=1, help="Seconds that one check may take.")
     ] = None,
-    json_file: Annotated[
-        Path, typer.Option("--json", help="Where the JSON report goes.")
-    ] = DEFAULT_JSON,
-    html_file: Annotated[
-        Path | None, typer.Option("--html", help="Where the HTML report goes.")
-    ] = None,
-    junit_file: Annotated[
-        Path | None, typer.Option("--junit", help="Where a JUnit report goes.")
-    ] = None,
-    badge_file: Annotated[
-        Path | None, typer.Option("--badge", help="Where an SVG badge goes.")
-    ] = None,
-    scripts: Annotated[
-        Path | None,
-        typer.Option(
-            help="The folder of the reproduction scripts.",
-            show_default="reproduce, beside the JSON report",
-        ),
-    ] = None,
-    expected: Annotated[
-        Path | None,
-        typer.Option(
-            help="A TOML file of expected failures.",
-            show_default="cellkit-expected.toml or pyproject.toml, where it is",
-        ),
-    ] = None,
+    json_file: JsonFile = DEFAULT_JSON,
+    html_file: HtmlFile = None,
+    junit_file: JunitFile = None,
+    badge_file: BadgeFile = None,
+    scripts: Scripts = None,
+    expected: Expected = None,
     shard: Annotated[
         str | None, typer.Option(help="Run a part of the checks, such as 1/4.", show_default=False)
     ] = None,
@@ -114,8 +130,33 @@ def conform(
         typer.Option(min=0, help="Seconds after which no further check is started."),
     ] = None,
     durations: Annotated[bool, typer.Option(help="Print where the time went.")] = False,
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Python file whose `spec` is that of the one cell, in place of its own.",
+            show_default=False,
+        ),
+    ] = None,
+    edition_name: Annotated[
+        str | None,
+        typer.Option(
+            "--edition", help="The edition of the requirements.", show_default="the newest"
+        ),
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="Where the workers run: local, dask (a cluster on this machine), or the address "
+            "of a Dask scheduler."
+        ),
+    ] = LOCAL,
+    exit_first: ExitFirst = False,
+    quiet: Quiet = False,
+    annotate: Annotate = False,
 ) -> int:
     """Prove cells correct: every requirement, on every backend, each in a process of its own."""
+    if edition_name is not None:
+        edition.use(edition_name)
     if profile not in PROFILES:
         raise problem(
             f"There is no profile {profile!r}.",
@@ -124,8 +165,11 @@ def conform(
             fix=did_you_mean(profile, PROFILES) + "leave it out for a quick run",
         )
     chosen, missing = choose_backends(backend or ["all"])
+    names = choose_cells(cells or [])
+    if spec is not None:
+        check_spec(spec, names)
     plan = RunPlan(
-        cells=choose_cells(cells or []),
+        cells=names,
         backends=choose_places(chosen, read_devices(device or [])),
         ids=edition.select(select or [], skip or [], profile),
         profile=profile,
@@ -135,14 +179,31 @@ def conform(
         timeout=timeout,
         shard=read_shard(shard),
         budget=budget,
+        spec=None if spec is None else str(spec),
     )
     files = Files(json_file, html_file, junit_file, badge_file, scripts)
-    return _conform(plan, missing, files, expected, durations)
+    shown = Shown(durations, quiet, annotate)
+    return _conform(plan, missing, files, expected, shown, exit_first, executor)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Options of printing, beside what is broken and how it ended.
+
+    Attributes:
+        durations: True to print the slowest checks.
+        quiet: Neither progress nor the matrix, notes and recommendations.
+        annotations: Remarks for a pull request.
+    """
+
+    durations: bool = False
+    quiet: bool = False
+    annotations: bool = False
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where the reports of a run go.
+    """Paths of a run's reports.
 
     Attributes:
         json: The JSON report.
@@ -181,25 +242,64 @@ class Files:
 
 
 def _conform(
-    plan: RunPlan, missing: list[str], files: Files, expected: Path | None, durations: bool
+    plan: RunPlan,
+    missing: list[str],
+    files: Files,
+    expected: Path | None,
+    shown: Shown,
+    exit_first: bool = False,
+    executor: str = LOCAL,
 ) -> int:
     """Run a plan, write the reports, and return the exit code."""
     files.check()
-    path = expected or expectations.find(Path.cwd())
     try:
-        known = [] if path is None else expectations.read(path)
+        known = expected_failures(expected)
     except expectations.BadExpectations as error:
         print(error, file=sys.stderr)
         return EXIT_STALE
-    report = _run(plan, missing)
+
+    def stops(unit: Unit, result: Result) -> bool:
+        return unit.counts(result) and not any(entry.covers(result) for entry in known)
+
+    report = _run(plan, missing, shown.quiet, stops if exit_first else None, executor)
     expectations.apply(known, report.results)
+    return deliver(report, files, shown)
+
+
+def expected_failures(path: Path | None) -> list[expectations.Expectation]:
+    """Read what is known to fail.
+
+    Args:
+        path: The file, or None for the one of the project in the working directory, if it has one.
+
+    Raises:
+        BadExpectations: The file is wrong.
+    """
+    path = path or expectations.find(Path.cwd())
+    return [] if path is None else expectations.read(path)
+
+
+def deliver(report: Report, files: Files, shown: Shown) -> int:
+    """Write the files of a report, print it, and return its exit code.
+
+    Args:
+        report: The finished run.
+        files: Paths of the reports.
+        shown: Options of printing.
+
+    Raises:
+        ValueError: A file cannot be written.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have every letter
         sys.stdout.reconfigure(errors="backslashreplace")
     # Files first: whatever becomes of the terminal, the work of the run is kept.
     said, failures = _write(report, files)
     console = Console(emoji=False)  # or `lab:X:` would be a cross
-    show_report(console, report, durations)
-    console.print("Report: " + ", ".join(said), highlight=False, soft_wrap=True)
+    show_report(console, report, shown.durations, shown.quiet)
+    if not shown.quiet:
+        console.print("Report: " + ", ".join(said), highlight=False, soft_wrap=True)
+    if shown.annotations:
+        print("\n".join(remarks(report)))
     if failures:
         raise unwritable(failures)
     return report.exit_code
@@ -213,6 +313,7 @@ def _write(report: Report, files: Files) -> tuple[list[str], list[tuple[object, 
     """
     from cellkit_conformance.report.badge import write_badge
     from cellkit_conformance.report.html import write_html
+    from cellkit_conformance.report.junit import write_junit
 
     said: list[str] = []
     failures: list[tuple[object, OSError]] = []
@@ -222,7 +323,7 @@ def _write(report: Report, files: Files) -> tuple[list[str], list[tuple[object, 
         ("scripts", folder, lambda to: scripts.extend(report.write_scripts(to))),
         ("json", files.json, report.write_json),  # names the scripts
         ("html", files.html, lambda to: write_html(report, to)),
-        ("junit", files.junit, report.write_junit),
+        ("junit", files.junit, lambda to: write_junit(report, to)),
         ("badge", files.badge, lambda to: write_badge(report, to)),
     )
     for option, path, write in writers:
@@ -252,6 +353,9 @@ def replay(
     json_file: Annotated[
         Path, typer.Option("--json", help="Where the new JSON report goes.")
     ] = Path("reports/replay.json"),
+    exit_first: ExitFirst = False,
+    quiet: Quiet = False,
+    annotate: Annotate = False,
 ) -> int:
     """Run the failures of a report again: same cells, backends, profile, seed and layer."""
     read_outcomes(report)  # says so where it is none
@@ -263,6 +367,7 @@ def replay(
             expected="a report that `cellkit conform --json` wrote",
             fix="run `cellkit conform` first",
         )
+    edition.use(data.get("edition", edition.edition_name()))
     chosen = set(edition.select(ids or []))
     plan = replay_plan(data, chosen, cell, backend)
     if not plan.work():
@@ -270,7 +375,8 @@ def replay(
         return EXIT_CONFORMANT
     # The scripts of the first run stay: this one's go into a folder of their own.
     files = Files(json_file, scripts=json_file.with_suffix(""))
-    return _conform(plan, [], files, None, durations=False)
+    shown = Shown(quiet=quiet, annotations=annotate)
+    return _conform(plan, [], files, None, shown, exit_first)
 
 
 def replay_plan(
@@ -311,13 +417,24 @@ def replay_plan(
         layer=data["layer"],
         workers=usual_workers(),
         only=only,
+        spec=data.get("spec"),
     )
 
 
-def _run(plan: RunPlan, missing: list[str]) -> Report:
+def _run(
+    plan: RunPlan,
+    missing: list[str],
+    quiet: bool,
+    stops: Callable[[Unit, Result], bool] | None,
+    executor: str,
+) -> Report:
     console = Console(file=sys.stderr, emoji=False)
     start = time.perf_counter()
-    with progress(console, total(plan)) as show:
-        runner = Runner(plan, show)
-        units = runner.run()
+    machines = make_executor(executor, plan.workers)
+    try:
+        with contextlib.nullcontext() if quiet else progress(console, total(plan)) as show:
+            runner = Runner(plan, show, machines, stops)
+            units = runner.run()
+    finally:
+        machines.close()
     return Report(plan, units, runner.backends, missing, time.perf_counter() - start)

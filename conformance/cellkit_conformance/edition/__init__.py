@@ -5,10 +5,12 @@ from cellkit_conformance.edition.catalogue import (
     PROFILE_ORDER,
     Requirement,
     edition_name,
+    editions,
     fingerprint,
     groups,
     requirements,
     select,
+    use,
 )
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "PROFILE_ORDER",
     "Requirement",
     "edition_name",
+    "editions",
     "fingerprint",
     "groups",
     "requirements",
     "select",
+    "use",
 ]

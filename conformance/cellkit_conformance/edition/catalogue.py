@@ -1,4 +1,9 @@
-"""The edition: the list of requirements as data, and how to select from it."""
+"""The editions: lists of requirements as data, and how to select from the chosen one.
+
+`requirements.toml` is the first edition. A later one is a file `changes-NAME.toml` that says what
+is other than in the edition before: requirements that are new, fields that differ, ids that are
+gone. Every edition can be run; a process runs one, the newest unless `use` names another.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from cellkit.errors import problem
+from cellkit.registry.names import did_you_mean
 
 DATA = Path(__file__).with_name("requirements.toml")
+
+CHANGES = {"2027.2": Path(__file__).with_name("changes-2027.2.toml")}
+"""What the editions after the first change, in their order."""
+
+_chosen: list[str] = []
+"""The edition that `use` has named last, if any."""
 
 PROFILE_ORDER = ("quick", "standard", "thorough")
 
@@ -32,6 +44,7 @@ class Requirement:
         profile: The least thorough profile that runs it: "quick", "standard" or "thorough".
         script: The program of a failure: "standalone", made of the recorded calls alone, or
             "replay", one that runs the check again.
+        after: Requirements whose failure may be all that is behind a failure of this one.
     """
 
     id: str
@@ -42,6 +55,7 @@ class Requirement:
     cost: int
     profile: str = "quick"
     script: str = "standalone"
+    after: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -61,17 +75,64 @@ class Requirement:
         return None
 
 
-@functools.cache
+def editions() -> list[str]:
+    """List the editions that can be run, the oldest first."""
+    return [_first()["edition"], *CHANGES]
+
+
+def use(name: str) -> None:
+    """Choose the edition of this process.
+
+    Args:
+        name: One of `editions`.
+
+    Raises:
+        ValueError: There is no such edition.
+    """
+    if name not in editions():
+        raise problem(
+            f"There is no edition {name!r}.",
+            received=f"edition {name!r}",
+            expected=f"one of {', '.join(editions())}",
+            fix=f"leave it out for {editions()[-1]}",
+        )
+    _chosen[:] = [name]
+
+
 def edition_name() -> str:
-    """Give the name of the edition."""
-    return str(_load()["edition"])
+    """Give the name of the edition of this process: the newest unless `use` has named another."""
+    return _chosen[0] if _chosen else editions()[-1]
+
+
+def requirements() -> dict[str, Requirement]:
+    """Give every requirement of the edition by id: group by group, in the order of the files."""
+    return _requirements(edition_name())
 
 
 @functools.cache
-def requirements() -> dict[str, Requirement]:
-    """Give every requirement of the edition by id, in the order of the file."""
-    return {
-        entry["id"]: Requirement(
+def _requirements(name: str) -> dict[str, Requirement]:
+    entries = {entry["id"]: entry for entry in _first()["requirement"]}
+    follows: dict[str, list[str]] = {}
+    for later, path in CHANGES.items():
+        if editions().index(later) > editions().index(name):
+            break
+        changes = _read(path)
+        for gone in changes.get("removed", ()):
+            del entries[gone]
+        for entry in changes.get("requirement", ()):
+            entries[entry["id"]] = {**entries.get(entry["id"], {}), **entry}
+        follows.update(changes.get("follows", {}))
+    after: dict[str, list[str]] = {}
+    met: set[str] = set()
+    for root, names in follows.items():
+        met.add(root)
+        for id in entries:
+            # A root follows from those above it alone, so that no two follow from each other.
+            if id not in met and (id in names or id.split("-")[0] in names):
+                after.setdefault(id, []).append(root)
+    order = list(dict.fromkeys(id.split("-")[0] for id in entries))
+    made = [
+        Requirement(
             id=entry["id"],
             level=entry["level"],
             traits=tuple(entry.get("traits", ())),
@@ -80,9 +141,11 @@ def requirements() -> dict[str, Requirement]:
             cost=entry["cost"],
             profile=entry.get("profile", "quick"),
             script=entry.get("script", "standalone"),
+            after=tuple(after.get(entry["id"], ())),
         )
-        for entry in _load()["requirement"]
-    }
+        for entry in entries.values()
+    ]
+    return {r.id: r for r in sorted(made, key=lambda r: order.index(r.group))}
 
 
 def fingerprint() -> str:
@@ -141,12 +204,17 @@ def _expand(selectors: Iterable[str]) -> set[str]:
                 f"No requirement or group is called {name!r}.",
                 received=f"selector {name!r}",
                 expected=f"an id such as 'MSK-03', or one of the groups {', '.join(groups())}",
-                fix="run `cellkit explain` for the list of ids",
+                fix=f"{did_you_mean(name, [*requirements(), *groups()])}run `cellkit explain` for "
+                "the list of ids",
             )
         found |= matches
     return found
 
 
 @functools.cache
-def _load() -> dict[str, Any]:
-    return tomllib.loads(DATA.read_text(encoding="utf-8"))
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _first() -> dict[str, Any]:
+    return _read(DATA)

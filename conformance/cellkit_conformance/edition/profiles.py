@@ -1,4 +1,4 @@
-"""How thorough a run is: the only place where numbers of examples and time limits stand."""
+"""Profiles, thorough or quick: the only place where numbers of examples and time limits stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hypothesis draws of a space, where many examples are asked for.
+"""Examples that Hypothesis draws of a space, where many are asked for.
 
 It costs more than a few examples do, its import included, so few are drawn by `strategies.sample`.
 """

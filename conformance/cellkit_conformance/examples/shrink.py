@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterator
 
 from cellkit_conformance.examples.strategies import PLAIN, Example
@@ -27,7 +28,7 @@ def shrink(attempt: Callable[[Example], None], example: Example, error: Exceptio
         error: The exception that it raised.
 
     Raises:
-        Exception: What the smallest example raises.
+        Exception: The one that the smallest example raises.
     """
     end, smallest = time.monotonic() + SECONDS, example
     found = True
@@ -80,5 +81,12 @@ def _fails_alike(attempt: Callable[[Example], None], example: Example, error: Ex
 
 
 def _kind(error: Exception) -> str:
-    """Give what an error says, without numbers and positions."""
-    return re.sub(r"[-+\d.e(),\[\]\s]|inf|nan", "", one_line(text_of(error)))
+    """Give what an error says, without numbers and positions.
+
+    A value that is not finite is another failure than one that is: what is made smaller must not
+    slip from the one into the other.
+    """
+    text = re.sub(r"\bbeyond the limit|infinitely far", "", one_line(text_of(error)))
+    frames = traceback.extract_tb(error.__traceback__)
+    place = "" if isinstance(error, AssertionError) or not frames else f" {frames[-1][:2]}"
+    return re.sub(r"[-+\d.(),\[\]\s]|(?<=\d)e", "", text) + place

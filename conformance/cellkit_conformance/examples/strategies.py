@@ -1,4 +1,4 @@
-"""What the property tests draw: values, masks, states, options and splits.
+"""Strategies of the property tests: values, masks, states, options and splits.
 
 An `Example` is small and printable: arrays are named by a seed and a kind of values, masks are
 written out. A shrunk example is therefore the report, and drawing one costs next to nothing.
@@ -114,7 +114,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Space:
-    """What the examples of one property may vary.
+    """Space in which the examples of one property vary.
 
     Attributes:
         shapes: The (batch, time) pairs.
@@ -268,7 +268,7 @@ def draw_values(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> 
     Args:
         kind: One of `VALUES`, or `PLAIN`.
         shape: Of the array.
-        rng: Where the values come from.
+        rng: Generator of the values.
 
     Returns:
         The array.

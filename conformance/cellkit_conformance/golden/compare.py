@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from cellkit_conformance.golden.arguments import arguments_of
+from cellkit_conformance.golden.inputs import inputs_of
 from cellkit_conformance.golden.manifest import Match
 from cellkit_conformance.trees import Tree, map_trees, paths
 
@@ -21,7 +22,7 @@ def compare_entry(
     """Compare one file with the registered cell, in this process.
 
     Args:
-        folder: Where the file is.
+        folder: Folder of the file.
         entry: Its entry in the manifest.
         limit_by_dtype: The relative limits.
 
@@ -71,14 +72,12 @@ def run_entry(
     import cellkit
     from cellkit_conformance.subject.backend import to_numpy, to_tensor
 
-    options = dict(kwargs)
-    if registered.spec.configure is not None:
-        options.update(registered.spec.configure(entry.get("hyper", {}), arrays))
-    elif "units" in inspect.signature(registered.cls).parameters:
-        options.setdefault("units", int(_state_width(arrays, list(entry["states"]))))
+    options = arguments_of(registered, kwargs, entry, arrays)
     cell = registered.cls(**options, dtype=dtype)
     layer = cellkit.RNN(cell, return_sequences=True, return_state=True, dtype=dtype)
-    inputs = map_trees(lambda a: to_tensor(a.astype(dtype)), _inputs(registered.spec, arrays))
+    inputs = map_trees(
+        lambda a: to_tensor(a.astype(dtype)), inputs_of(registered.spec, entry, arrays)
+    )
     layer.build(map_trees_to_shapes(inputs))
     symbols = {key[2:]: value for key, value in arrays.items() if key.startswith("w.")}
     cellkit.import_weights(cell, symbols, spec=registered.spec)
@@ -133,19 +132,6 @@ def _registered(name: str) -> tuple[Any, dict[str, Any]] | None:
         if name == candidate:
             return registered, {}
     return None
-
-
-def _inputs(spec: Any, arrays: Mapping[str, np.ndarray]) -> Tree:
-    """Bring the file's inputs into the structure that the cell takes."""
-    if isinstance(spec.inputs, dict):
-        return {key: arrays[key] for key in spec.inputs}
-    extra = [arrays[key] for key in ("dt", "time") if key in arrays]
-    return [arrays["x"], *extra] if extra else arrays["x"]
-
-
-def _state_width(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> int:
-    first = arrays.get(f"state0.{names[0]}", arrays["y"])
-    return first.shape[-1]
 
 
 def _relative_error(got: np.ndarray, want: np.ndarray) -> float:

@@ -16,7 +16,7 @@ DEFAULT_LIMITS = {"float64": 1e-9, "float32": 1e-5}
 
 @dataclass
 class Match:
-    """What became of one file on one backend.
+    """Result of comparing one file on one backend.
 
     Attributes:
         name: The cell in the manifest.
@@ -24,7 +24,7 @@ class Match:
         dtype: The dtype that was computed in.
         error: The largest difference relative to the largest magnitude, by array.
         limit: The largest one allowed.
-        problem: Why nothing could be compared, or "".
+        problem: Reason why nothing could be compared, or "".
     """
 
     name: str
@@ -60,7 +60,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         cells = manifest["cells"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise problem(
-            f"{folder} is no folder of golden files.",
+            f"{folder} is not a folder of golden files.",
             received=f"{type(error).__name__}: {error}",
             expected="a folder with manifest.json, which has a list `cells`, and .npz files",
             fix="pass such a folder, for example tests/golden",

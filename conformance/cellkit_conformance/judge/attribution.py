@@ -25,10 +25,10 @@ class Known:
     Attributes:
         id: Such as "KD-A1", after the row of docs/keras-defects.md, or "KD-J1" of a backend alone.
         layer: The layer that has it: "keras", or "" for every layer.
-        backends: Where it shows.
+        backends: Backends on which it shows.
         requirements: The requirements that it breaks.
         sentence: The defect.
-        link: Where to read more, from docs/.
+        link: Page to read more, from docs/.
     """
 
     id: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable
@@ -14,8 +15,9 @@ import keras
 
 import cellkit
 from cellkit_conformance.examples.strategies import Example
-from cellkit_conformance.outcome import describe_error, one_line
-from cellkit_conformance.subject.subject import Subject, call_cell
+from cellkit_conformance.outcome import describe_error, one_line, text_of
+from cellkit_conformance.subject.steps import call_cell
+from cellkit_conformance.subject.subject import Subject
 from cellkit_conformance.trees import map_trees
 
 STEP = "step"
@@ -37,10 +39,19 @@ HINTS: dict[type[BaseException], str] = {
 }
 """What to look for where the exception itself tells it."""
 
+WORDS = {
+    "cannot add new elements of state": (
+        "Make weights in `build`, and build a layer inside only where it is not `built`: one that "
+        "comes from a config may be."
+    ),
+    "cannot contain character": "A slash ends a name: write an underscore, as in `gate_scale`.",
+}
+"""What to look for where words of Keras tell it."""
+
 
 @dataclass(frozen=True)
 class Trouble:
-    """What keeps every check of a cell from running.
+    """Trouble that keeps every check of a cell from running.
 
     Attributes:
         stage: "instance", "build", "initial state" or "step".
@@ -90,7 +101,30 @@ def _of_library(file: str) -> bool:
 
 def hint_for(error: BaseException) -> str:
     """Say what to look for where the exception alone tells it, or return ""."""
+    said = text_of(error)
+    told = next((hint for words, hint in WORDS.items() if words in said), "")
+    if told:
+        return told
     return next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), "")
+
+
+_LACKING = re.compile(
+    r"(not|n't) (support|implement)[^\n]{0,80}(Half|BFloat16|half|bfloat16|float16)"
+    r"|Low precision dtypes not supported|attr 'T' of (half|bfloat16) is not in the list"
+    r"|Could not find device for node[^\n]*(half|bfloat16)|Unsupported dtype b?float16"
+)
+"""Errors by which a backend says that it has an operation in full precision alone."""
+
+
+def lacking(error: BaseException) -> str:
+    """Say that a backend has no such operation in half precision, or return "".
+
+    Args:
+        error: Of a cell: its author can do nothing about it, and it does raise.
+    """
+    if not _LACKING.search(text_of(error)):
+        return ""
+    return one_line(f"the backend has it in full precision alone: {describe_error(error)}")
 
 
 def explain(error: BaseException, cls: Any) -> dict[str, Any]:

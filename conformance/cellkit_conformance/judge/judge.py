@@ -98,6 +98,10 @@ class Judge:
             result.outcome, result.message = Outcome.FAIL, one_line(str(error))
             result.detail = shorten(str(error))
         except (Exception, SystemExit, GeneratorExit) as error:  # whatever a cell raises
+            lacking = causes.lacking(error)
+            if lacking:
+                result.outcome, result.message = Outcome.NOT_APPLICABLE, lacking
+                return result
             result.outcome = Outcome.ERROR
             result.message = one_line(shorten(describe_error(error)))
             result.detail = shorten(trace_of(error))
@@ -143,7 +147,7 @@ class Judge:
         Raises:
             Failure: The requirement does not hold.
             NotApplicable: It is about something that the cell or the layer does not have.
-            Exception: What the cell raised.
+            Exception: The one that the cell raised.
         """
         self._seed(requirements()[identifier].group)
         checks.CHECKS[identifier](context)

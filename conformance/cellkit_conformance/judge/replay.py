@@ -15,14 +15,21 @@ import keras
 
 from cellkit.errors import problem
 from cellkit_conformance.checks.context import Failed
-from cellkit_conformance.edition import requirements, select
+from cellkit_conformance.edition import requirements, select, use
 from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.judge.judge import Judge
 from cellkit_conformance.outcome import Failure, NotApplicable
 from cellkit_conformance.run.process import Process
 from cellkit_conformance.run.worker import find_layer
-from cellkit_conformance.subject.targets import Target, describe, describe_found, find, observe
+from cellkit_conformance.subject.targets import (
+    Target,
+    describe,
+    describe_found,
+    find,
+    load,
+    observe,
+)
 
 
 def replay(
@@ -36,6 +43,8 @@ def replay(
     profile: str = "quick",
     layer: Any = "cellkit",
     also_on: Sequence[str] = (),
+    spec: str | None = None,
+    edition: str | None = None,
 ) -> None:
     """Run the check of one requirement on one cell, on the backend of this process.
 
@@ -45,20 +54,24 @@ def replay(
             part of the check), or a name as on the command line.
         case: The constructor case to begin with; the spec's first unless given.
         example: The one example to try, as a report gives it; all of the profile unless given.
-        turn: Which of the check's properties the example is of, where it has several.
+        turn: Number of the check's property that the example is of, where it has several.
         seed: Of everything that is drawn.
         profile: The thoroughness: "quick", "standard" or "thorough".
         layer: The layer under test: a class, "cellkit", "keras" or `module:Class`.
         also_on: Backends (`torch`, `jax@gpu:0`) whose results this one is compared with. Each
             runs the same check before, in a process of its own.
+        spec: A Python file whose `spec` takes the place of the cell's own.
+        edition: The edition of the requirements, the newest unless given.
 
     Raises:
         AssertionError: The requirement does not hold.
         ValueError: There is no such requirement, cell, case or profile.
-        Exception: What the cell raises.
+        Exception: The one that the cell raises.
     """
+    if edition is not None:
+        use(edition)
     (identifier,) = _known(requirement, case, profile)
-    target = _target(cell)
+    target = _target(cell, spec)
     if case is not None:
         target = _beginning_with(target, case)
     denied = requirements()[identifier].denied_by(target.traits)
@@ -68,6 +81,7 @@ def replay(
     with tempfile.TemporaryDirectory(prefix="cellkit-") as folder:
         for place in also_on:
             options = {"profile": profile, "seed": seed, "layer": _name(layer), "exchange": folder}
+            options |= {"spec": spec, "edition": edition}
             _run_elsewhere(place, options, target.name, identifier)
         judge = Judge(
             target,
@@ -108,12 +122,13 @@ def _known(requirement: str, case: str | None, profile: str) -> list[str]:
     return [requirement]
 
 
-def _target(cell: str | type | Callable[[], type]) -> Target:
+def _target(cell: str | type | Callable[[], type], spec: str | None = None) -> Target:
     """Make the target of what was named, with the effects of importing it where it is imported."""
     if isinstance(cell, str):
-        return describe_found(find(cell))
+        return describe_found(find(cell, spec))
     if inspect.isclass(cell):
-        return describe(_name(cell), cell, getattr(cell, "spec", None))
+        own = getattr(cell, "spec", None) if spec is None else load(f"{spec}:spec")[0]
+        return describe(_name(cell), cell, own)
     cls, effects = observe(cell)
     target = describe(_name(cls), cls, getattr(cls, "spec", None))
     return dataclasses.replace(target, effects=effects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from rich.table import Table
 from cellkit.errors import problem
 from cellkit_conformance.files import unwritable, write_text
 from cellkit_conformance.outcome import Outcome
+
+BASELINE = Path("cellkit-baseline.json")
+"""Where a baseline is kept, unless said otherwise."""
 
 Key = tuple[str, str, str]
 """Cell, backend, requirement."""
@@ -135,30 +139,62 @@ def compare(before: Mapping[Key, Outcome], after: Mapping[Key, Outcome]) -> list
     ]
 
 
-def show_changes(changes: list[Change], console: Console) -> int:
+def exit_code(changes: list[Change]) -> int:
+    """Give the exit code: 1 where something got worse, 3 where a check is gone, else 0.
+
+    Args:
+        changes: The result of `compare`.
+    """
+    kinds = {change.kind for change in changes}
+    return 1 if WORSE in kinds else 3 if GONE in kinds else 0
+
+
+def changes_to_json(changes: list[Change]) -> dict[str, Any]:
+    """Give changes as plain data.
+
+    Args:
+        changes: The result of `compare`.
+    """
+    return {
+        "exit_code": exit_code(changes),
+        "counts": dict(Counter(change.kind for change in changes)),
+        "changes": [
+            {
+                **dict(zip(("cell", "backend", "requirement"), change.key, strict=True)),
+                "kind": change.kind,
+                "before": None if change.before is None else str(change.before),
+                "after": None if change.after is None else str(change.after),
+            }
+            for change in changes
+        ],
+    }
+
+
+def show_changes(changes: list[Change], console: Console, quiet: bool = False) -> int:
     """Print changes, the bad ones first.
 
     Args:
         changes: The result of `compare`.
-        console: Where to print.
+        console: Console to print on.
+        quiet: True for what got worse and what is gone alone.
 
     Returns:
-        The exit code: 1 where something got worse, 3 where a check is gone, else 0.
+        See `exit_code`.
     """
     colours = {WORSE: "bold red", GONE: "yellow", BETTER: "green", OTHER: "cyan", NEW: "dim"}
     table = Table(pad_edge=False)
     for heading in ("", "cell", "backend", "requirement", "before", "after"):
         table.add_column(heading, overflow="fold")
-    for kind, colour in colours.items():
+    for kind, colour in list(colours.items())[: 2 if quiet else None]:
         for change in (change for change in changes if change.kind == kind):
             cells = [*change.key, str(change.before or "-"), str(change.after or "-")]
             table.add_row(f"[{colour}]{kind}[/]", *map(escape, cells))
-    if changes:
+    if table.row_count:
         console.print(table)
     counts = {kind: sum(change.kind == kind for change in changes) for kind in colours}
     said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     console.print(said or "Nothing has changed.")
-    return 1 if counts[WORSE] else 3 if counts[GONE] else 0
+    return exit_code(changes)
 
 
 def _is_wrong(outcome: Outcome) -> bool:

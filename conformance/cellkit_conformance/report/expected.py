@@ -24,7 +24,7 @@ from cellkit.errors import problem
 from cellkit.registry.names import did_you_mean
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result
-from cellkit_conformance.places import MODULES, backend_of
+from cellkit_conformance.places import BACKENDS, MODULES, backend_of
 
 FILE = "cellkit-expected.toml"
 KEYS = ("cell", "requirement", "backends", "reason")
@@ -41,8 +41,8 @@ class Expectation:
     Attributes:
         cell: As named on the command line.
         requirement: The id.
-        reason: Why it fails.
-        backends: Where it fails; empty for everywhere.
+        reason: Reason why it fails.
+        backends: Backends on which it fails; empty for all.
         source: The file.
     """
 
@@ -100,7 +100,7 @@ def read(path: Path) -> list[Expectation]:
     entries = entries.get("expected", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise _bad(
-            f"`expected` in {path} is no list of tables.",
+            f"`expected` in {path} is not a list of tables.",
             f"{entries!r}",
             "entries that begin with [[expected]]",
             "write two square brackets on each side",
@@ -176,7 +176,7 @@ def _entry(entry: Mapping[str, Any], path: Path, number: int) -> Expectation:
         raise _bad(
             f"{where} names an unknown backend.",
             f"backends = {backends!r}",
-            f"a list of {', '.join(MODULES)}, with a device where it is not the processor, such "
+            f"a list of {', '.join(BACKENDS)}, with a device where it is not the processor, such "
             "as torch@gpu:0",
             "leave it out where all of them fail",
         )
@@ -186,7 +186,7 @@ def _entry(entry: Mapping[str, Any], path: Path, number: int) -> Expectation:
 
 
 def _is_place(name: Any) -> bool:
-    return isinstance(name, str) and backend_of(name) in MODULES
+    return isinstance(name, str) and backend_of(name) in BACKENDS
 
 
 def _bad(what: str, received: str, expected: str, fix: str) -> BadExpectations:

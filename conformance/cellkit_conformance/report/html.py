@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.files import write_text
-from cellkit_conformance.outcome import Outcome
+from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.places import CPU, backend_of, device_of
+from cellkit_conformance.report.causes import causes
 from cellkit_conformance.report.report import EXIT_CONFORMANT, EXIT_FAILED, Report
 from cellkit_conformance.run.runner import Unit
 
@@ -37,7 +38,8 @@ GROUPS = {
     "NUM": "numbers: the paper's equation",
     "SEQ": "sequences: the loop over time",
     "STA": "states: initial, kept, reset",
-    "MSK": "masks: a masked step is no step",
+    "MSK": "masks: a masked step is not a step",
+    "RST": "resets: several sequences in a row",
     "GRD": "gradients",
     "RNG": "randomness: dropout, training, inference",
     "SER": "serialisation",
@@ -47,6 +49,8 @@ GROUPS = {
     "PUR": "purity: nothing is changed in passing",
     "ERR": "errors",
     "DEV": "devices",
+    "DST": "distribution",
+    "EXP": "exports",
 }
 
 SHORT = {"tensorflow": "TF", "torch": "PT", "jax": "JX"}
@@ -75,6 +79,7 @@ def write_html(report: Report, path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["prose"] = _prose
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # the edition's order counts
     text = environment.get_template("report.html.j2").render(**_page(report))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,12 +119,51 @@ def _page(report: Report) -> dict[str, Any]:
             for cell, text, backends in report.problems
         ],
         "notes": report.notes,
+        "facts": _facts(report),
+        "causes": [
+            {
+                "first": cause.first,
+                "key": _key(cause.first),
+                "backends": ", ".join(cause.backends),
+                "place": cause.first.extra.get("place", ""),
+                "hint": cause.first.extra.get("hint")
+                or requirements()[cause.first.requirement].hint,
+                "rest": [(r.requirement, r.backend, _key(r)) for r in cause.results[1:]],
+                "blocked": cause.blocked,
+            }
+            for cause in causes(report)
+        ],
         "outcomes": {o: {"symbol": s, "kind": k} for o, (s, k) in SYMBOLS.items()},
         "data": _data(report, [row["cell"] for row in rows]),
         # Our own files, and the only text that is not escaped.
         "css": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         "js": Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),  # noqa: S704
     }
+
+
+def _prose(text: str) -> Markup:
+    """Escape a sentence, and set as code what stands between backquotes."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
+
+
+def _key(result: Result) -> str:
+    """Name a result as the script of the page does."""
+    return "\n".join((result.cell, result.backend, result.requirement))
+
+
+def _facts(report: Report) -> list[str]:
+    """Say when, on what and with what the run was."""
+    common: dict[str, str] = {}
+    for backend in report.backends.values():
+        own = backend_of(backend.name)  # its version stands over its column
+        common |= {key: said for key, said in backend.versions.items() if key != own}
+    when = report.created.replace("T", " ").replace("+00:00", " UTC")
+    versions = [f"{name} {version}" for name, version in common.items()]
+    return [when, report.platform, f"cellkit {report.version}", *versions]
 
 
 def _unit(report: Report, unit: Unit | None) -> dict[str, Any] | None:
@@ -159,6 +203,7 @@ def _data(report: Report, cells: list[str]) -> dict[str, Any]:
         "backends": backends,
         "short": [_short(n) if len(backends) > 1 else "" for n in backends],
         "start": cells[0] if len(cells) == 1 else "",
+        "kind": BAD if report.bad else "all",
         "groups": GROUPS,
         "outcomes": {str(o): {"symbol": s, "kind": k} for o, (s, k) in SYMBOLS.items()},
         "symbols": {BAD: "✗", OPEN: "?", GOOD: "✓", NA: "–"},

@@ -1,20 +1,22 @@
-"""What a run found, as data: counts, the exit code, JSON and JUnit."""
+"""Report of a run as data: counts, the exit code, and JSON."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
-import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cellkit import __version__
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.files import write_text
-from cellkit_conformance.outcome import Outcome, Result, clean
+from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Backend, Unit, all_results
 
@@ -47,6 +49,17 @@ EXIT_CODES = {
 }
 
 
+def now() -> str:
+    """Tell the time, in UTC, as reports write it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def this_platform() -> str:
+    """Name the system and the processors that checks run on."""
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return f"{system}, {_count(os.cpu_count() or 1, 'processor', 'processors')}"
+
+
 @dataclass(frozen=True)
 class Report:
     """A finished run.
@@ -56,7 +69,11 @@ class Report:
         units: The units that ran, one per cell and backend.
         backends: Facts about each backend, by name.
         missing: Backends that were asked for by "all" and are not installed.
-        seconds: Wall time of the run.
+        seconds: Wall time of the run; of merged reports, of the longest.
+        created: Time of its end, in UTC.
+        platform: The system that it ran on.
+        version: Of cellkit.
+        gaps: Parts known to be missing from the run, such as a shard.
     """
 
     plan: RunPlan
@@ -64,6 +81,10 @@ class Report:
     backends: dict[str, Backend]
     missing: Sequence[str]
     seconds: float
+    created: str = field(default_factory=now)
+    platform: str = field(default_factory=this_platform)
+    version: str = __version__
+    gaps: Sequence[str] = ()
 
     @property
     def results(self) -> list[Result]:
@@ -73,25 +94,14 @@ class Report:
     @property
     def bad(self) -> list[Result]:
         """The results that are failures, errors, timeouts or crashes, those that count first."""
+        units = {(unit.cell, unit.backend): unit for unit in self.units}
         bad = [result for result in self.results if result.outcome.is_bad]
-        counts = self._that_count
-        return sorted(bad, key=lambda result: not counts(result))
+        return sorted(bad, key=lambda r: not units[r.cell, r.backend].counts(r))
 
     @property
-    def _that_count(self) -> Callable[[Result], bool]:
-        """Give the test of results that end a run with exit code 1, should they be bad.
-
-        These are the musts, and whatever is about a trait that the spec claims: who claims
-        something has to keep it.
-        """
-        claims = {(unit.cell, unit.backend): set(unit.claims) for unit in self.units}
-
-        def counts(result: Result) -> bool:
-            requirement = requirements()[result.requirement]
-            claimed = claims.get((result.cell, result.backend), set())
-            return requirement.level == "must" or not claimed.isdisjoint(requirement.traits)
-
-        return counts
+    def that_count(self) -> list[Result]:
+        """The bad results that end a run with exit code 1, see `Unit.counts`."""
+        return [r for unit in self.units for r in unit.results if unit.counts(r)]
 
     @property
     def of_backends(self) -> list[Result]:
@@ -100,7 +110,7 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What was assumed about cells, each note once with the cells that it is about."""
+        """Assumptions about cells, each note once with the cells that it is about."""
         cells: dict[str, dict[str, None]] = {}
         for unit in self.units:
             for note in unit.notes:
@@ -112,7 +122,7 @@ class Report:
 
     @property
     def problems(self) -> list[tuple[str, str, list[str]]]:
-        """Why cells could not be checked at all: cell, text, and the backends that say so."""
+        """Reasons why cells could not be checked at all: cell, text, and backends that say so."""
         said: dict[tuple[str, str], list[str]] = {}
         for unit in self.units:
             if unit.problem and not self.backends[unit.backend].problem:
@@ -131,13 +141,13 @@ class Report:
     @property
     def exit_code(self) -> int:
         """One of `EXIT_CODES`."""
-        if any(map(self._that_count, self.bad)):
+        if self.that_count:
             return EXIT_FAILED
         counts = self.counts()
         if counts[Outcome.STALE]:
             return EXIT_STALE
         ran = counts[Outcome.PASS] + counts[Outcome.EXPECTED] + counts[Outcome.BACKEND_DEFECT]
-        if counts[Outcome.NOT_RUN] or counts[Outcome.BLOCKED] or not ran:
+        if counts[Outcome.NOT_RUN] or counts[Outcome.BLOCKED] or self.gaps or not ran:
             return EXIT_INCOMPLETE
         return EXIT_BACKEND if counts[Outcome.BACKEND_DEFECT] else EXIT_CONFORMANT
 
@@ -159,6 +169,7 @@ class Report:
         ):
             if counts[outcome]:
                 tail += f", {_count(counts[outcome], one, more)}"
+        tail += "".join(f", {gap}" for gap in self.gaps)
         if self.exit_code == EXIT_FAILED:
             return f"NOT conformant: {len(self.bad)} broken; {tail}."
         if self.exit_code == EXIT_STALE:
@@ -174,7 +185,7 @@ class Report:
 
     @property
     def ran(self) -> int:
-        """How many checks ran to an end, whatever it was."""
+        """Number of checks that ran to an end, whatever it was."""
         out = {Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.BLOCKED}
         return sum(number for outcome, number in self.counts().items() if outcome not in out)
 
@@ -183,12 +194,16 @@ class Report:
         return {
             "schema": SCHEMA,
             "edition": edition_name(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": self.created,
+            "platform": self.platform,
+            "cellkit": self.version,
             "profile": self.plan.profile,
             "seed": self.plan.seed,
             "layer": self.plan.layer,
+            "spec": self.plan.spec,
             "shard": None if self.plan.shard is None else "{}/{}".format(*self.plan.shard),
             "budget": self.plan.budget,
+            "gaps": list(self.gaps),
             "seconds": round(self.seconds, 2),
             "exit_code": self.exit_code,
             "verdict": self.verdict,
@@ -205,6 +220,7 @@ class Report:
                 for name, backend in self.backends.items()
             },
             "missing_backends": list(self.missing),
+            "cells": list(self.plan.cells),
             "requirements": {
                 id: {"level": r.level, "sentence": r.sentence, "hint": r.hint}
                 for id, r in requirements().items()
@@ -215,6 +231,8 @@ class Report:
                     "cell": unit.cell,
                     "backend": unit.backend,
                     "traits": unit.traits,
+                    "claims": unit.claims,
+                    "source": unit.source,
                     "notes": unit.notes,
                     "problem": unit.problem,
                     "seconds": round(unit.seconds, 2),
@@ -236,7 +254,7 @@ class Report:
         """Write the reproduction scripts, and delete those of an earlier run.
 
         Args:
-            folder: Where they go; it is made when there is one to write.
+            folder: Folder for them; it is made when there is one to write.
 
         Returns:
             The files. Every result that has one gets its path as `extra["file"]`.
@@ -254,46 +272,6 @@ class Report:
             if _HEAD in old.read_text(encoding="utf-8", errors="replace")[:400]:
                 old.unlink()
         return written
-
-    def write_junit(self, path: Path) -> None:
-        """Write a JUnit report: a suite per cell and backend, a case per requirement.
-
-        Args:
-            path: The file; its folder is made.
-        """
-        root = ET.Element("testsuites", name="cellkit conform")
-        for unit in self.units:
-            suite = ET.SubElement(root, "testsuite", name=_xml(f"{unit.cell} on {unit.backend}"))
-            suite.set("tests", str(len(unit.results)))
-            wrong = (Outcome.FAIL, Outcome.STALE)
-            suite.set("failures", str(sum(r.outcome in wrong for r in unit.results)))
-            for result in unit.results:
-                _junit_case(suite, result)
-        text = ET.tostring(root, encoding="unicode")
-        write_text(path, f"<?xml version='1.0' encoding='utf-8'?>\n{text}")
-
-
-def _junit_case(suite: ET.Element, result: Result) -> None:
-    case = ET.SubElement(
-        suite,
-        "testcase",
-        classname=f"{result.backend}.{_xml(result.cell)}",
-        name=result.requirement,
-        time=f"{result.seconds:.3f}",
-    )
-    text = f"{result.detail}\n{result.reproduce}".strip()
-    if result.outcome in (Outcome.FAIL, Outcome.STALE):
-        ET.SubElement(case, "failure", message=_xml(result.message)).text = _xml(text)
-    elif result.outcome.is_bad:
-        message = _xml(f"{result.outcome}: {result.message}")
-        ET.SubElement(case, "error", message=message).text = _xml(text)
-    elif result.outcome is not Outcome.PASS:
-        ET.SubElement(case, "skipped", message=_xml(f"{result.outcome}: {result.message}"))
-
-
-def _xml(text: str) -> str:
-    """Spell out the characters that XML cannot hold."""
-    return clean(text)
 
 
 def _count(number: int, one: str, more: str) -> str:

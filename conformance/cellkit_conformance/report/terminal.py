@@ -1,9 +1,7 @@
-"""How a run looks in a terminal: progress while it runs, then the matrix and what is broken."""
+"""Run as a terminal shows it: progress while it runs, then the matrix and what is broken."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,11 +14,9 @@ from rich.table import Table
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result
 from cellkit_conformance.places import CPU, backend_of, device_of, place, unused
+from cellkit_conformance.report.causes import Cause, causes, key_of
 from cellkit_conformance.report.report import Report
 from cellkit_conformance.run.runner import Unit
-
-_NUMBER = re.compile(r"-?\d+(\.\d*)?(e[-+]?\d+)?|\binf\b|\bnan\b")
-"""Backends round differently, and say the same of it."""
 
 SHOWN = 40
 """Failures that the terminal lists; the report files have all."""
@@ -31,7 +27,7 @@ def progress(console: Console, total: int) -> Iterator[Any]:
     """Show progress and failures as they come.
 
     Args:
-        console: Where to show them.
+        console: Console to show them on.
         total: Number of planned checks.
 
     Yields:
@@ -47,7 +43,7 @@ def progress(console: Console, total: int) -> Iterator[Any]:
     )
     task = bar.add_task("starting the workers", total=total)
     begun: set[tuple[str, str]] = set()
-    causes: set[tuple[str, ...]] = set()
+    told: set[tuple[str, ...]] = set()
 
     def show(result: Result) -> None:
         if not console.is_terminal and (result.cell, result.backend) not in begun:
@@ -60,9 +56,9 @@ def progress(console: Console, total: int) -> Iterator[Any]:
             advance=1,
             description=f"{result.cell} on {result.backend} {result.requirement}",
         )
-        cause = _cause(result)
-        if result.outcome.is_bad and cause not in causes:
-            causes.add(cause)
+        cause = key_of(result)
+        if result.outcome.is_bad and cause not in told:
+            told.add(cause)
             bar.console.print(
                 f"[red]{result.outcome:>7}[/] {result.requirement} {escape(result.cell)} on "
                 f"{result.backend}: {escape(result.message)}",
@@ -74,21 +70,25 @@ def progress(console: Console, total: int) -> Iterator[Any]:
         yield show
 
 
-def show_report(console: Console, report: Report, durations: bool = False) -> None:
+def show_report(
+    console: Console, report: Report, durations: bool = False, quiet: bool = False
+) -> None:
     """Print the matrix, the failures and the verdict.
 
     Args:
-        console: Where to print.
+        console: Console to print on.
         report: The finished run.
         durations: True to print where the time went.
+        quiet: True to leave out the matrix, what was assumed and what was expected.
     """
-    console.print(_matrix(report))
-    _print_notes(console, report)
-    unmade = {(unit.cell, unit.backend) for unit in report.units if unit.problem}
-    bad = _alike([r for r in report.bad if (r.cell, r.backend) not in unmade])
-    blocked = Counter(r.cell for r in report.results if r.outcome is Outcome.BLOCKED)
-    for results in bad[:SHOWN]:
-        _print_failure(console, results, blocked[results[0].cell])
+    if quiet:
+        _print_problems(console, report)
+    else:
+        console.print(_matrix(report))
+        _print_notes(console, report)
+    bad = causes(report)
+    for cause in bad[:SHOWN]:
+        _print_failure(console, cause)
     if len(bad) > SHOWN:
         console.print(f"... and {len(bad) - SHOWN} more; see the report files.\n")
     for result in report.results:
@@ -96,7 +96,7 @@ def show_report(console: Console, report: Report, durations: bool = False) -> No
         if result.outcome is Outcome.STALE:
             said = escape(f"{where}: {result.message}")
             console.print(f"[bold yellow]stale[/] {said}\n", highlight=False, soft_wrap=True)
-        if result.outcome is Outcome.EXPECTED:
+        if result.outcome is Outcome.EXPECTED and not quiet:
             said = escape(f"{where}: {result.extra['reason']}")
             console.print(f"[yellow]expected[/] {said}", highlight=False, soft_wrap=True)
     for result in report.of_backends[:SHOWN]:
@@ -167,35 +167,10 @@ def _print_problems(console: Console, report: Report) -> None:
         )
 
 
-def _cause(result: Result) -> tuple[str, ...]:
-    """Name what results of one cause have in common: the same error, raised in the same place."""
-    said = _NUMBER.sub("0", result.message)
-    if result.outcome is Outcome.ERROR and "cause" in result.extra:
-        # Keras puts words of its own around what a cell raised, in some of its calls.
-        return (result.cell, result.extra["cause"], *(() if "place" in result.extra else (said,)))
-    return (result.cell, result.requirement, said)
-
-
-def _alike(results: list[Result]) -> list[list[Result]]:
-    """Put together what has one cause: in several requirements, or on several backends."""
-    found: dict[tuple[str, ...], list[Result]] = {}
-    for result in results:
-        found.setdefault(_cause(result), []).append(result)
-    return list(found.values())
-
-
-def _print_failure(console: Console, results: list[Result], blocked: int) -> None:
-    """Print the first result of a cause in full, and how many follow from it.
-
-    Args:
-        console: Where to print.
-        results: All that have the cause.
-        blocked: How many checks of the cell were not run for a step that does not come back, or
-            less.
-    """
-    result, backends = results[0], ", ".join(dict.fromkeys(result.backend for result in results))
+def _print_failure(console: Console, cause: Cause) -> None:
+    """Print the first result of a cause in full, and how many follow from it."""
+    result, backends = cause.first, ", ".join(cause.backends)
     requirement = requirements()[result.requirement]
-    more = list(dict.fromkeys(r.requirement for r in results))[1:]
     lines = [
         f"[bold red]{result.requirement}[/] {escape(result.cell)} on {backends}: "
         f"{escape(result.message)}"
@@ -211,12 +186,8 @@ def _print_failure(console: Console, results: list[Result], blocked: int) -> Non
     if "file" in result.extra:
         lines.append(f"  [dim]reproduce:[/] python {escape(result.extra['file'])}")
     lines.append(f"  [dim]run again:[/] {escape(result.reproduce)}")
-    if more:
-        lines.append(
-            f"  {len(more)} more follow{'' if len(more) > 1 else 's'} from this: " + ", ".join(more)
-        )
-    if result.extra.get("blocks") and blocked:
-        lines.append(f"  {blocked} more follow from this, and are not run")
+    if cause.following:
+        lines.append(f"  {cause.following}")
     # Unbroken, because a command that is broken over lines cannot be copied.
     console.print("\n".join(lines) + "\n", highlight=False, soft_wrap=True)
 

@@ -19,9 +19,9 @@ import textwrap
 import keras
 
 from cellkit_conformance.checks.context import Context
-from cellkit_conformance.edition import requirements
+from cellkit_conformance.edition import edition_name, editions, requirements
 from cellkit_conformance.outcome import Outcome, Result, one_line, text_of
-from cellkit_conformance.places import CPU, MODULES, backend_of, device_of
+from cellkit_conformance.places import BACKENDS, CPU, backend_of, device_of
 from cellkit_conformance.repro.program import TWO_PROCESSORS, NoScript, Program
 from cellkit_conformance.repro.writer import Writer
 
@@ -88,6 +88,10 @@ def _replay(result: Result, context: Context) -> str:
     words.append(f"seed={context.seed}")
     if context.profile.name != "quick":
         words.append(f"profile={context.profile.name!r}")
+    if context.target.spec_file is not None:
+        words.append(f"spec={context.target.spec_file!r}")
+    if edition_name() != editions()[-1]:
+        words.append(f"edition={edition_name()!r}")
     layer = program.name_of_class(context.layer)
     if layer != "cellkit.RNN":
         words.append(f"layer={layer}")
@@ -101,7 +105,7 @@ def _replay(result: Result, context: Context) -> str:
 def _others(result: Result, context: Context) -> list[str]:
     """List the backends that the message compares this one with."""
     others = sorted(name for name in context.exchange.met if name in result.message)
-    unknown = [name for name in others if backend_of(name) not in MODULES]
+    unknown = [name for name in others if backend_of(name) not in BACKENDS]
     if unknown:
         raise NoScript(f"what is compared with was left by {unknown[0]}, which is not a backend")
     return others

@@ -190,7 +190,13 @@ class Writer(Program):
         if np.all(np.abs(got - want) <= 2 * values.limit * np.maximum(1, np.abs(want))):
             return values
         self.calls = [alone]
+        self._tell(batch=1, row=row)
         return Values(got, want, values.limit)
+
+    def _tell(self, **smaller: int) -> None:
+        """Have the report show the example that the program shows."""
+        if self.context.example is not None:
+            self.context.example = {**self.context.example, **smaller}
 
     def _first_steps(self, values: Values) -> Values:
         """Cut a long run of a layer down to the first step that is wrong, if it fails then too."""
@@ -214,6 +220,7 @@ class Writer(Program):
         if np.all(np.abs(got - want) <= values.limit * np.maximum(1, np.abs(want))):
             return values
         self.calls = [short]
+        self._tell(batch=1, row=rows.start, time=step + 1)
         return Values(got, want, values.limit)
 
     def compare(self, values: Values) -> None:
@@ -238,6 +245,8 @@ class Writer(Program):
         kwargs = {**subject.kwargs, **changed}
         if all(is_literal(value) for value in kwargs.values()):
             return f"{cls}({', '.join(f'{key}={value!r}' for key, value in kwargs.items())})"
+        if target.spec_file is not None or callable(target.cases.get(subject.case)):
+            raise NoScript("an argument of the case cannot be written down")
         case = target.cases[subject.case]
         extra = {key: value for key, value in kwargs.items() if case.get(key) is not value}
         more = "".join(f", {key!r}: {value!r}" for key, value in extra.items())

@@ -8,7 +8,7 @@ from cellkit import registry
 from cellkit._distribution import install_command
 from cellkit.errors import problem
 from cellkit.registry.names import did_you_mean
-from cellkit_conformance.places import CPU, MODULES, choose, place
+from cellkit_conformance.places import BACKENDS, CPU, INFERENCE, choose, place
 from cellkit_conformance.run.mistyped import check_target
 from cellkit_conformance.run.process import Process, WorkerGone
 from cellkit_conformance.run.runner import installed_backends
@@ -34,17 +34,19 @@ def choose_backends(names: list[str]) -> tuple[list[str], list[str]]:
     there = installed_backends()
     asked = [part.strip() for text in names for part in text.split(",") if part.strip()]
     if "all" in asked:
-        asked = [name for name, installed in there.items() if installed]
-        missing = [name for name, installed in there.items() if not installed]
+        usual = {name: found for name, found in there.items() if name not in INFERENCE}
+        named = [name for name in asked if name in INFERENCE]
+        asked = [name for name, installed in usual.items() if installed] + named
+        missing = [name for name, installed in usual.items() if not installed]
     else:
         missing = []
-    unknown = [name for name in asked if name not in MODULES]
+    unknown = [name for name in asked if name not in BACKENDS]
     if unknown or not asked:
         raise problem(
             f"There is no backend {unknown[0]!r}." if unknown else "No backend is installed.",
             received=f"--backend {','.join(names)}",
-            expected=f"all, or one or more of {', '.join(MODULES)}",
-            fix=_or(did_you_mean(unknown[0], MODULES)) + "leave it out for all that are installed"
+            expected=f"all, or one or more of {', '.join(BACKENDS)}",
+            fix=_or(did_you_mean(unknown[0], BACKENDS)) + "leave it out for all that train"
             if unknown
             else f"install one, for example: {install_command('torch')}",
         )

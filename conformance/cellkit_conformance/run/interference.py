@@ -1,4 +1,4 @@
-"""What cells of one process share, and whether one of them has changed it.
+"""State that cells of one process share, watched for changes by one of them.
 
 The cells of a run follow each other in one worker, because starting a process costs more than most
 checks. That is fair only as long as a cell leaves Keras, NumPy and the suite as it found them: one

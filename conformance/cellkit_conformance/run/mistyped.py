@@ -59,6 +59,44 @@ def check_target(name: str) -> None:
         )
 
 
+def check_spec(path: Path, cells: list[str]) -> None:
+    """Refuse a file of a spec that is not there, has no spec, or is for several cells.
+
+    Args:
+        path: The file.
+        cells: The cells of the run.
+
+    Raises:
+        ValueError: The file cannot be the spec of this run.
+    """
+    expected = "a Python file that assigns `spec = cellkit.CellSpec(...)`"
+    if not path.is_file() or path.suffix != ".py":
+        raise problem(
+            f"There is no Python file {path}.",
+            received=f"--spec {path}",
+            expected=expected,
+            fix="check the path, which starts at the working directory",
+        )
+    if len(cells) != 1:
+        raise problem(
+            "A file of a spec is for one cell.",
+            received=f"--spec {path} and {len(cells)} cells",
+            expected="the one cell that the spec is about",
+            fix="run the cells one by one, each with its spec",
+        )
+    try:
+        names = _names(ast.parse(path.read_bytes()))
+    except (SyntaxError, ValueError):  # the import says it better
+        return
+    if names is not None and "spec" not in names:
+        raise problem(
+            f"{path} has no `spec`.",
+            received=f"--spec {path}, which binds {', '.join(sorted(names))[:200] or 'nothing'}",
+            expected=expected,
+            fix="name it `spec`",
+        )
+
+
 def _of_file(name: str, path: Path) -> Path:
     if not path.is_file():
         folder = path.parent

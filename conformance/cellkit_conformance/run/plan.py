@@ -1,12 +1,12 @@
-"""What a run is to do: cells, backends and requirements, and how they are divided into parts."""
+"""Plan of a run: cells, backends and requirements, and how they are divided into parts."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cellkit_conformance.edition import requirements
+from cellkit_conformance.edition import edition_name, editions, requirements
 from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.places import CPU, backend_of, device_of
 
@@ -19,7 +19,7 @@ LEAST_TIMEOUT = 20.0
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What to run.
+    """Cells, backends and requirements to run.
 
     Attributes:
         cells: As named on the command line.
@@ -34,6 +34,8 @@ class RunPlan:
         shard: (i, n) runs the i-th of n parts, counted from one; None runs everything.
         budget: Seconds after which no further check is started, or None.
         only: The requirements of each cell and backend where they differ, or None for `ids`.
+        spec: A Python file with the spec of the one cell, or None for the class's own.
+        edition: The edition, that of this process unless given.
     """
 
     cells: Sequence[str]
@@ -47,6 +49,8 @@ class RunPlan:
     shard: tuple[int, int] | None = None
     budget: float | None = None
     only: Mapping[tuple[str, str], Sequence[str]] | None = None
+    spec: str | None = None
+    edition: str = field(default_factory=edition_name)
 
     def work(self) -> dict[tuple[str, str], list[str]]:
         """List the requirements to run by cell and backend; what has none is left out."""
@@ -90,6 +94,10 @@ class RunPlan:
         words += ["--profile", self.profile, "--seed", str(self.seed)]
         if self.layer != "cellkit":
             words += ["--layer", self.layer]
+        if self.spec is not None:
+            words += ["--spec", self.spec]
+        if self.edition != editions()[-1]:
+            words += ["--edition", self.edition]
         return shlex.join(words)
 
 
@@ -102,8 +110,9 @@ def divide(
 ) -> list[dict[tuple[str, str], list[str]]]:
     """Divide checks into parts of about equal cost, the same on every machine.
 
-    Whole cells are kept together as long as there are enough of them, because the checks of a cell
-    share what was compiled; otherwise the groups of requirements are dealt out.
+    All backends of a cell stay together, because some checks compare them. Whole cells stay
+    together as long as there are enough of them, because the checks of a cell share what was
+    compiled; otherwise the groups of requirements are dealt out.
 
     Args:
         work: Requirements by cell and backend.
@@ -112,25 +121,40 @@ def divide(
     Returns:
         The parts: together they are the whole, and no two share a check.
     """
-    pieces: list[tuple[tuple[str, str], list[str]]] = []
+    cells: dict[str, dict[tuple[str, str], list[str]]] = {}
     for key, ids in work.items():
-        if len(work) >= 2 * count:
-            pieces.append((key, list(ids)))
-            continue
-        groups = dict.fromkeys(requirements()[id].group for id in ids)
-        pieces += [(key, [i for i in ids if requirements()[i].group == g]) for g in groups]
+        cells.setdefault(key[0], {})[key] = list(ids)
+    pieces = list(cells.values())
+    if len(cells) < 2 * count:
+        pieces = [part for piece in pieces for part in _by_group(piece)]
     parts: list[dict[tuple[str, str], list[str]]] = [{} for _ in range(count)]
     loads = [0.0] * count
-    for key, ids in sorted(pieces, key=lambda piece: (-_cost(*piece), piece)):
+    costs = [sum(_cost(*entry) for entry in piece.items()) for piece in pieces]
+    for number in sorted(range(len(pieces)), key=lambda i: (-costs[i], i)):
         lightest = loads.index(min(loads))
-        parts[lightest].setdefault(key, []).extend(ids)
-        loads[lightest] += _cost(key, ids)
+        loads[lightest] += costs[number]
+        for key, ids in pieces[number].items():
+            parts[lightest].setdefault(key, []).extend(ids)
     order = {id: number for number, id in enumerate(requirements())}
     keys = list(work)
     return [
         {key: sorted(part[key], key=order.__getitem__) for key in sorted(part, key=keys.index)}
         for part in parts
     ]
+
+
+def _by_group(
+    piece: Mapping[tuple[str, str], Sequence[str]],
+) -> list[dict[tuple[str, str], list[str]]]:
+    """Divide the checks of a cell by the groups of requirements."""
+    groups = dict.fromkeys(requirements()[id].group for ids in piece.values() for id in ids)
+    found = []
+    for group in groups:
+        chosen = {
+            k: [i for i in ids if requirements()[i].group == group] for k, ids in piece.items()
+        }
+        found.append({key: ids for key, ids in chosen.items() if ids})
+    return found
 
 
 def _cost(key: tuple[str, str], ids: Sequence[str]) -> float:

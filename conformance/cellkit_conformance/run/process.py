@@ -35,7 +35,6 @@ MEMORY_TO_GO_ON = 0.5
 # Cells under test are tiny, and several workers share the machine: threads only get in the way.
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
     "OMP_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
@@ -57,6 +56,9 @@ class WorkerGone(Exception):
         self.kind = kind
         self.reason = reason
         self.tail = tail
+
+    def __reduce__(self) -> tuple[type[WorkerGone], tuple[str, str, str]]:
+        return type(self), (self.kind, self.reason, self.tail)
 
 
 class Process:

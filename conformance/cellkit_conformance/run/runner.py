@@ -1,9 +1,9 @@
 """The parent process: hands checks to workers, survives what they do, and collects results.
 
-It imports no backend and no plugin. A thread has at most one worker process. It takes a cell and a
-backend, prefers the backend whose worker it has, and asks for check after check. A thread that
-finds no cell helps with one that others are at. A worker that crashes or hangs is a result, and
-another worker takes over the remaining checks.
+It imports no backend and no plugin. A thread has at most one worker, which an executor starts, here
+or on another machine. It takes a cell and a backend, prefers the backend whose worker it has, and
+asks for check after check. A thread that finds no cell helps with one that others are at. A worker
+that crashes or hangs is a result, and another worker takes over the remaining checks.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import Outcome, Result, one_line, shorten
-from cellkit_conformance.places import MODULES, backend_of
+from cellkit_conformance.places import BACKENDS, backend_of
+from cellkit_conformance.run.executor import Executor, LocalPool, Worker
 from cellkit_conformance.run.plan import LEAST_TIMEOUT, RunPlan
-from cellkit_conformance.run.process import Process, WorkerGone
+from cellkit_conformance.run.process import WorkerGone
 
 GIVE_UP_AFTER = 3
 """Timeouts or crashes in a row after which the rest of a cell is not run any more."""
@@ -53,9 +54,11 @@ class Unit:
         traits: Traits that the cell is checked for, once a worker has said so.
         claims: Those that its spec claims; a cell without a spec claims none.
         notes: Assumptions about the cell.
-        problem: Why the cell could not be checked at all, or "".
+        problem: Reason why the cell could not be checked at all, or "".
         seconds: Wall time, without the start of the worker.
         ids: The requirements to run.
+        source: File and line of the class, as "file:line", once a worker has said so; "" where it
+            has none.
     """
 
     cell: str
@@ -67,18 +70,32 @@ class Unit:
     problem: str = ""
     seconds: float = 0.0
     ids: list[str] = field(default_factory=list)
+    source: str = ""
+
+    def counts(self, result: Result) -> bool:
+        """Say whether a result ends the run with exit code 1.
+
+        That is a broken must, and whatever is broken about a trait that the spec claims: who
+        claims something has to keep it.
+
+        Args:
+            result: One of the unit.
+        """
+        requirement = requirements()[result.requirement]
+        must = requirement.level == "must" or not set(self.claims).isdisjoint(requirement.traits)
+        return result.outcome.is_bad and must
 
 
 @dataclass
 class Backend:
-    """What is known about a backend in this run.
+    """Facts about a backend in this run.
 
     Attributes:
         name: The Keras backend, or one of its devices.
         installed: True if its package is there.
         versions: Of the packages, once a worker has said so.
         start_seconds: Seconds that its first worker took to start.
-        problem: Why it could not be used, or "".
+        problem: Reason why it could not be used, or "".
         devices: All that it reports, once a worker has said so.
     """
 
@@ -101,9 +118,9 @@ class Remaining:
         unit: The cell, the backend and the results.
         left: The requirements still to run.
         known: Set when it is known whether the cell can be made.
-        no_step: Why no check that calls the cell can run, or "".
+        no_step: Reason why no check that calls the cell can run, or "".
         asked: True once a failure has made sure that the cell can be made, built and stepped.
-        start: When the cell was begun, after the start of the first worker.
+        start: Time at which the cell was begun, after the start of the first worker.
     """
 
     unit: Unit
@@ -138,7 +155,7 @@ class Remaining:
 
 def installed_backends() -> dict[str, bool]:
     """Say which backends are installed, without importing one."""
-    return {name: importlib.util.find_spec(module) is not None for name, module in MODULES.items()}
+    return {name: importlib.util.find_spec(module) is not None for name, module in BACKENDS.items()}
 
 
 class Runner:
@@ -147,10 +164,21 @@ class Runner:
     Args:
         plan: The plan.
         on_result: Called with every result as it comes, from one thread at a time.
+        executor: Starts the workers; on this machine unless given. Whoever made it closes it.
+        stops: Says of a result whether no further check is started after it.
     """
 
-    def __init__(self, plan: RunPlan, on_result: Callable[[Result], None] | None = None) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        on_result: Callable[[Result], None] | None = None,
+        executor: Executor | None = None,
+        stops: Callable[[Unit, Result], bool] | None = None,
+    ) -> None:
         self.plan = plan
+        self._executor: Executor = executor or LocalPool()
+        self._stops = stops
+        self._stopped = ""
         self.units = [Unit(*key, ids=ids) for key, ids in plan.work().items()]
         there = installed_backends()
         self.backends = {
@@ -161,7 +189,7 @@ class Runner:
         self._on_result = on_result
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
-        self._alive: list[Process] = []
+        self._alive: list[Worker] = []
         self._exchange = ""
         self._deadline = float("inf")
 
@@ -179,7 +207,7 @@ class Runner:
     def _run(self) -> list[Unit]:
         threads = [
             threading.Thread(target=self._work, daemon=True)
-            for _ in range(max(1, self.plan.workers))
+            for _ in range(self._executor.slots(self.plan.workers))
         ]
         for thread in threads:
             thread.start()
@@ -201,10 +229,11 @@ class Runner:
         for unit in self.units:  # two threads deliver in any order
             unit.results.sort(key=lambda result: unit.ids.index(result.requirement))
             unit.notes = list(dict.fromkeys(unit.notes))
+            tell_once(unit)
         return self.units
 
     def _work(self) -> None:
-        process: Process | None = None
+        process: Worker | None = None
         try:
             while found := self._next(process.place if process else None):
                 remaining, joined = found
@@ -245,8 +274,8 @@ class Runner:
             return (max(wanting, key=lambda c: len(c.left)), True) if wanting else None
 
     def _run_unit(
-        self, remaining: Remaining, process: Process | None, joined: bool
-    ) -> Process | None:
+        self, remaining: Remaining, process: Worker | None, joined: bool
+    ) -> Worker | None:
         """Run checks of a unit until there are none, and return the worker, if it lives.
 
         Args:
@@ -266,6 +295,9 @@ class Runner:
             if time.monotonic() >= self._deadline:
                 reason = f"the budget of {self.plan.budget:g} s was spent"
                 self._give_up(remaining, reason, identifier)
+                break
+            if self._stopped:
+                self._give_up(remaining, self._stopped, identifier)
                 break
             if lost >= GIVE_UP_AFTER:
                 reason = f"{lost} checks in a row ended in a timeout or crash"
@@ -318,7 +350,7 @@ class Runner:
         unit.seconds = time.perf_counter() - remaining.start
         return self._leave(unit, process)
 
-    def _find_trouble(self, unit: Unit, worker: Process) -> dict[str, str] | None:
+    def _find_trouble(self, unit: Unit, worker: Worker) -> dict[str, str] | None:
         """Ask why a cell cannot be made, built or stepped, where something has failed.
 
         Returns:
@@ -352,7 +384,7 @@ class Runner:
             gone = again
         return f"a single step of the cell does not come back: {gone.reason}"
 
-    def _leave(self, unit: Unit, process: Process | None) -> Process | None:
+    def _leave(self, unit: Unit, process: Worker | None) -> Worker | None:
         """Take leave of a cell: what it has changed must not reach the next one."""
         if process is None:
             return None
@@ -369,16 +401,16 @@ class Runner:
             return None
         return process
 
-    def _start(self, name: str) -> Process:
-        process = Process(
-            name,
-            {
-                "profile": self.plan.profile,
-                "seed": self.plan.seed,
-                "layer": self.plan.layer,
-                "exchange": self._exchange,
-            },
-        )
+    def _start(self, name: str) -> Worker:
+        options = {
+            "profile": self.plan.profile,
+            "seed": self.plan.seed,
+            "layer": self.plan.layer,
+            "exchange": self._exchange,
+            "spec": self.plan.spec,
+            "edition": self.plan.edition,
+        }
+        process = self._executor.start(name, options)
         self._alive = [*self._alive, process]
         backend = self.backends[name]
         backend.versions = process.hello["versions"]
@@ -386,11 +418,11 @@ class Runner:
         backend.start_seconds = backend.start_seconds or process.start_seconds
         return process
 
-    def _describe(self, unit: Unit, process: Process) -> Outcome:
+    def _describe(self, unit: Unit, process: Worker) -> Outcome:
         """Have the cell imported and made; what goes wrong there becomes the unit's problem."""
         steps = {
             "find": f"importing the module of {unit.cell}",
-            "describe": f"making {unit.cell} (its `__init__`, or `build`)",
+            "describe": f"making {unit.cell} (its `__init__`, `build` or first step)",
         }
         for operation, said in steps.items():
             try:
@@ -404,10 +436,11 @@ class Runner:
                 unit.problem = answer["reason"] + ("" if own else f"\n{said}\n{answer['trace']}")
                 return Outcome.ERROR
         unit.traits, unit.claims = answer["traits"], answer["claims"]
+        unit.source = answer["source"]
         unit.notes = [*answer["notes"], *unit.notes]
         return Outcome.PASS
 
-    def _check(self, unit: Unit, process: Process, identifier: str) -> Result:
+    def _check(self, unit: Unit, process: Worker, identifier: str) -> Result:
         request = {"op": "check", "target": unit.cell, "id": identifier}
         answer = process.ask(request, self.plan.seconds)
         if answer["event"] == "result":
@@ -459,8 +492,36 @@ class Runner:
             result.reproduce = self.plan.command(unit.cell, unit.backend, result.requirement)
         with self._lock:
             unit.results.append(result)
+            if self._stops is not None and self._stops(unit, result):
+                self._stopped = f"stopped after {result.requirement} of {unit.cell}, which failed"
             if self._on_result is not None:
                 self._on_result(result)
+
+
+def tell_once(unit: Unit) -> None:
+    """Tell once what keeps a cell from being checked, though several workers have met it.
+
+    Args:
+        unit: A cell and its results, in the order of the edition. The first result of the trouble
+            stays, the others are blocked.
+    """
+    said = one_line(unit.problem)
+    bad = [result for result in unit.results if result.outcome.is_bad]
+    blockers = [result for result in bad if result.extra.get("blocks")]
+    causes = {result.extra["cause"] for result in blockers if "cause" in result.extra}
+    same = [
+        result
+        for result in bad
+        if result.extra.get("blocks")
+        or result.extra.get("cause") in causes
+        or (unit.problem and result.message == said)
+    ]
+    for blocker in blockers[:1]:
+        told = {"blocks": True}
+        told |= {key: blocker.extra[key] for key in ("place", "hint") if key in blocker.extra}
+        same[0].extra = {**same[0].extra, **told}
+    for result in same[1:]:
+        result.outcome, result.script, result.reproduce = Outcome.BLOCKED, "", ""
 
 
 def usual_workers() -> int:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import inspect
 import json
-import mmap
 import os
 import sys
 import traceback
@@ -19,11 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from cellkit_conformance import edition
 from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.outcome import describe_error, shorten, text_of, trace_of
 from cellkit_conformance.places import backend_of, device_of, devices, on
 from cellkit_conformance.run.lifeline import end_with_parent
-from cellkit_conformance.run.startup import import_keras, uncollected
+from cellkit_conformance.run.startup import cheap_flags, import_keras, uncollected
 from cellkit_conformance.subject import targets
 from cellkit_conformance.subject.targets import Found
 
@@ -100,8 +101,9 @@ class Server:
     """Answers requests about cells; imports the backend when it is made.
 
     Args:
-        options: "place" (see `places`), "profile", "seed", "layer" (see `find_layer`), and
-            "exchange", a folder that the workers of a run share.
+        options: "place" (see `places`), "profile", "seed", "layer" (see `find_layer`),
+            "exchange", a folder that the workers of a run share, and where they are not the usual
+            ones "spec", a file with the spec of the cell, and "edition".
 
     Raises:
         ImportError: The backend is not installed.
@@ -122,7 +124,9 @@ class Server:
         divide_processor(self.backend)
         if self.profile.name != "thorough":
             compile_cheaply(self.backend)
+        edition.use(options.get("edition") or edition.edition_name())
         self.seed = options["seed"]
+        self.spec = options.get("spec")
         self.exchange = options.get("exchange")
         self.layer = find_layer(options["layer"])
         self.judges: dict[str, Any] = {}
@@ -171,6 +175,7 @@ class Server:
                     "claims": [] if spec is None else sorted(spec.traits),
                     "cases": list(judge.target.cases),
                     "notes": list(judge.target.notes),
+                    "source": source_of(judge.target.cls),
                 }
             if request["op"] == "trouble":
                 found = judge.trouble()
@@ -226,10 +231,25 @@ class Server:
         if name not in self.found:
             if sys.modules.get("tensorflow", True) is None:
                 del sys.modules["tensorflow"]
-            self.found[name] = targets.find(name)
+            self.found[name] = targets.find(name, self.spec)
             if self.backend != "tensorflow":
                 sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
         return self.found[name]
+
+
+def source_of(cls: Any) -> str:
+    """Find the file and the line of a class.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        "file:line", or "" of a class that was made of text.
+    """
+    try:
+        return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+    except (OSError, TypeError):
+        return ""
 
 
 def divide_processor(backend: str) -> None:
@@ -256,21 +276,7 @@ def compile_cheaply(backend: str) -> None:
         import jax
 
         jax.config.update("jax_disable_most_optimizations", True)
-        # Without emitters that go through MLIR, and without dividing a module for several threads.
-        flags = {"xla_cpu_use_fusion_emitters": "false", "xla_cpu_parallel_codegen_split_count": 1}
-        known = [f"--{name}={value}" for name, value in flags.items() if _xla_knows(name)]
-        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known]).strip()
-
-
-def _xla_knows(flag: str) -> bool:
-    """Look for the name of a flag in XLA's library: an unknown one would end the process."""
-    import jaxlib
-
-    for path in Path(jaxlib.__file__).parent.glob("*.so"):
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            if text.find(flag.encode()) >= 0:
-                return True
-    return False
+        os.environ["XLA_FLAGS"] = cheap_flags()
 
 
 def find_layer(name: str) -> Any:

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from cellkit.errors import problem
 from cellkit_conformance.edition import groups, requirements
+from cellkit_conformance.edition.profiles import PROFILES
 from cellkit_conformance.places import MODULES
 from cellkit_conformance.run import lifeline
 from cellkit_conformance.run.process import QUIET
@@ -28,13 +29,13 @@ from cellkit_conformance.selftest.worker import MARK
 
 @dataclass
 class Matrix:
-    """What became of every mutant on one backend.
+    """Fate of every mutant on one backend.
 
     Attributes:
         backend: The backend.
         kills: Requirement by mutant: "killed", "n/a", or the message of a check that passed it by.
         seconds: Seconds that a mutant took, by mutant.
-        problem: Why the run ended early, or "".
+        problem: Reason why the run ended early, or "".
     """
 
     backend: str
@@ -58,6 +59,22 @@ class Matrix:
         killed = {i for row in self.kills.values() for i, said in row.items() if said == "killed"}
         absent = {i for row in self.kills.values() for i, said in row.items() if said == "n/a"}
         return [i for i in requirements() if i not in killed | absent]
+
+    @property
+    def is_wrong(self) -> bool:
+        """True if the suite has a defect."""
+        return bool(self.survivors or self.toothless or self.problem)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the matrix as plain data."""
+        return {
+            "backend": self.backend,
+            "kills": self.kills,
+            "survivors": [list(found) for found in self.survivors],
+            "toothless": self.toothless,
+            "problem": self.problem,
+            "seconds": round(sum(self.seconds.values()), 2),
+        }
 
 
 def unreached_edges() -> list[str]:
@@ -93,7 +110,7 @@ def matrix_of(backend: str, console: Console) -> Matrix:
 
     Args:
         backend: The backend.
-        console: Where progress goes.
+        console: Console for the progress.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "cellkit_conformance.selftest.worker"],
@@ -118,14 +135,44 @@ def matrix_of(backend: str, console: Console) -> Matrix:
 
 
 def selftest(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="With --cells: registered cells; nothing means all.",
+            show_default=False,
+            metavar="[CELL]...",
+        ),
+    ] = None,
+    cells: Annotated[
+        bool, typer.Option("--cells", help="Change the steps of registered cells instead.")
+    ] = False,
     backend: Annotated[
         str, typer.Option(help="A backend, several with commas, or all that are installed.")
     ] = "all",
+    profile: Annotated[
+        str, typer.Option(help="With --cells: " + " or ".join(PROFILES) + ".")
+    ] = "standard",
+    most: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --cells: try so many changes of each cell.", show_default="all"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="With --cells: of everything drawn.")] = 0,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only what is wrong, and the counts.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Prove that every check can fail: run broken cells and layers, and print what noticed them."""
+    """Prove that every check can fail: run broken cells and layers, and print what noticed them.
+
+    With --cells the broken cells are the registered ones, with small changes to their steps: signs,
+    gates, activations, states, dropped terms, lost gradients. Exit code 1: something survives that
+    should not, with --cells more than a hundredth.
+    """
     from cellkit_conformance.run.runner import installed_backends
 
-    there = [name for name, installed in installed_backends().items() if installed]
+    there = [name for name in MODULES if installed_backends()[name]]
     chosen = there if backend == "all" else [b.strip() for b in backend.split(",") if b.strip()]
     wrong = [name for name in chosen if name not in there]
     if wrong or not chosen:
@@ -135,27 +182,85 @@ def selftest(
             expected=f"all, or one or more of {', '.join(MODULES)}",
             fix="install it, or choose one that is installed: " + (", ".join(there) or "none is"),
         )
-    console = Console()
+    console = Console(stderr=as_json)
+    if cells:
+        return _selftest_cells(names or [], chosen, profile, most, seed, console, quiet, as_json)
+    if names:
+        raise problem(
+            "Cells are named with --cells.",
+            received=" ".join(names),
+            expected="no name, or --cells and names",
+            fix=f"cellkit selftest --cells {' '.join(names)}",
+        )
     edges = unreached_edges()
-    bad = bool(edges)
     for line in edges:
         console.print(f"[red]unreached[/] {line}", highlight=False)
+    matrices = []
     for name in chosen:
-        bad = show(console, matrix_of(name, console)) or bad
+        matrices.append(matrix_of(name, console))
+        if not as_json:
+            show(console, matrices[-1], quiet)
+    bad = bool(edges) or any(matrix.is_wrong for matrix in matrices)
+    if as_json:
+        data = {"unreached": edges, "backends": [matrix.to_json() for matrix in matrices]}
+        print(json.dumps({"exit_code": int(bad), **data}, indent=1))
     return 1 if bad else 0
 
 
-def show(console: Console, matrix: Matrix) -> bool:
+def _selftest_cells(
+    names: list[str],
+    backends: list[str],
+    profile: str,
+    most: int | None,
+    seed: int,
+    console: Console,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Try changes to registered cells, print the scores, and return the exit code."""
+    from cellkit_conformance.run.choice import choose_cells
+    from cellkit_conformance.selftest.cells import scores
+
+    if profile not in PROFILES:
+        raise problem(
+            f"There is no profile {profile!r}.",
+            received=f"--profile {profile}",
+            expected=" or ".join(PROFILES),
+            fix="leave it out for the standard profile",
+        )
+    chosen = choose_cells(names)
+    if unregistered := [name for name in chosen if ":" in name]:
+        raise problem(
+            "Only registered cells can be changed.",
+            received=unregistered[0],
+            expected="the name of a registered cell, see `cellkit list`",
+            fix="register the cell, or name another",
+        )
+    found = []
+    for backend in backends:
+        with console.status(f"{backend}: starting") as status:
+            found.append(scores.measure(backend, chosen, profile, seed, most, status.update))
+        if not as_json:
+            scores.show(console, found[-1], quiet)
+    code = int(any(result.is_wrong for result in found))
+    if as_json:
+        data = {"exit_code": code, "backends": [result.to_json() for result in found]}
+        print(json.dumps(data, indent=1))
+    return code
+
+
+def show(console: Console, matrix: Matrix, quiet: bool = False) -> bool:
     """Print a kill matrix by group, and what is wrong.
 
     Args:
-        console: Where to print.
+        console: Console to print on.
         matrix: The kill matrix of a backend.
+        quiet: True to leave out the tables.
 
     Returns:
         Whether something is wrong.
     """
-    for group in groups():
+    for group in () if quiet else groups():
         ids = [i for i in requirements() if i.startswith(f"{group}-")]
         rows = {m: row for m, row in matrix.kills.items() if set(row) & set(ids)}
         table = Table(title=f"{matrix.backend}: {group}", title_justify="left")
@@ -179,7 +284,7 @@ def show(console: Console, matrix: Matrix) -> bool:
         f"{sum(matrix.seconds.values()):.0f} s",
         highlight=False,
     )
-    return bool(matrix.survivors or matrix.toothless or matrix.problem)
+    return matrix.is_wrong
 
 
 def _mark(said: str | None) -> str:

@@ -5,6 +5,7 @@ Imported in workers only; it imports Keras, and with it the backend that the pro
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit.engines.backend import backend as engine_backend
+from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.trees import Tree, is_branch, map_trees, paths
 
 Loss = Callable[[Any, Any], Any]
@@ -42,7 +45,7 @@ class Gradients:
 
 def to_tensor(array: Any) -> Any:
     """Make a tensor of the array's own dtype."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")  # `ascontiguousarray` gives a scalar an axis
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -78,6 +81,7 @@ def differentiate(
     training: bool = False,
     compiled: dict[Any, Any] | None = None,
     graph: bool = False,
+    losses: bool = False,
 ) -> Gradients:
     """Differentiate a scalar of what a layer returns.
 
@@ -89,13 +93,18 @@ def differentiate(
         counts: Further data of the loss.
         mask: A bool array (B, T), or None.
         training: Passed to the layer.
-        compiled: Where JAX keeps its compiled functions from call to call; a function is found by
+        compiled: Store of JAX's compiled functions from call to call; a function is found by
             the layer, the loss and the presence of states and mask.
         graph: True if TensorFlow runs it in a graph.
+        losses: True to add the layer's own losses.
 
     Returns:
         The gradients with respect to every floating input, initial state and trainable weight.
+
+    Raises:
+        NotApplicable: The backend has no gradients.
     """
+    need_gradients()
     call: Callable[..., Any] = {
         "tensorflow": _differentiate_tensorflow,
         "torch": _differentiate_torch,
@@ -114,6 +123,7 @@ def differentiate(
         mask,
         training,
         compiled,
+        losses,
     )
     g_weights = [None if g is None else _leaf_to_numpy(g) for g in g_weights]
     return Gradients(
@@ -122,6 +132,21 @@ def differentiate(
         dict(zip(names, g_weights, strict=True)),
         result,
     )
+
+
+def has_gradients() -> bool:
+    """Say whether this backend differentiates, and so trains."""
+    return engine_backend.differentiates
+
+
+def need_gradients() -> None:
+    """Leave a check that differentiates or trains, where the backend does neither.
+
+    Raises:
+        NotApplicable: The backend has no gradients.
+    """
+    if not has_gradients():
+        raise NotApplicable(f"{engine_backend.name} has no gradients, and trains nothing")
 
 
 def _tensors(states: Tree | None) -> Tree | None:
@@ -169,6 +194,7 @@ def _differentiate_tensorflow(
     mask: Any,
     training: bool,
     compiled: dict[Any, Any] | None,
+    losses: bool,
 ) -> Any:
     import tensorflow as tf
 
@@ -178,8 +204,13 @@ def _differentiate_tensorflow(
         for leaf in (*of_inputs.values(), *of_states.values()):
             tape.watch(leaf)
         result = call_layer(layer, inputs, states, mask, training)
-        value = loss(result, counts)
+        value = loss(result, counts) + (_sum(layer.losses) if losses else 0.0)
     return _densify(tf, tape.gradient(value, (of_inputs, of_states, weights))), result
+
+
+def _sum(losses: Any) -> Any:
+    """Add up the losses of a layer."""
+    return sum(losses, start=0.0)
 
 
 def _in_graph(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,9 +226,10 @@ def _in_graph(call: Callable[..., Any]) -> Callable[..., Any]:
         mask: Any,
         training: bool,
         compiled: dict[Any, Any] | None,
+        losses: bool,
     ) -> Any:
         def graph(x: Tree, s: Tree | None, c: Any, m: Any) -> Any:
-            return call(layer, loss, x, s, c, m, training, compiled)
+            return call(layer, loss, x, s, c, m, training, compiled, losses)
 
         # Called at once, TensorFlow would take all of these for one that it traces too often.
         data = inputs, states, counts, mask
@@ -224,6 +256,7 @@ def _differentiate_torch(
     mask: Any,
     training: bool,
     compiled: dict[Any, Any] | None,
+    losses: bool,
 ) -> Any:
     import torch
 
@@ -237,7 +270,8 @@ def _differentiate_torch(
         layer, _replace(inputs, of_inputs), _replace(states, of_states), mask, training
     )
     targets = [*of_inputs.values(), *of_states.values(), *weights]
-    found = list(torch.autograd.grad(loss(result, counts), targets, allow_unused=True))
+    value = loss(result, counts) + (_sum(layer.losses) if losses else 0.0)
+    found = list(torch.autograd.grad(value, targets, allow_unused=True))
     first, second = len(of_inputs), len(of_inputs) + len(of_states)
     gradients = (
         dict(zip(of_inputs, found[:first], strict=True)),
@@ -256,10 +290,11 @@ def _differentiate_jax(
     mask: Any,
     training: bool,
     compiled: dict[Any, Any] | None,
+    losses: bool,
 ) -> Any:
     import jax
 
-    key = (id(layer), loss, states is None, mask is None, training)
+    key = (id(layer), loss, states is None, mask is None, training, losses)
     functions = {} if compiled is None else compiled
     if key not in functions:
 
@@ -276,8 +311,10 @@ def _differentiate_jax(
             inputs, states = _replace(inputs, of_inputs), _replace(states, of_states)
             given = {"initial_state": states, "mask": mask, "training": training}
             given = {name: entry for name, entry in given.items() if entry is not None}
-            result, _ = layer.stateless_call(weights, others, inputs, **given)
-            return loss(result, counts), result
+            result, _, own = layer.stateless_call(
+                weights, others, inputs, return_losses=True, **given
+            )
+            return loss(result, counts) + (_sum(own) if losses else 0.0), result
 
         functions[key] = jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True))
     weights = [variable.value for variable in layer.trainable_variables]
@@ -285,6 +322,15 @@ def _differentiate_jax(
     return functions[key](
         _floating(inputs), _floating(states), weights, others, inputs, states, counts, mask
     )
+
+
+def without_gradients() -> contextlib.AbstractContextManager[object]:
+    """Run what is in the block without recording gradients; the other backends never do unasked."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
 
 
 def can_compile() -> bool:
@@ -312,7 +358,12 @@ def call_compiled(
 
     Returns:
         What the layer returned.
+
+    Raises:
+        NotApplicable: The backend compiles nothing.
     """
+    if not has_gradients():
+        raise NotApplicable(f"{engine_backend.name} compiles nothing that a check could call")
     x, states = map_trees(to_tensor, inputs), _tensors(states)
     mask = None if mask is None else to_tensor(mask)
     if not layer.built:

@@ -15,6 +15,7 @@ from keras import ops
 
 import cellkit
 from cellkit.registry import rename
+from cellkit.registry.reference import activation
 
 PAPER = cellkit.Paper("The cellkit authors", 2026, "A cell to test with", "doi:10.0000/none")
 
@@ -75,8 +76,10 @@ class PlainCanary(keras.layers.Layer):
             setattr(self, name, self.add_weight(shape=shape, name=name))
         biases = {"bg": n, "bn": n, "q": n + 1}
         for name, size in biases.items():
-            bias = self.add_weight(shape=(size,), initializer="zeros", name=name)
-            setattr(self, name, bias if self.use_bias else None)
+            setattr(self, name, None)
+            if self.use_bias:
+                bias = self.add_weight(shape=(size,), initializer="zeros", name=name)
+                setattr(self, name, bias)
         self.built = True
 
     def gate(self, x: Any, h: Any) -> Any:
@@ -119,10 +122,13 @@ class PlainCanary(keras.layers.Layer):
         }
 
 
+ACTIVATIONS: dict[str, Any] = {"tanh": np.tanh, "linear": np.asarray, "sigmoid": _sigmoid}
+
+
 def plain_reference(w: Symbols, x: np.ndarray, states: States, config: Config) -> tuple[Any, Any]:
     """Compute one step of `PlainCanary` in NumPy."""
     h, c = states
-    act = np.tanh if config["activation"] == "tanh" else np.asarray
+    act = ACTIVATIONS[config["activation"]]
     g = _sigmoid(x @ w["Wg"] + h @ w["Ug"] + w.get("bg", 0.0))
     n = act(x @ w["Wn"] + c @ w["Un"] + w.get("bn", 0.0))
     new_c = g * c + (1 - g) * n
@@ -222,8 +228,9 @@ def stock_reference(w: Symbols, x: np.ndarray, states: States, config: Config) -
     h, c = states
     z = x @ w["W"] + h @ w["U"] + w.get("b", 0.0)
     i, f, g, o = np.split(z, 4, axis=-1)
-    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-    h = _sigmoid(o) * np.tanh(c)
+    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
+    c = s(f) * c + s(i) * tanh(g)
+    h = s(o) * tanh(c)
     return h, [h, c]
 
 

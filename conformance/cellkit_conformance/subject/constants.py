@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from cellkit import CellSpec
+from cellkit_conformance.trees import leaves
 
 __all__ = ["fed", "fed_spec", "is_fed"]
 
@@ -39,6 +40,9 @@ def fed(cls: Any, spec: CellSpec) -> Any:
         return cls.call(self, x, states, constants=pack(constants), **extra)
 
     def build(self: Any, input_shape: Any) -> None:
+        if hasattr(self, "expect"):
+            # What a layer tells its cell of the constants; here they are among the inputs.
+            self.expect(None, pack([keras.KerasTensor(shape) for shape in input_shape[1:]]))
         cls.build(self, input_shape[0])
 
     body: dict[str, Any] = {"call": call, "fed_from": cls, "__module__": cls.__module__}
@@ -65,13 +69,21 @@ def fed_spec(spec: CellSpec) -> CellSpec:
         def reference(w: Any, inputs: Any, states: Any, config: Any) -> Any:
             return own(w, inputs[0], states, config, pack(inputs[1:]))
 
-    draw = spec.draw_inputs
+    draw, draw_constants = spec.draw_inputs, spec.draw_constants
+
+    def drawn(inputs: Any) -> list[Any]:
+        x, *constants = inputs
+        if draw_constants is not None:
+            constants = leaves(draw_constants(pack(constants)))
+        return [x if draw is None else draw(x), *constants]
+
     return dataclasses.replace(
         spec,
         inputs=[spec.inputs, *_shapes(spec.constants)],
         constants=None,
         reference=reference,
-        draw_inputs=None if draw is None else lambda xs: [draw(xs[0]), *xs[1:]],
+        draw_inputs=None if draw is None and draw_constants is None else drawn,
+        draw_constants=None,
     )
 
 

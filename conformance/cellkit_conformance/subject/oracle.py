@@ -27,7 +27,7 @@ Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of the oracle found.
+    """Results of a run of the oracle.
 
     Attributes:
         sequence: The emitted outputs in the order processed, leaves of shape (B, T, ...).
@@ -58,6 +58,8 @@ def run(
     mask: Tree | None = None,
     go_backwards: bool = False,
     zero_output_for_mask: bool = False,
+    resets: np.ndarray | None = None,
+    starts: Tree | None = None,
 ) -> Run:
     """Run a cell over a sequence.
 
@@ -70,6 +72,8 @@ def run(
             all of which must hold. None: every step counts.
         go_backwards: Process the time steps from last to first.
         zero_output_for_mask: Emit zeros at masked steps instead of the previous output.
+        resets: (B, T), True where the row begins anew before the step; or None.
+        starts: The states from which it does.
 
     Returns:
         The outputs and states.
@@ -91,9 +95,15 @@ def run(
     order = range(time - 1, -1, -1) if go_backwards else range(time)
     with np.errstate(all="ignore"):  # a masked step may hold NaN, and its result is thrown away
         for t in order:
+            if resets is not None:
+                fresh = resets[:, t]
+                begun = map_trees(_to_float64, starts)
+                states = map_trees(lambda a, b, row=fresh: _where(row, a, b), begun, states)
             out, new = step(map_trees(lambda leaf, t=t: leaf[:, t], inputs), states)
             row = keep[:, t]
             y = map_trees(lambda leaf: np.zeros_like(_to_float64(leaf)), out) if y is None else y
+            if resets is not None:
+                y = map_trees(lambda a, row=resets[:, t]: _where(row, np.zeros_like(a), a), y)
             states = map_trees(lambda old, fresh, row=row: _where(row, fresh, old), states, new)
             y = map_trees(lambda old, fresh, row=row: _where(row, fresh, old), y, out)
             zeros = map_trees(np.zeros_like, y)

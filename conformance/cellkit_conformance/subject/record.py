@@ -1,4 +1,4 @@
-"""What a check leaves behind for a reproduction script: the calls it made, and what it compared."""
+"""Record of a check for a reproduction script: the calls it made, and what it compared."""
 
 from __future__ import annotations
 

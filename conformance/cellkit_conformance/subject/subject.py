@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,28 +16,34 @@ from cellkit.registry import cell_weights, set_cell_weights, variables_by_path
 from cellkit_conformance.examples.strategies import PLAIN, Example, draw_values
 from cellkit_conformance.outcome import Failure, describe_error, trace_of
 from cellkit_conformance.subject import backend, oracle, record
+from cellkit_conformance.subject.draws import (
+    concrete_shapes,
+    constrained,
+    narrow,
+    random_weight,
+    short,
+)
+from cellkit_conformance.subject.steps import call_cell, has_unbuilt, like_states
 from cellkit_conformance.subject.targets import Target
 from cellkit_conformance.subject.tolerance import Tolerance
 from cellkit_conformance.trees import (
     Tree,
     children,
     difference,
-    is_branch,
     is_shape,
     leaves,
     map_shapes,
     map_trees,
-    paths,
     rebuild,
 )
 
-SIZES = (3, 2, 4, 5, 6, 7)
-"""Sizes of symbolic dimensions in order of appearance, all different: none hides another."""
+REFUSALS = (ValueError, TypeError, NotImplementedError, KeyError)
+"""Errors by which a cell says that it does not take an argument."""
 
 
 @dataclass(frozen=True)
 class Returned:
-    """What a layer returned, in NumPy.
+    """Results of a layer in NumPy.
 
     Attributes:
         output: The output structure.
@@ -70,7 +76,8 @@ class Subject:
     ) -> None:
         self.target = target
         self.case = case
-        self.kwargs = {**target.cases[case], **(extra or {})}
+        self.extra = dict(extra or {})
+        self.kwargs = {**target.arguments(case), **self.extra}
         self.make_layer = layer
         self.compiled: dict[Any, Any] = {}
         self.calls = record.calls()
@@ -78,14 +85,30 @@ class Subject:
         self._weights_seed: tuple[int, float, bool] | None = None
         self._drawn: dict[tuple[int, float, bool], dict[str, np.ndarray]] = {}
         self._symbols: dict[tuple[int, float, bool], dict[str, np.ndarray]] = {}
+        self._states: dict[Any, Tree | None] = {}
         self._found: tuple[list[int], dict[str, Any]] | None = None
-        self.input_shapes = _concrete_shapes(target.inputs, target.dims)
+        self.input_shapes = concrete_shapes(target.inputs, target.dims)
 
     # Cells and layers ---------------------------------------------------------------------------
 
     def fresh_cell(self) -> Any:
         """Make another cell of this case, not built."""
-        return self.target.make(self.kwargs)
+        given = {**self.target.arguments(self.case), **self.extra}
+        if not self.target.takes_dtype:
+            given.pop("dtype", None)
+        with self._policy_around():
+            return self.target.make(given)
+
+    def _policy_around(self) -> contextlib.AbstractContextManager[None]:
+        """Make the dtype of this subject that of the process, where the cell needs that.
+
+        Layers that a cell makes inside follow the process and not the cell, unless its author has
+        handed the dtype on. Where there is no spec, that is nobody's promise.
+        """
+        dtype = self.kwargs.get("dtype")
+        if dtype is None or self.target.spec is not None and self.target.takes_dtype:
+            return contextlib.nullcontext()
+        return process_policy(dtype)
 
     @functools.cached_property
     def cell(self) -> Any:
@@ -103,7 +126,8 @@ class Subject:
     def build(self, cell: Any) -> None:
         """Build a cell for this subject's inputs; plain objects have nothing to build."""
         if isinstance(cell, keras.layers.Layer) and not cell.built:
-            cell.build(self.step_shapes())
+            with self._policy_around():
+                cell.build(self.step_shapes())
             cell.built = True
 
     def complete(self, cell: Any) -> None:
@@ -111,12 +135,12 @@ class Subject:
 
         STR-06 says so; the other checks are not to stumble over weights that come later.
         """
-        if self.target.spec is None and _has_unbuilt(cell):
+        if self.target.spec is None and has_unbuilt(cell):
             x = map_shapes(
                 lambda s: backend.to_tensor(np.zeros((1, *s), "float32")), self.input_shapes
             )
             states = self.make_layer(cell).get_initial_state(batch_size=1)
-            with contextlib.suppress(Exception):  # whatever it is, a check tells
+            with contextlib.suppress(Exception), self._policy_around():  # a check tells what it is
                 call_cell(cell, x, list(states) if type(states) is tuple else states)
 
     def step_shapes(self, batch: int | None = None) -> Tree:
@@ -150,7 +174,7 @@ class Subject:
 
     @functools.cached_property
     def compute_dtype(self) -> str:
-        """What the layer computes in."""
+        """Dtype that the layer computes in."""
         return str(getattr(self.layer(return_sequences=True), "compute_dtype", "float32"))
 
     # Weights ------------------------------------------------------------------------------------
@@ -186,6 +210,16 @@ class Subject:
             self.__dict__["symbols"] = self._symbols[key]
         self._weights_seed = key
 
+    def forget_weights(self) -> None:
+        """Have all weights set anew, where somebody has changed them by hand."""
+        self._weights_seed = None
+        self.__dict__.pop("symbols", None)
+
+    def forget_drawn(self) -> None:
+        """Have weights that do not train set anew, which training may have moved."""
+        if "cell" in self.__dict__ and self._moving:
+            self._weights_seed = None
+
     @property
     def _variables(self) -> dict[str, Any]:
         """The cell's variables by path, found anew where it has others than before."""
@@ -210,16 +244,20 @@ class Subject:
         for index, (name, start) in enumerate(self.initial_weights.items()):
             if name in self._trainable:
                 rng = np.random.default_rng([seed, index, 11])
-                drawn = _random_weight(start, rng, scale)
+                drawn = random_weight(start, rng, scale)
                 drawn = (np.round(drawn, 1) + 0).astype(drawn.dtype) if plain else drawn
-                weights[name] = _constrained(variables[name], drawn)
+                weights[name] = constrained(variables[name], drawn)
             else:
                 weights[name] = start
-        return weights
+        valid = None if self.target.spec is None else self.target.spec.draw_weights
+        if valid is None:
+            return weights
+        brought = valid(dict(weights))
+        return {name: np.asarray(brought[name], kept.dtype) for name, kept in weights.items()}
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """What the reference is given as its config: the cell's own, and the case's arguments."""
+        """Config that the reference is given: the cell's own, and the case's arguments."""
         own = self.cell.get_config() if isinstance(self.cell, keras.layers.Layer) else {}
         return {**own, **self.kwargs}
 
@@ -242,7 +280,7 @@ class Subject:
 
     def valid_inputs(self, inputs: Tree) -> Tree:
         """Bring inputs into the range that the spec says is valid, as of time gaps."""
-        valid = self.target.spec.draw_inputs if self.target.spec is not None else None
+        valid = self.target.draw_inputs
         return inputs if valid is None else valid(inputs)
 
     def states(self, example: Example) -> Tree | None:
@@ -253,6 +291,11 @@ class Subject:
         """Draw states of every leaf's own shape and dtype; counters are small and not negative."""
         rng = np.random.default_rng([example.seed, 2])
         kind = PLAIN if example.values == PLAIN else "normal"
+
+        if self.target.spec is None:
+            reached = self._reached(example)
+            if reached is not None:
+                return map_trees(short, reached) if example.values == PLAIN else reached
 
         def draw(leaf: np.ndarray) -> np.ndarray:
             shape = (example.batch, *leaf.shape[1:])
@@ -266,6 +309,36 @@ class Subject:
             return values.astype(leaf.dtype)
 
         return self.valid_states(map_trees(draw, self.template))
+
+    def _reached(self, example: Example) -> Tree | None:
+        """Give states that the cell itself reaches within two steps, or None where that fails.
+
+        Nothing says which states a cell without a spec can have: a covariance is positive, and an
+        address sums to one. What a cell has made of its own initial states is a state.
+        """
+        key = (example.batch, example.seed, example.weights, self._weights_seed)
+        if key not in self._states:
+            drawn = dataclasses.replace(example, time=2, seed=example.seed + 77)
+            try:
+                states = self.own_initial_states(example.batch)
+                for t in range(2):
+                    x = map_trees(lambda a, t=t: a[:, t], self.inputs(drawn))
+                    x, before = (
+                        map_trees(backend.to_tensor, x),
+                        map_trees(backend.to_tensor, states),
+                    )
+                    _, new = call_cell(self.cell, x, before)
+                    states = backend.to_numpy(like_states(states, new))
+                    states = map_trees(lambda _, leaf: leaf, self.template, states)
+                found = [leaf for leaf in leaves(states) if leaf.dtype.kind in "fc"]
+                forms = zip(leaves(states), leaves(self.template), strict=True)
+                fits = all((a.shape[1:], a.dtype) == (b.shape[1:], b.dtype) for a, b in forms)
+                good = fits and all(np.isfinite(leaf).all() for leaf in found)
+                self._states[key] = states if good else None
+            except Exception:  # noqa: BLE001 (a check tells what a step raises)
+                self._states[key] = None
+        kept = self._states[key]
+        return None if kept is None else map_trees(np.copy, kept)
 
     def valid_states(self, states: Tree) -> Tree:
         """Bring states into the range that the spec says is valid."""
@@ -281,10 +354,12 @@ class Subject:
             batch: B, which a stateful layer has to know.
             time: T.
         """
+        drawn = iter(leaves(self.inputs(Example(1, 1))))
 
         def make(node: Tree, name: str | None) -> Tree:
             if is_shape(node):
-                return keras.Input(batch_shape=(batch, time, *node), name=name)
+                dtype = str(next(drawn).dtype)
+                return keras.Input(batch_shape=(batch, time, *node), name=name, dtype=dtype)
             named = [
                 make(child, key if isinstance(key, str) else None) for key, child in children(node)
             ]
@@ -387,7 +462,7 @@ class Subject:
             training: The training flag.
         """
         cell = self.cell if cell is None else cell
-        inputs, states = map_trees(_narrow, inputs), map_trees(_narrow, states)
+        inputs, states = map_trees(narrow, inputs), map_trees(narrow, states)
         call = record.Call("step", cell, inputs, states, training=training)
         self.calls.append(call)
         output, new = call_cell(
@@ -460,6 +535,8 @@ class Subject:
             mask=mask,
             go_backwards=options.get("go_backwards", False),
             zero_output_for_mask=options.get("zero_output_for_mask", False),
+            resets=options.get("resets"),
+            starts=self.reference_states(batch) if "resets" in options else None,
         )
 
     def tolerance(self, steps: int) -> Tolerance:
@@ -475,47 +552,15 @@ class Subject:
         return found
 
 
-def call_cell(cell: Any, inputs: Tree, states: Tree, training: bool = False) -> Any:
-    """Call a cell as a layer would: with `training` only where its `call` knows it."""
-    parameters = inspect.signature(cell.call).parameters
-    takes = "training" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    call = cell if callable(cell) else cell.call
-    return call(inputs, states, training=training) if takes else call(inputs, states)
-
-
-def like_states(states: Tree, new: Tree) -> Tree:
-    """Put the one state of a cell that returns it bare, as its `state_size` is, where a layer does.
-
-    Args:
-        states: The states that the cell was given.
-        new: The states that it returned.
-    """
-    alone = isinstance(states, (list, tuple)) and len(states) == 1 and not is_branch(states[0])
-    return rebuild(states, [new]) if alone and not is_branch(new) else new
-
-
-def _has_unbuilt(cell: Any) -> bool:
-    """Say whether a layer that a cell holds has not been built; Keras lists them there."""
-    return any(not layer.built for layer in getattr(cell, "_layers", ()))
-
-
-def trace_cell(cell: Any, inputs: Tree, states: Tree) -> Any:
-    """Find the shapes and dtypes of a step's result: on JAX without compiling anything.
-
-    Args:
-        cell: The cell.
-        inputs: Tensors of one step.
-        states: Tensors.
-
-    Returns:
-        What the cell returns, of leaves that have a shape and a dtype.
-    """
-    if keras.backend.backend() != "jax":
-        return call_cell(cell, inputs, states)
-    import jax
-
-    with keras.StatelessScope():  # variables that a step moves stay as they were
-        return jax.eval_shape(lambda x, s: call_cell(cell, x, s), inputs, states)
+@contextlib.contextmanager
+def process_policy(name: str) -> Iterator[None]:
+    """Set the dtype policy of the process for a while."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _stored(layer: Any) -> list[np.ndarray] | None:
@@ -523,56 +568,3 @@ def _stored(layer: Any) -> list[np.ndarray] | None:
     if not getattr(layer, "stateful", False) or not getattr(layer, "states", None):
         return None
     return [backend.to_numpy(leaf) for leaf in leaves(layer.states) if leaf is not None]
-
-
-def _narrow(array: np.ndarray) -> np.ndarray:
-    """Bring the oracle's float64 back to the layer's dtype, for the cell as its own reference."""
-    array = np.asarray(array)
-    if array.dtype == np.float64:
-        return array.astype(np.float32)
-    return array.astype(np.complex64) if array.dtype == np.complex128 else array
-
-
-def _concrete_shapes(inputs: Tree, dims: Mapping[str, Any]) -> Tree:
-    """Give every symbolic dimension a size of its own; the spec may pin or restrict one."""
-    sizes: dict[str, int] = {}
-    free = iter(SIZES * 4)
-
-    def concrete(shape: tuple[Any, ...]) -> tuple[int, ...]:
-        for dim in shape:
-            if isinstance(dim, str) and dim not in sizes:
-                pinned = dims.get(dim)
-                sizes[dim] = next(free) if pinned is None else _first(pinned)
-        return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in shape)
-
-    return map_shapes(concrete, inputs)
-
-
-def _first(pinned: Any) -> int:
-    return int(pinned) if isinstance(pinned, int) else int(pinned[0])
-
-
-def _random_weight(start: np.ndarray, rng: np.random.Generator, scale: float) -> np.ndarray:
-    noise = scale * np.clip(rng.standard_normal(start.shape), -2, 2)
-    if start.size and np.all(start == start.flat[0]):
-        return (start + 0.4 * noise).astype(start.dtype)
-    fan_in = max(1, int(np.prod(start.shape[:-1]))) if start.ndim > 1 else 1
-    values = noise * (1.2 / np.sqrt(fan_in))
-    if start.min() > 0 or start.max() < 0:
-        values = np.sign(start) * (np.abs(values) + 0.1)
-    return values.astype(start.dtype)
-
-
-def _constrained(variable: Any, value: np.ndarray) -> np.ndarray:
-    constraint = getattr(variable, "constraint", None)
-    if constraint is None:
-        return value
-    return np.asarray(backend.to_numpy(constraint(backend.to_tensor(value))))
-
-
-def describe_leaves(tree: Tree) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Give shape and dtype of every leaf by path, for messages and comparisons."""
-    return {
-        path: (tuple(leaf.shape), keras.backend.standardize_dtype(leaf.dtype))
-        for path, leaf in paths(tree)
-    }

@@ -1,8 +1,9 @@
-"""What the command line names: a registered cell, or `module:Class`, and what is known about it."""
+"""Targets on the command line: a registered cell, or `module:Class`, and the facts about it."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -20,7 +21,7 @@ from cellkit.registry import CellSpec
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import text_of
 from cellkit_conformance.subject.constants import fed, fed_spec
-from cellkit_conformance.subject.guess import guess
+from cellkit_conformance.subject.guess import anew, guess
 from cellkit_conformance.trees import Tree
 
 Imported = TypeVar("Imported")
@@ -34,39 +35,63 @@ class Target:
         name: As on the command line.
         cls: The class.
         spec: Its `CellSpec`, or None.
-        cases: Constructor arguments by case; from the spec, or guessed.
+        cases: Constructor arguments by case, or functions that return them; from the spec, or
+            guessed.
         inputs: The shapes of one time step.
         dims: Sizes that the spec pins.
         traits: The claims, and "reference" where the spec has one.
         notes: Assumptions that stand in for a spec, for the report.
         effects: Effects of importing the cell's module, beside defining the cell.
+        spec_file: The file that the spec is from, or None where it is the class's own.
+        draw_inputs: Brings random inputs into the range that the cell takes; the spec's, or
+            guessed, or None.
     """
 
     name: str
     cls: Any
     spec: Any
-    cases: Mapping[str, dict[str, Any]]
+    cases: Mapping[str, Any]
     inputs: Tree
     dims: Mapping[str, Any]
     traits: frozenset[str]
     notes: tuple[str, ...] = ()
     effects: tuple[str, ...] = ()
+    spec_file: str | None = None
+    draw_inputs: Callable[[Tree], Tree] | None = None
+
+    def arguments(self, case: str) -> dict[str, Any]:
+        """Give the constructor arguments of a case; a case that is a function is called.
+
+        Args:
+            case: A name in `cases`.
+        """
+        given = self.cases[case]
+        return dict(given() if callable(given) else given)
 
     def make(self, kwargs: Mapping[str, Any]) -> Any:
-        """Make a cell, not built."""
-        return self.cls(**kwargs)
+        """Make a cell, not built; of an argument that is a layer, a new one like it."""
+        return self.cls(**{key: anew(value) for key, value in kwargs.items()})
+
+    @functools.cached_property
+    def takes_dtype(self) -> bool:
+        """Say whether the constructor takes a dtype, by name or among others."""
+        try:
+            parameters = inspect.signature(self.cls).parameters
+        except (TypeError, ValueError):  # nothing is known of it
+            return True
+        return "dtype" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     def try_to_make(self) -> None:
         """Make a cell of every case, so that one that hangs or crashes then is known at once.
 
         Raises:
-            Exception: What the cell raised in all cases; where it can be made in one, the checks of
-                the others tell.
+            Exception: The cell's own, raised in all cases; where it can be made in one, the checks
+                of the others tell.
         """
         errors: list[Exception] = []
-        for kwargs in self.cases.values():
+        for case in self.cases:
             try:
-                self.make(kwargs)
+                self.make(self.arguments(case))
             except Exception as error:  # noqa: BLE001 (whatever a cell raises)
                 errors.append(error)
         if len(errors) == len(self.cases):
@@ -97,25 +122,37 @@ class Found:
         cls: The class.
         spec: Its `spec`, whatever that is, or None.
         effects: Effects of the import on the process.
+        spec_file: The file that the spec is from, where it is not the class's own.
     """
 
     name: str
     cls: Any
     spec: Any
     effects: tuple[str, ...]
+    spec_file: str | None = None
 
 
-def find(name: str) -> Found:
+def find(name: str, spec_file: str | None = None) -> Found:
     """Import a cell.
 
     Args:
         name: As of `resolve`.
+        spec_file: A Python file whose `spec` takes the place of the cell's own, or None.
 
     Raises:
-        ValueError: There is none, or its module does not import.
+        ValueError: There is none, or a module does not import.
     """
     (cls, spec), effects = observe(lambda: load(name) if ":" in name else _registered(name))
-    return Found(name, cls, spec, effects)
+    if spec_file is not None:
+        spec, _ = load(f"{spec_file}:spec")
+        if not isinstance(spec, CellSpec):
+            raise problem(
+                f"The `spec` of {spec_file} is no spec.",
+                received=f"an object of the type {type(spec).__name__}",
+                expected="what cellkit.CellSpec(...) makes",
+                fix="write spec = cellkit.CellSpec(cases=..., inputs=..., ...)",
+            )
+    return Found(name, cls, spec, effects, spec_file)
 
 
 def observe(imports: Callable[[], Imported]) -> tuple[Imported, tuple[str, ...]]:
@@ -141,7 +178,7 @@ def describe_found(found: Found) -> Target:
         ValueError: It is not a cell, or nothing says how to construct it.
     """
     target = describe(found.name, found.cls, found.spec)
-    return dataclasses.replace(target, effects=found.effects)
+    return dataclasses.replace(target, effects=found.effects, spec_file=found.spec_file)
 
 
 BACKENDS = ("tensorflow", "torch", "jax")
@@ -194,10 +231,24 @@ def describe(name: str, cls: Any, spec: Any) -> Target:
         ignored = (f"its `spec` is not used: it is no cellkit.CellSpec but {type(spec).__name__}",)
         spec = None
     if spec is not None:
+        spec = spec.completed(cls)
         if spec.constants is not None:
             cls, spec = fed(cls, spec), fed_spec(spec)
         traits = set(spec.traits) | ({"reference"} if spec.reference is not None else set())
-        return Target(name, cls, spec, spec.cases, spec.inputs, spec.dims, frozenset(traits))
+        notes: tuple[str, ...] = ()
+        if spec.tolerance_reason:
+            notes = (f"its tolerance is {spec.tolerance:g}: {spec.tolerance_reason}",)
+        return Target(
+            name,
+            cls,
+            spec,
+            spec.cases,
+            spec.inputs,
+            spec.dims,
+            frozenset(traits),
+            notes,
+            draw_inputs=spec.draw_inputs,
+        )
     guessed = guess(name, cls)
     vector = guessed.inputs == ("features",)
     notes = (
@@ -209,7 +260,17 @@ def describe(name: str, cls: Any, spec: Any) -> Target:
         *guessed.notes,
         "a spec with a NumPy `reference` of one step would add " + _of_a_reference(),
     )
-    return Target(name, cls, None, guessed.cases, guessed.inputs, {}, frozenset({"masking"}), notes)
+    return Target(
+        name,
+        cls,
+        None,
+        guessed.cases,
+        guessed.inputs,
+        {},
+        frozenset({"masking"}),
+        notes,
+        draw_inputs=guessed.draw_inputs,
+    )
 
 
 def _kind(found: Any) -> str:

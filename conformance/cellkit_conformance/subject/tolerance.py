@@ -35,7 +35,7 @@ EPSILON = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a result is from its reference.
+    """Distance of a result from its reference.
 
     Attributes:
         ok: True if every entry is within its limit.
@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def headroom(self) -> float:
-        """How many times smaller than the limit the error is; infinite for no error."""
+        """Limit over error; infinite without an error."""
         return math.inf if self.ratio == 0 else 1 / self.ratio
 
 
@@ -88,6 +88,11 @@ class Tolerance:
     fan_in: int
     multiplier: float = 1.0
 
+    @property
+    def roundings(self) -> float:
+        """Number of roundings that add up in the steps, without the multiplier."""
+        return K * math.sqrt(max(1, self.steps) * max(1, self.fan_in))
+
     def limit(self, reference: np.ndarray) -> np.ndarray:
         """Give the limit of every entry.
 
@@ -102,11 +107,12 @@ class Tolerance:
         """
         if self.dtype not in EPSILON:
             raise ValueError(f"No tolerance for dtype {self.dtype!r}; known: {sorted(EPSILON)}.")
-        root = math.sqrt(max(1, self.steps) * max(1, self.fan_in))
         scale = np.maximum(1.0, np.abs(np.nan_to_num(reference, posinf=1.0, neginf=1.0)))
-        return self.multiplier * K * EPSILON[self.dtype] * root * scale
+        return self.multiplier * EPSILON[self.dtype] * self.roundings * scale
 
-    def compare(self, got: np.ndarray, want: np.ndarray) -> Comparison:
+    def compare(
+        self, got: np.ndarray, want: np.ndarray, more: np.ndarray | float = 0.0
+    ) -> Comparison:
         """Compare a result with its reference, entry by entry.
 
         Entries that are not floating (counters, flags) must be equal. Where the reference is not
@@ -115,6 +121,7 @@ class Tolerance:
         Args:
             got: The result of the layer.
             want: The reference, of the same shape.
+            more: What is added to the limit of floating entries.
 
         Returns:
             The comparison.
@@ -134,7 +141,7 @@ class Tolerance:
             error = np.abs(got - want)
         same = (got == want) | (np.isnan(got) & np.isnan(want))
         error = np.where(same, 0.0, np.where(np.isfinite(error), error, np.inf))
-        limit = np.zeros_like(error) if exact else self.limit(want)
+        limit = np.zeros_like(error) if exact else self.limit(want) + more
         ratio = np.divide(error, limit, out=np.where(error > 0, np.inf, 0.0), where=limit > 0)
         where = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
         worst = float(ratio[where])

@@ -10,7 +10,7 @@
   };
   const byKey = new Map(data.results.map((r) => [[r.cell, r.backend, r.requirement].join("\n"), r]));
   const kindOf = (outcome) => data.outcomes[outcome].kind;
-  const state = { cell: data.start, kind: "all", text: "" };
+  const state = { cell: data.start, kind: data.kind, text: "" };
   const list = document.getElementById("requirements");
   const select = document.getElementById("cell");
   const search = document.getElementById("search");
@@ -191,6 +191,7 @@
   search.addEventListener("input", () => { state.text = search.value; draw(); });
   for (const chip of document.querySelectorAll("[data-kind]")) chip.addEventListener("click", () => { state.kind = chip.dataset.kind; draw(); });
   for (const node of document.querySelectorAll("[data-cell]")) node.addEventListener("click", () => choose(node.dataset.cell, node.dataset.bad ? "bad" : "all"));
+  for (const node of document.querySelectorAll("[data-open]")) node.addEventListener("click", () => open(byKey.get(node.dataset.open)));
   draw();
   const linked = byKey.get(location.hash.slice(1).split("/").map(decodeURIComponent).join("\n"));
   if (linked) { state.cell = linked.cell; draw(); open(linked); }

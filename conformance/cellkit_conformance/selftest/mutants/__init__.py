@@ -16,10 +16,13 @@ from cellkit_conformance.selftest.mutants.base import MUTANTS, Mutant, breaks
 
 __all__ = ["MUTANTS", "Mutant"]
 
-# A module of mutants is named after that of the checks; those of poison stand with the masks.
+# A module of mutants is named after that of the checks; those of these modules stand with the rest
+# of their group: the masks, gradients, randomness, serialization.
+_WITH_OTHERS = ("poison", "learning", "dropout", "rates", "statistics", "saving")
 for _name in MODULES:
-    if _name != "poison":
+    if _name not in _WITH_OTHERS:
         importlib.import_module(f"{__name__}.{_name}")
+importlib.import_module(f"{__name__}.hall")
 
 MUTANTS.append(Mutant("cellkit_conformance.selftest.mutants.meddler:Meddler", ("PUR-06",)))
 breaks("MSK-09", "SEQ-04", raises=True)(keras.layers.RNN)

@@ -1,4 +1,4 @@
-"""What a mutant is, and what broken layers have in common."""
+"""Mutants: the declaration, and parts that broken layers share."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CROSS = frozenset({"GRD-02", "SER-04", "ERR-02"})
 """Checks that compare backends: the unbroken cell or layer takes the part of another backend."""
 
 NOT_HERE = {
-    "torch": frozenset({"CMP-01", "CMP-02"}),
-    "jax": frozenset({"DTY-02"}),
-    "tensorflow": frozenset[str](),
+    "torch": frozenset({"CMP-01", "CMP-02", "DST-02", "EXP-02", "EXP-03", "EXP-07"}),
+    "jax": frozenset({"DTY-02", "EXP-03", "EXP-05", "EXP-06"}),
+    "tensorflow": frozenset({"DST-02", "DST-04", "EXP-05", "EXP-06", "EXP-07"}),
 }
 """Checks that do not apply on a backend, in the quick profile and without x64."""
 
@@ -42,12 +42,15 @@ class Mutant:
         cell: The canary that a broken layer runs; the cell itself for a broken cell.
         raises: True if the defect is an exception. Of any other mutant an exception proves nothing:
             it may be the mutant that does not run.
+        thread: Thread in which another library's defect of this kind was reported or mended, as
+            "owner/repository#number", or "".
     """
 
     broken: Any
     kills: tuple[str, ...]
     cell: Any = None
     raises: bool = False
+    thread: str = ""
 
     @property
     def name(self) -> str:
@@ -120,7 +123,8 @@ class Mutant:
         """
         if result.outcome is Outcome.NOT_APPLICABLE:
             alone = result.requirement in NEEDS_TWO and "one device" in result.message
-            return alone or result.requirement in NOT_HERE[backend]
+            absent = result.message.startswith("not installed")
+            return alone or absent or result.requirement in NOT_HERE[backend]
         return result.outcome in ({Outcome.FAIL, Outcome.ERROR} if self.raises else {Outcome.FAIL})
 
 
@@ -128,13 +132,16 @@ MUTANTS: list[Mutant] = []
 """All mutants, in the order in which they were declared."""
 
 
-def breaks(*kills: str, cell: Any = None, raises: bool = False) -> Callable[[Any], Any]:
+def breaks(
+    *kills: str, cell: Any = None, raises: bool = False, thread: str = ""
+) -> Callable[[Any], Any]:
     """Declare a broken cell or layer to be a mutant.
 
     Args:
         *kills: Ids of the checks that must notice it.
         cell: The cell of a broken layer; a canary unless given.
         raises: See `Mutant`.
+        thread: See `Mutant`.
 
     Returns:
         A decorator that leaves the class as it is.
@@ -142,7 +149,7 @@ def breaks(*kills: str, cell: Any = None, raises: bool = False) -> Callable[[Any
 
     def declare(cls: Any) -> Any:
         runs = (cell or PlainCanary) if issubclass(cls, keras.layers.RNN) else None
-        MUTANTS.append(Mutant(cls, kills, runs, raises))
+        MUTANTS.append(Mutant(cls, kills, runs, raises, thread))
         return cls
 
     return declare
@@ -152,10 +159,17 @@ class BrokenLayer(cellkit.RNN):
     """Passes a call on; mutants change what goes in or what comes out."""
 
     def __call__(
-        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: Any = None,
+        resets: Any = None,
+        segments: Any = None,
     ) -> Any:
         """Run the layer on changed arguments."""
         given = {"initial_state": initial_state, "mask": mask, "training": training}
+        given |= {"resets": resets, "segments": segments}
         if isinstance(first(sequences), keras.KerasTensor):
             return self.plain(sequences, given)
         result = self.run(sequences, given)

@@ -74,3 +74,13 @@ class Quantizes(PlainCanary):
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
+
+
+@breaks("DTY-09")
+class TrainingPromotes(PlainCanary):
+    """In training a state comes back as float32 under every policy."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(inputs, states, training)
+        return output, [ops.cast(s, "float32") for s in new] if training else new

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from cellkit_conformance.selftest.mutants.base import BrokenLayer, breaks
+from cellkit_conformance.selftest.mutants.base import BrokenLayer, breaks, is_traced
 from cellkit_conformance.subject.canaries import NestedCanary, PlainCanary
 
 
@@ -91,3 +91,19 @@ class StatefulGradient(BrokenLayer):
         if not self.stateful:
             return result
         return self.on_output(result, lambda y: 0.5 * y + ops.stop_gradient(0.5 * y))
+
+
+@breaks("GRD-14")
+class CountsEagerCalls(PlainCanary):
+    """Every step that is not compiled moves a variable."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, and a counter."""
+        super().build(input_shape)
+        self.steps = self.add_weight((), initializer="zeros", trainable=False, name="steps")
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        if not is_traced(inputs):
+            self.steps.assign(self.steps + 1.0)
+        return super().call(inputs, states, training)

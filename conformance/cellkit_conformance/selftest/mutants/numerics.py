@@ -163,3 +163,50 @@ class LongRunsDrift(BrokenLayer):
             return result
         late = np.where(np.arange(time) > 256, 1.001, 1.0).astype("float32").reshape(1, -1, 1)
         return self.on_output(result, lambda y: y * ops.convert_to_tensor(late))
+
+
+@breaks("NUM-10")
+class MadeUpGradient(PlainCanary):
+    """A bias is a constant, and has the gradient of one that is added."""
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        return ops.matmul(h, self.P) + self.q - ops.stop_gradient(self.q + 0.0)
+
+
+MadeUpGradient.spec = dataclasses.replace(PlainCanary.spec, reference=None)
+
+
+@breaks("NUM-10")
+class DeadHalf(PlainCanary):
+    """Half of a bias is never added."""
+
+    def emit(self, h: Any) -> Any:
+        """Compute y."""
+        half = (np.arange(self.units + 1) % 2).astype("float32")
+        return ops.matmul(h, self.P) + self.q * ops.convert_to_tensor(half)
+
+
+def _shown_reference(w: Symbols, x: np.ndarray, states: Any, config: Config) -> Any:
+    """Compute one step of `WrongDocstring` in NumPy."""
+    h = np.tanh(x @ w["W"] + states[0] @ w["U"] + w["b"])
+    return h, [h]
+
+
+@breaks("NUM-14")
+class WrongDocstring(keras.layers.SimpleRNNCell):
+    """Shows a sign that is not the reference's.
+
+    ```
+    h' = tanh(W @ x - U @ h + b)
+    ```
+    """
+
+
+WrongDocstring.spec = dataclasses.replace(
+    PlainCanary.spec,
+    reference=_shown_reference,
+    cases={"default": {"units": 4}, "small": {"units": 3}},
+    symbols=rename({"kernel": "W", "recurrent_kernel": "U", "bias": "b"}),
+    states=("h",),
+)

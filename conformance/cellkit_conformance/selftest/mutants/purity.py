@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import keras
 import numpy as np
 
 from cellkit_conformance.selftest.mutants.base import BrokenLayer, breaks, first
@@ -54,6 +55,41 @@ class SharedCounter(BrokenLayer):
         return self.on_output(result, lambda y: y + 0.01 * SharedCounter.made)
 
 
+@breaks("PUR-03")
+class LastOneDecides(PlainCanary):
+    """All cells compute with the activation of the one that was made last."""
+
+    known: dict[str, Any] = {}
+
+    def __init__(self, units: int = 4, activation: str = "tanh", **kwargs: Any) -> None:
+        super().__init__(units, activation, **kwargs)
+        self.known["activation"] = self.activation
+
+    def candidate(self, x: Any, c: Any) -> Any:
+        """Compute n."""
+        self.activation, own = self.known["activation"], self.activation
+        try:
+            return super().candidate(x, c)
+        finally:
+            self.activation = own
+
+
+@breaks("PUR-03")
+class SizesOfTheLast(PlainCanary):
+    """The sizes are kept on the class: the cell that was made last says them for all."""
+
+    wide: list[int] = []
+
+    def __init__(self, units: int = 4, *args: Any, **kwargs: Any) -> None:
+        super().__init__(units, *args, **kwargs)
+        self.wide[:] = [units]
+
+    @property
+    def state_size(self) -> list[int]:
+        """Two vectors."""
+        return [*self.wide, *self.wide]
+
+
 @breaks("PUR-04")
 class NotForThreads(BrokenLayer):
     """The inputs of the call are kept on the layer while it runs."""
@@ -63,3 +99,47 @@ class NotForThreads(BrokenLayer):
         object.__setattr__(self, "now", sequences)
         time.sleep(0.02)
         return self.plain(self.now, given)
+
+
+@breaks("PUR-04")
+class KeepsTheStep(PlainCanary):
+    """Intermediate values stand on the cell from one line to the next."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        object.__setattr__(self, "way", super().call(inputs, states, training))
+        output, new = self.way
+        return output, new
+
+
+@breaks("PUR-07")
+class Collects(PlainCanary):
+    """A list of the class has an entry more after every step."""
+
+    seen: list[int] = []
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        self.seen.append(len(self.seen))
+        return super().call(inputs, states, training)
+
+
+@breaks("PUR-07")
+class KeepsItsGraph(PlainCanary):
+    """The last state stays on the cell, and what it was computed from with it."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(inputs, states, training)
+        object.__setattr__(self, "last", new[0])
+        return output, new
+
+
+@breaks("PUR-08")
+class SetsTheSeed(PlainCanary):
+    """Building sets the seed of the process."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights."""
+        keras.utils.set_random_seed(1)
+        super().build(input_shape)

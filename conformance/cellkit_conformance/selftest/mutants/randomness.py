@@ -68,7 +68,7 @@ class ResampledDropout(NestedCanary):
 
 @breaks("RNG-04")
 class UnscaledDropout(NestedCanary):
-    """What dropout keeps is not scaled."""
+    """Values that dropout keeps are not scaled."""
 
     def _drop(self, x: Any, rate: float, key: Any) -> Any:
         return super()._drop(x, rate, key) * (1 - rate)
@@ -180,7 +180,7 @@ class RecurrentResampled(Elman):
 
 @breaks("RNG-04")
 class RecurrentUnscaled(Elman):
-    """What recurrent dropout keeps is not scaled."""
+    """Values that recurrent dropout keeps are not scaled."""
 
     def _recurrent(self, x: Any, rate: float, key: Any) -> Any:
         return super()._recurrent(x, rate, key) * (1 - rate)
@@ -221,3 +221,140 @@ class StaleAfterError(BrokenLayer):
         except ValueError:
             self.stale = batch
             raise
+
+
+@breaks("RNG-12")
+class TrainsByDefault(HiddenNoise):
+    """Who does not say that it is inference gets training."""
+
+    def call(self, inputs: Any, states: Any, training: bool = True) -> tuple[Any, Any]:
+        """Advance one step."""
+        return super().call(inputs, states, training)
+
+
+@breaks("RNG-13")
+class SilentNoise(PlainCanary):
+    """Noise is claimed and never added."""
+
+
+SilentNoise.spec = dataclasses.replace(PlainCanary.spec, traits=frozenset({"masking", "noise"}))
+
+
+@breaks("RNG-13")
+class SharedNoise(PlainCanary):
+    """All rows get the noise of one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(inputs, states, training)
+        if training:
+            output = output + keras.random.normal((1, output.shape[-1]), seed=self.seeds)
+        return output, new
+
+
+SharedNoise.spec = SilentNoise.spec
+
+
+@keras.saving.register_keras_serializable(package="cellkit_conformance")
+@breaks("RNG-14")
+class IgnoredRate(PlainCanary):
+    """A rate is accepted, kept, and not used."""
+
+    spec = None
+
+    def __init__(self, units: int = 4, input_dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.input_dropout = input_dropout
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {**super().get_config(), "input_dropout": self.input_dropout}
+
+
+class OwnDropout(IgnoredRate):
+    """A cell that drops inputs by itself, for mutants that do so wrongly."""
+
+    def __init__(self, units: int = 4, input_dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(units, input_dropout, **kwargs)
+        self.generator = keras.random.SeedGenerator(5)
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        if training and self.input_dropout:
+            inputs = self.dropped(inputs)
+        return super().call(inputs, states, training)
+
+
+@keras.saving.register_keras_serializable(package="cellkit_conformance")
+@breaks("RNG-14")
+class KeepsLess(OwnDropout):
+    """Entries are dropped, and the others stay as they are."""
+
+    def dropped(self, inputs: Any) -> Any:
+        """Return what is left of the inputs."""
+        drawn = keras.random.uniform(ops.shape(inputs), seed=self.generator)
+        return inputs * ops.cast(drawn >= self.input_dropout, inputs.dtype)
+
+
+@keras.saving.register_keras_serializable(package="cellkit_conformance")
+@breaks("RNG-14")
+class AlwaysHalf(OwnDropout):
+    """A half is dropped, whatever the rate says."""
+
+    def dropped(self, inputs: Any) -> Any:
+        """Return what is left of the inputs."""
+        return keras.random.dropout(inputs, 0.5, seed=self.generator)
+
+
+@breaks("RNG-15")
+class DropsTheMemory(Elman):
+    """Recurrent dropout takes away what the state carries."""
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one step."""
+        h = self.drop(states[0])
+        n = ops.tanh(ops.matmul(projected, self.W) + ops.matmul(h, self.U) + self.b)
+        return 0.5 * h + 0.5 * n, [0.5 * h + 0.5 * n]
+
+
+@breaks("RNG-15")
+class OneGateReadsTheWhole(Elman):
+    """Some columns of a recurrent product see the state that was not dropped."""
+
+    def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
+        """Advance one step."""
+        dropped, half = self.drop(states[0]), self.units // 2
+        products = [ops.matmul(dropped, self.U[:, :half]), ops.matmul(states[0], self.U[:, half:])]
+        z = ops.matmul(projected, self.W) + ops.concatenate(products, axis=-1) + self.b
+        return ops.tanh(z), [ops.tanh(z)]
+
+
+def _leaky_reference(w: Symbols, x: np.ndarray, states: States, config: Config) -> Any:
+    """Compute one step of `DropsTheMemory` in NumPy."""
+    h = 0.5 * states[0] + 0.5 * np.tanh(x @ w["W"] + states[0] @ w["U"] + w["b"])
+    return h, [h]
+
+
+DropsTheMemory.spec = dataclasses.replace(Elman.spec, reference=_leaky_reference)
+
+
+@breaks("RNG-15")
+class OneMask(Elman):
+    """One seed draws the mask of the inputs, and again that of the states."""
+
+    def _drop(self, x: Any, rate: float, key: Any) -> Any:
+        return keras.random.dropout(x, rate, seed=5)
+
+
+@breaks("RNG-16")
+class RestingStatistics(PlainCanary):
+    """Running statistics are claimed, and nothing moves."""
+
+
+RestingStatistics.spec = dataclasses.replace(
+    PlainCanary.spec, traits=frozenset({"masking", "running_statistics"})
+)

@@ -21,6 +21,27 @@ class BatchLeak(PlainCanary):
         return super().emit(h - ops.mean(h, axis=0, keepdims=True))
 
 
+@breaks("SEQ-05")
+class FreshAllAtOnce(PlainCanary):
+    """A sequence has begun where no row of the batch has a state yet."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        output, new = super().call(inputs, states, training)
+        fresh = ops.all(ops.equal(states[0], 0))
+        return output + ops.cast(fresh, output.dtype), new
+
+
+@breaks("SEQ-05")
+class OneSpoilsAll(PlainCanary):
+    """A row that is not a number silences the batch."""
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, Any]:
+        """Advance one step."""
+        spoilt = ops.any(ops.isnan(inputs))
+        return super().call(ops.where(spoilt, ops.zeros_like(inputs), inputs), states, training)
+
+
 @breaks("SEQ-07")
 class NeedsTwoFeatures(PlainCanary):
     """One feature is taken for none."""

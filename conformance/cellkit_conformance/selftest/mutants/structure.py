@@ -131,3 +131,41 @@ class MiscountedWeights(PlainCanary):
     def count_params(self) -> int:
         """Count too few."""
         return super().count_params() - self.units
+
+
+@breaks("STR-12")
+class EqualKernels(PlainCanary):
+    """One initializer with one seed makes two kernels."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, the second kernel as the first."""
+        super().build(input_shape)
+        self.Wn.assign(self.Wg.value)
+
+
+@breaks("STR-12")
+class EqualBlocks(keras.layers.LSTMCell):
+    """All gates start with the weights of the first."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights."""
+        super().build(input_shape)
+        self.kernel.assign(ops.tile(self.kernel.value[:, : self.units], (1, 4)))
+
+
+EqualBlocks.spec = None
+
+
+@breaks("STR-13")
+class GreekName(PlainCanary):
+    """A weight is called by its letter."""
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, and one more."""
+        super().build(input_shape)
+        self.q = self.add_weight(shape=(self.units + 1,), name="\u03b2")
+
+
+@breaks("STR-14")
+class NotRegistered(PlainCanary):
+    """Keras does not know the class by its name."""

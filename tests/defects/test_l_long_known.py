@@ -1,4 +1,4 @@
-"""The defects of "Known before" in docs/keras-defects.md."""
+"""Table L of docs/keras-defects.md: what has long been known."""
 
 import itertools
 
@@ -36,7 +36,7 @@ ZERO = np.zeros((3, 4))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_known_nested_inputs_in_a_model(form):
+def test_l1_nested_inputs_in_a_model(form):
     """All backends: crash while building."""
     inputs = FORMS[form][0](keras.Input((None, 3), name="a"), keras.Input((None, 2, 6), name="b"))
     layer = RNN(NestedInputs(form), return_sequences=True)
@@ -54,7 +54,7 @@ def test_known_nested_inputs_in_a_model(form):
         assert differ(old, npy(v), 1e-5)
 
 
-def test_known_nested_inputs_with_one_mask_each():
+def test_l1_nested_inputs_with_one_mask_each():
     """All backends: crash while building; of two masks, both must hold."""
     layer = RNN(NestedInputs("list"), return_sequences=True)
     x = [data(3, 5, 3), data(3, 5, 2, 6, seed=1)]
@@ -97,7 +97,7 @@ class GuideCell(layers.Layer):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("unroll", [False, True])
-def test_known_nested_cell_of_the_guide(unroll, masked):
+def test_l1_nested_cell_of_the_guide(unroll, masked):
     """All backends: crash while building."""
     layer = RNN(GuideCell(4, 2, 3), return_sequences=True, return_state=True, unroll=unroll)
     x = (data(3, 5, 2), data(3, 5, 3, 4, seed=1))
@@ -123,7 +123,7 @@ def test_known_nested_cell_of_the_guide(unroll, masked):
     ("unroll", "backwards", "zero_output"),
     list(itertools.product([False, True], [False, True], [False, True])),
 )
-def test_known_masked_steps_hold_the_previous_output(unroll, backwards, zero_output):
+def test_l2_masked_steps_hold_the_previous_output(unroll, backwards, zero_output):
     """JAX: they hold a state, unrolled they ignore zero_output_for_mask; Torch: crash."""
     layer = RNN(
         WideCell(4),
@@ -139,7 +139,7 @@ def test_known_masked_steps_hold_the_previous_output(unroll, backwards, zero_out
     close(layer(x, mask=MASK, initial_state=[h]), [sequence, *states])
 
 
-def test_known_all_steps_masked():
+def test_l2_all_steps_masked():
     """JAX: gives the initial state, elsewhere zeros."""
     layer = built(RNN(WideCell(4), return_state=True), 3, 5, 3)
     h = data(3, 4, seed=1)
@@ -161,7 +161,7 @@ class DeepState(layers.Layer):
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-def test_known_states_of_high_rank_with_a_mask(unroll):
+def test_l3_states_of_high_rank_with_a_mask(unroll):
     """JAX: crash; and all backends crash on a tuple in state_size without get_initial_state."""
     layer = RNN(DeepState(), return_sequences=True, return_state=True, unroll=unroll)
 
@@ -185,7 +185,7 @@ class OwnStart(TanhCell):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_known_reset_state_restores_the_cells_own_start(wrapped):
+def test_l4_reset_state_restores_the_cells_own_start(wrapped):
     """All backends: reset_state writes zeros."""
     layer = RNN(OwnStart(4), stateful=True)
     if wrapped:
@@ -227,7 +227,7 @@ class StepCounter(layers.Layer):
 
 @pytest.mark.parametrize("how", ["eager", "unroll", "compiled"])
 @pytest.mark.parametrize("policy", ["float16", "mixed_float16", "mixed_bfloat16"])
-def test_known_counters_and_sums_keep_their_precision(policy, how):
+def test_l5_counters_and_sums_keep_their_precision(policy, how):
     """All backends: cast to the compute dtype; a float16 counter stops at 2048."""
     layer = RNN(StepCounter(dtype=policy), return_state=True, dtype=policy, unroll=how == "unroll")
     x = ops.cast(data(3, 5, 1), layer.compute_dtype)
@@ -254,7 +254,7 @@ class IntegerCounter(layers.Layer):
 
 
 @pytest.mark.parametrize("stateful", [False, True])
-def test_known_a_counter_passes_2048_in_half_precision(stateful):
+def test_l5_a_counter_passes_2048_in_half_precision(stateful):
     """All backends: a float16 counter stops at 2048."""
     layer = RNN(
         IntegerCounter(dtype="float16"), return_state=True, dtype="float16", stateful=stateful
@@ -276,7 +276,7 @@ EMPTY = {
 
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("name", EMPTY)
-def test_known_no_steps_at_all(name, sequences):
+def test_l6_no_steps_at_all(name, sequences):
     """All backends: obscure crashes."""
     layer = EMPTY[name](return_sequences=sequences, return_state=True)
     built(layer, 3, 5, 3)
@@ -290,7 +290,7 @@ def test_known_no_steps_at_all(name, sequences):
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-def test_known_no_steps_leave_the_states_alone(unroll):
+def test_l6_no_steps_leave_the_states_alone(unroll):
     """All backends: obscure crashes."""
     layer = built(RNN(WideCell(4), return_state=True, unroll=unroll), 3, 5, 3)
     h, x = data(3, 4, seed=1), np.zeros((3, 0, 3), "float32")
@@ -306,7 +306,7 @@ def test_known_no_steps_leave_the_states_alone(unroll):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("name", EMPTY)
-def test_known_an_empty_batch(name, sequences, masked):
+def test_l7_an_empty_batch(name, sequences, masked):
     """TF: crash."""
     layer = EMPTY[name](return_sequences=sequences, return_state=True)
     built(layer, 3, 5, 3)
@@ -317,7 +317,7 @@ def test_known_an_empty_batch(name, sequences, masked):
     assert all(tuple(s.shape)[0] == 0 for s in keras.tree.flatten(outputs))
 
 
-def test_known_one_model_serves_all_lengths_and_batches():
+def test_one_model_serves_all_lengths_and_batches():
     """Keras is right here, but for empty ones."""
     layer = lstm(4)
     model = model_of(layers.Masking(9.0), layer, layers.Dense(1), input_shape=(None, 3))
