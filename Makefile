@@ -16,7 +16,6 @@ READY = $(VENV)/.ready
 
 # TensorFlow logs its build options at every start; errors still show.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-export TF_ENABLE_ONEDNN_OPTS ?= 0
 # Most of the time on JAX goes into compiling the same small functions, run after run.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.05
@@ -25,11 +24,11 @@ export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help conform test compat fuzz check bench lint format docs clean
+.PHONY: help conform test test-export test-keras compat fuzz mutate nightly check bench gpu lint format docs clean
 
 help: ## show this list
 	@echo "make TARGET    (each makes $(VENV) first if it isn't there)"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 $(READY): pyproject.toml constraints.txt tools/install.py
 	@$(PYTHON) tools/install.py $(VENV)
@@ -42,19 +41,41 @@ conform: $(READY) ## prove every registered cell correct on every backend; a mat
 test: $(READY) ## test the framework on every backend, and run Keras' own RNN tests against it
 	@$(BIN)/python tools/run_tests.py --backend $(ALL) --workers $(WORKERS)
 
+test-export: $(READY) ## export cells, load the files elsewhere and compare (FULL=1: every cell; RECORD=1: for the docs)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export]"
+	@failed=0; for backend in $(or $(BACKEND),tensorflow torch jax); do \
+	  echo "==> exports on $$backend"; \
+	  KERAS_BACKEND=$$backend EXPORT_CELLS=$(if $(FULL),all,sample) EXPORT_RECORD=$(RECORD) \
+	    $(BIN)/python -m pytest tests/export -q || failed=1; \
+	done; exit $$failed
+
+test-keras: $(READY) ## test the layers with another Keras (KERAS=oldest, newest, main or a version; BACKEND=torch)
+	@$(BIN)/python tools/other_keras.py $(or $(KERAS),newest) --backend $(ONE)
+
 compat: $(READY) ## run only Keras' own RNN tests against cellkit's layers
 	@$(BIN)/python tools/run_tests.py --backend $(ALL) --workers $(WORKERS) --only compat
 
 fuzz: $(READY) ## compare the engines on random cells (SEED=7, MINUTES=60 or SECONDS=90 on each backend)
 	@$(BIN)/python tools/fuzz.py --backend $(ALL) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS),--minutes $(or $(MINUTES),5))
 
+mutate: $(READY) ## change the steps of all cells, and see that the suite notices; hours (CELLS="lstm gru")
+	@mkdir -p reports
+	@$(BIN)/cellkit selftest --cells $(CELLS) --backend $(ALL) --json > reports/mutation.json; code=$$?; $(BIN)/python tools/kill_scores.py --show reports/mutation.json; exit $$code
+
+nightly: mutate ## what is too long for every day: mutate, and checks on a Dask cluster
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[distributed]"
+	@KERAS_BACKEND=$(ONE) $(BIN)/python -m pytest tests/conformance/test_executor.py -q
+
 check: lint ## what to run before a commit: lint, and the tests on one backend (BACKEND=torch)
 	@$(BIN)/python tools/run_tests.py --backend $(ONE) --workers $(WORKERS) --only tests
 
 bench: $(READY) ## measure how fast cells run beside their rivals; benchmarks/results/
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
-	@env -u TF_ENABLE_ONEDNN_OPTS $(BIN)/cellkit bench --backend $(ALL)
+	@$(BIN)/cellkit bench --backend $(ALL)
 	@$(BIN)/python tools/bench_tables.py
+
+gpu: $(READY) ## prove and measure cells on the GPU at hand; benchmarks/results/gpu-*.json (MINUTES=8, DEVICE=cpu)
+	@$(BIN)/python benchmarks/gpu.py --minutes $(or $(MINUTES),8) --device $(or $(DEVICE),gpu) $(if $(BACKEND),--backend $(BACKEND))
 
 lint: $(READY) ## check formatting, style and types
 	@echo "ruff format"; $(BIN)/ruff format --check --quiet --diff

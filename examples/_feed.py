@@ -12,6 +12,7 @@ hears a speaker's utterance of which frames or values were lost:
 | `("i", "j")` | the same, folded into two columns |
 | `("rows", "columns", "channels")` | the row with the rows above and below it, as an image |
 | `(1,)` beside others | the time since the start, or the gap since the step before: see `CLOCKS` |
+| a constant `("places", width)` | the rows of the digit, all at once |
 | `"values"`, `"observed"`, `"dt"` | the coefficients, which are known, how long ago they were |
 """
 
@@ -37,14 +38,15 @@ Shape = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a cell learns.
+    """Task that a cell learns.
 
     Args:
         data: Name of the set.
         inputs: Arrays `(n, time, ...)` in the structure of the cell's inputs, float32.
-        mask: Which steps count, bool `(n, time)`, or None for all.
+        mask: True at steps that count, bool `(n, time)`, or None for all.
         labels: int32 `(n,)`.
         classes: Number of classes.
+        constants: Arrays `(n, ...)` that are the same at every step, float32.
     """
 
     data: str
@@ -52,9 +54,12 @@ class Task:
     mask: np.ndarray | None
     labels: np.ndarray
     classes: int
+    constants: list[np.ndarray] = dataclasses.field(default_factory=list)
 
 
-def feed(name: str, inputs: Any, split: str, data: str | None = None) -> Task:
+def feed(
+    name: str, inputs: Any, split: str, data: str | None = None, constants: Any = None
+) -> Task:
     """Prepare one split for a cell.
 
     Args:
@@ -63,6 +68,8 @@ def feed(name: str, inputs: Any, split: str, data: str | None = None) -> Task:
         split: `"train"` or `"test"`.
         data: `"digits"` or `"japanese_vowels"`. Default: the digits, unless the cell takes the
             time or what is missing.
+        constants: The constants of its spec, a list of shapes: a memory `("places", width)`,
+            which holds the digit as a whole, one row at each place, and its mask `("places",)`.
 
     Raises:
         ValueError: If the inputs are of a kind that there is no data for.
@@ -72,7 +79,8 @@ def feed(name: str, inputs: Any, split: str, data: str | None = None) -> Task:
     if data is None:
         data = "digits" if plain else "japanese_vowels"
     if data == "digits" and plain:
-        return _digits(inputs, split)
+        memories = [_memory(shape, split) for shape in constants or ()]
+        return dataclasses.replace(_digits(inputs, split), constants=memories)
     if data == "japanese_vowels" and all(len(s) == 1 for _, s in leaves(inputs)):
         return _vowels(name, inputs, split, whole=plain)
     raise problem(
@@ -138,6 +146,14 @@ def _digits(inputs: Any, split: str) -> Task:
     return Task("digits", _replace(inputs, make), None, labels, 10)
 
 
+def _memory(shape: Shape, split: str) -> np.ndarray:
+    """Return the rows of the digits, as wide as a memory is; or its mask, by which all count."""
+    images, _ = _data.load("digits", split)
+    if len(shape) == 1:
+        return np.ones(images.shape[:2], "float32")
+    return _sized(images, shape[1:])
+
+
 def _sized(values: np.ndarray, shape: Shape) -> np.ndarray:
     """Repeat or cut axes whose size the spec fixes."""
     for axis, size in enumerate(shape, start=2):
@@ -184,7 +200,7 @@ def _vowels(name: str, inputs: Any, split: str, whole: bool) -> Task:
 
 
 def _counts(loaded: dict[str, np.ndarray]) -> np.ndarray:
-    """Return which steps of the utterances are no padding."""
+    """Return which steps of the utterances are not padding."""
     return np.arange(loaded["values"].shape[1]) < loaded["lengths"][:, None]
 
 

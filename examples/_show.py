@@ -1,4 +1,4 @@
-"""What the examples share once Keras is there: training with a bar, tables, plots, verdicts."""
+"""Parts that the examples share once Keras is there: training bars, tables, plots, verdicts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,17 @@ COMPILED = BACKEND == "jax"
 # Examples train one model after the other; TensorFlow takes that for one that it traces too often.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
-KERAS, CELLKIT, GREY = "#3b6ea8", "#d9822b", "#8a8a8a"
-COLORS = (KERAS, CELLKIT, "#1f7a4d", "#8f4f8f", "#b5403a", "#4fa3a5", "#6b6b2f", "#c9a227")
+# All of these can be read on a white page and on a dark one: a plot has no background of its own.
+KERAS, CELLKIT, GREY, INK = "#4a86c8", "#e08a2e", "#8f949c", "#7d8590"
+COLORS = (KERAS, CELLKIT, "#2f9e6b", "#b06ab3", "#d1574f", "#4fa3a5", "#8f8f3f", "#c9a227")
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.framealpha": 0.0,
+    **{name: INK for name in ("text.color", "axes.edgecolor", "axes.labelcolor")},
+    **{name: INK for name in ("axes.titlecolor", "xtick.color", "ytick.color", "grid.color")},
+}
 
 
 def progress() -> Progress:
@@ -41,9 +50,9 @@ def fit(bars: Progress, name: str, model: keras.Model, *data: Any, **options: An
 
     Args:
         bars: From `progress()`.
-        name: What the bar is called.
+        name: Label of the bar.
         model: The model.
-        *data: What `model.fit` takes: inputs and targets, or a pipeline.
+        *data: Arguments for `model.fit`: inputs and targets, or a pipeline.
         **options: Options of `model.fit`, among them `epochs`.
 
     Returns:
@@ -76,7 +85,7 @@ def table(
 
     Args:
         title: Stands above it, with the backend.
-        columns: What each column shows of a row, as a format, by heading: `{"s": "{seconds:.1f}"}`.
+        columns: Format of a row's value in each column, by heading: `{"s": "{seconds:.1f}"}`.
             A cell is empty where the row has no such key.
         rows: One mapping per row; `bold` marks a row.
         caption: Stands below it.
@@ -101,6 +110,13 @@ def _cell(text: str, row: Mapping[str, Any]) -> str:
         return ""
 
 
+def shades() -> Any:
+    """Return colours from that of the page, whichever it is, to a full blue."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    return LinearSegmentedColormap.from_list("shades", [(*to_rgb(KERAS), 0.0), KERAS])
+
+
 @contextlib.contextmanager
 def figure(path: Path, title: str, columns: int, rows: int = 1, **options: Any) -> Iterator[Any]:
     """Give axes to draw on, and write them to a file.
@@ -120,13 +136,13 @@ def figure(path: Path, title: str, columns: int, rows: int = 1, **options: Any) 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams.update(STYLE)
     options = {"figsize": (5.5 * columns, 4.2 * rows), "layout": "constrained", **options}
     drawn, axes = plt.subplots(rows, columns, **options)
     drawn.suptitle(f"{title}  ({BACKEND} backend)", fontsize=13)
     yield axes
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=110)
+    drawn.savefig(path, dpi=220, transparent=True)
     plt.close(drawn)
     console.print(f"Plot: {path}", soft_wrap=True)
 

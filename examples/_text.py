@@ -25,7 +25,7 @@ class Corpus:
     """Texts as ids of words.
 
     Args:
-        name: What the texts are.
+        name: Name of the texts.
         words: Size of the vocabulary, padding and unknown words included.
         classes: Names of the classes.
         train: Ids `(texts, steps)`, padded with zeros at the end, and labels; both int32.
@@ -56,7 +56,7 @@ def sentiment(data: str | None, words: int, steps: int, texts: int) -> Corpus:
         data: `"imdb"`, `"reviews"` or `"generated"`; None: the first that is to be had.
         words: Size of the vocabulary.
         steps: Longest text, in words.
-        texts: How many texts per split at most.
+        texts: Largest number of texts per split.
     """
     if data in (None, "imdb") and (found := _classic("imdb", words, data is None)):
         # The verdict of a review stands at its end.

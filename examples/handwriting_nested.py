@@ -115,7 +115,7 @@ def draw(rows: list[dict], layer: cellkit.RNN) -> None:
     now, _, mask = task(3, 60)
     longest = np.argsort(-mask.sum(axis=1))
     _, first = np.unique(_pen.write(3, 60).labels[longest], return_index=True)
-    chosen = longest[np.sort(first)[:6]]  # six different digits
+    chosen = longest[np.sort(first)[:8]]  # eight different digits
     now = {name: v[chosen] for name, v in now.items()}
     ends = mask[chosen].sum(axis=1)
     half = int(ends.min() // 2)
@@ -134,14 +134,15 @@ def draw(rows: list[dict], layer: cellkit.RNN) -> None:
         left.set(ylabel="root mean square")
         left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.44))
         for k, end in enumerate(ends):
-            for values, drop, color in ((now, 0, "#222222"), (told, 1.8, _show.CELLKIT)):
+            for values, drop, color in ((now, 0, _show.INK), (told, 1.8, _show.CELLKIT)):
                 place = np.cumsum(values["xy"][k, :end] / SCALE["xy"], axis=0)
-                place += [1.5 * k, -drop] - place.mean(axis=0)
+                # Four digits beside each other, and the others below: this fills the axes.
+                place += [1.5 * (k % 4), -3.6 * (k // 4) - drop] - place.mean(axis=0)
                 for t in range(end - 1):
                     width = 5 * float(np.clip(values["pressure"][k, t + 1, 0], 0, 1))
                     shade = color if t >= half or not drop else _show.GREY
                     right.plot(*place[t : t + 2].T, color=shade, lw=width, solid_capstyle="round")
-        right.set(title="Above: the generator's. Below: the cell finishes it (orange)")
+        right.set(title="As written, and below as the cell finishes it (orange)")
         right.set_aspect("equal")
         right.axis("off")
 

@@ -218,13 +218,13 @@ def draw(rows: list[dict], data: dict) -> None:
             times, bilirubin = data["time"][k, seen, 0], data["values"][k, seen, BILIRUBIN]
             right.plot(times, np.exp(bilirubin), "-", color=color, lw=1)
             missing = np.isnan(data["values"][k, seen, 1])
-            for where, fill in ((missing, "white"), (~missing, color)):
+            for where, fill in ((missing, "none"), (~missing, color)):
                 right.plot(times[where], np.exp(bilirubin)[where], "o", color=color, mfc=fill)
         right.set(title="Eight patients: bilirubin, in mg/dl", xlabel="years", yscale="log")
         right.yaxis.set_major_formatter("{x:g}")
         for color, label in (("#b5403a", "died within three years"), (_show.GREY, "lived")):
             right.plot([], [], "-", color=color, label=label)
-        right.plot([], [], "o", color="black", mfc="white", label="no cholesterol measured")
+        right.plot([], [], "o", color=_show.INK, mfc="none", label="no cholesterol measured")
         right.legend(frameon=False, fontsize=9)
 
 

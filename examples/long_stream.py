@@ -219,7 +219,7 @@ def main() -> int:
 
 
 def draw(model, layer, test, used) -> None:
-    """Draw what the model says of one stream, that with the largest difference, and the memory."""
+    """Draw what the model says of one stream with switches, the most different, and the memory."""
     values, running = (v[:, : 12 * PIECE] for v in test)
     said = {}
     for carried in (True, False):
@@ -230,13 +230,20 @@ def draw(model, layer, test, used) -> None:
                 layer.reset_state()
             found.append(model.predict(x, batch_size=STREAMS, verbose=0)[..., 0])
         said[carried] = np.concatenate(found, axis=1)
-    shown = np.abs(said[True] - said[False]).sum(axis=1).argmax()
+    switched = np.abs(np.diff(running[..., 0], axis=1)).sum(axis=1)
+    apart = np.abs(said[True] - said[False]).sum(axis=1)
+    shown = np.where(switched >= min(2, switched.max()), apart, -1.0).argmax()
     with _show.figure(options.plot, "An endless sequence in pieces of 50 steps", 2) as (
         left,
         right,
     ):
         left.fill_between(
-            np.arange(12 * PIECE), running[shown, :, 0], color="#d9d9d9", label="running"
+            np.arange(12 * PIECE),
+            running[shown, :, 0],
+            color=_show.GREY,
+            alpha=0.3,
+            lw=0,
+            label="running",
         )
         left.plot(said[True][shown], color=_show.CELLKIT, lw=2, label="state carried on")
         left.plot(said[False][shown], color=_show.KERAS, lw=1, label="afresh with every piece")

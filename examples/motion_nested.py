@@ -154,8 +154,8 @@ def draw(results: dict, shares: np.ndarray, labels: np.ndarray) -> None:
                 height = results[model, sensors]["window"]
                 bars.bar(place + shift, height, 0.36, color=shade)
                 bars.text(place + shift, height + 0.012, f"{height:.2f}", ha="center")
-        bars.plot([-0.5, 2.48], [1 / len(CLASSES)] * 2, color="#555555", lw=1, ls=":")
-        bars.text(2.52, 1 / len(CLASSES), "guessing", va="center", color="#555555")
+        bars.plot([-0.5, 2.48], [1 / len(CLASSES)] * 2, color=_show.INK, lw=1, ls=":")
+        bars.text(2.52, 1 / len(CLASSES), "guessing", va="center", color=_show.INK)
         title = "Linear model (grey) and gated cell"
         bars.set(title=title, ylabel="test accuracy", xlim=(-0.5, 3), ylim=(0, 1.05))
         bars.set_xticks(range(3), names.values())

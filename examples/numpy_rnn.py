@@ -117,14 +117,14 @@ def main() -> int:
             left.plot(results["lstm"]["Keras"][0, :, unit], "o", color=color, mfc="none")
             left.plot(results["lstm"]["cellkit"][0, :, unit], "x", color=color)
         for style, label in (("-", "NumPy"), ("o", "Keras"), ("x", "cellkit")):
-            left.plot([], [], style, color="#333333", mfc="none", label=label)
+            left.plot([], [], style, color=_show.INK, mfc="none", label=label)
         left.set(title="LSTM: three units, one row", xlabel="step", ylabel="output")
         left.legend(frameon=False)
         for whose, label, color, width in (
             ("mistake", "NumPy, two gates swapped", "#b5403a", 1.5),
             ("Keras", "Keras", _show.KERAS, 5),  # wide, as the others lie on top of it
             ("cellkit", "cellkit", _show.CELLKIT, 2.5),
-            ("loop in float32", "NumPy in float32", "#222222", 1),
+            ("loop in float32", "NumPy in float32", _show.INK, 1),
         ):
             values = np.maximum(off["lstm"][whose], 1e-9)
             right.semilogy(values, color=color, lw=width, label=label)

@@ -58,7 +58,7 @@ class Windows(keras.utils.PyDataset):
     Args:
         split: Part of the year. A window and what it foretells lie within it.
         thin: Uses one window of so many.
-        shuffle: Whether the order is another in every epoch.
+        shuffle: True if the order is another in every epoch.
     """
 
     def __init__(self, split: str, thin: int = 1, shuffle: bool = False) -> None:
@@ -134,7 +134,7 @@ def draw(rows: list[dict], test: Windows) -> None:
         left.set(title="Mean error on October to December", xlabel="degrees Celsius")
         shown = np.arange(24 * 14)
         now = test.now[shown]
-        right.plot(shown / 24, test.degrees[now + AHEAD], color="#222222", label="measured")
+        right.plot(shown / 24, test.degrees[now + AHEAD], color=_show.INK, label="measured")
         right.plot(shown / 24, test.degrees[now], color=_show.GREY, lw=1, label="as the day before")
         said = test.degrees[now] + best["said"][shown]
         color = _show.CELLKIT if best["cellkit"] else _show.KERAS

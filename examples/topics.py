@@ -94,7 +94,7 @@ def draw(rows: list[dict], corpus: _text.Corpus) -> None:
             left.text(1, height + 0.01, name, color=_show.GREY, fontsize=9)
         left.set(title="Accuracy on the test texts", xlabel="epoch", ylim=(0, 1.02), xticks=epochs)
         left.legend(frameon=False, loc="lower right")
-        right.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        right.imshow(shares, cmap=_show.shades(), vmin=0, vmax=1)
         ticks = [corpus.classes[k] for k in names]
         right.set_xticks(range(len(names)), ticks, rotation=45, ha="right")
         counts = [f"{tick} ({(labels == k).sum()})" for tick, k in zip(ticks, names, strict=True)]
@@ -102,7 +102,7 @@ def draw(rows: list[dict], corpus: _text.Corpus) -> None:
         for y, row in enumerate(shares):
             for x, share in enumerate(row):
                 if share >= 0.005:
-                    color = "white" if share > 0.6 else "black"
+                    color = "white" if share > 0.6 else _show.INK
                     right.text(x, y, f"{share:.2f}", ha="center", va="center", color=color, size=8)
         right.set(title=f"What {best['model']} say, per topic", xlabel="said", ylabel="is")
         right.spines[:].set_visible(False)

@@ -30,7 +30,10 @@ import cellkit
 
 def _more(parser) -> None:
     parser.add_argument(
-        "--cells", default="*", metavar="PATTERN", help="which cells, e.g. '*lstm' (default: all)"
+        "--cells",
+        default="*",
+        metavar="PATTERN",
+        help="which cells, e.g. '*lstm' or 'gru,mgu' (default: all)",
     )
     parser.add_argument(
         "--data",
@@ -40,11 +43,18 @@ def _more(parser) -> None:
     parser.add_argument(
         "--steps", type=int, metavar="N", help="training steps (default: 120, or 60 with --quick)"
     )
+    parser.add_argument(
+        "--longest",
+        type=int,
+        metavar="N",
+        help="train a cell that is still guessing for up to so many steps (default: no longer)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
 
 
 options = _options.parse(__doc__, plot="train_every_cell.png", more=_more)
-if not cellkit.list_cells(options.cells):
+PATTERNS = options.cells.split(",")
+if not cellkit.list_cells(PATTERNS):
     print(f"No registered cell fits the pattern {options.cells!r}.", file=sys.stderr)
     sys.exit(2)
 
@@ -86,15 +96,26 @@ def inputs_of(name: str):
     return (units * SCALE,) if spec.inputs == (units,) else spec.inputs
 
 
+def constants_of(name: str):
+    """Return the constants of a cell, as wide as it takes them, or None where it takes none."""
+    spec, made = cellkit.get(name).spec, make(name)
+    if spec.constants is None:
+        return None
+    case = next(iter(spec.cases.values()))
+    wide = {v: getattr(made, k, v) for k, v in case.items() if "unit" in k and k != "units"}
+    return [tuple(wide.get(size, size) for size in shape) for shape in spec.constants]
+
+
 def model_of(cell, task: _feed.Task) -> keras.Model:
     """Put the cell between its inputs and one dense layer, on all that the last output holds."""
     inputs = keras.tree.map_structure(lambda x: keras.Input((None, *x.shape[2:])), task.inputs)
     mask = None if task.mask is None else keras.Input((None,), dtype="bool")
-    output = cellkit.RNN(cell)(inputs, mask=mask)
+    constants = [keras.Input(x.shape[1:]) for x in task.constants]
+    output = cellkit.RNN(cell)(inputs, mask=mask, constants=constants or None)
     features = [keras.layers.Flatten()(leaf) for leaf in keras.tree.flatten(output)]
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     scores = keras.layers.Dense(task.classes, activation="softmax")(joined)
-    flat = [*keras.tree.flatten(inputs), *([] if mask is None else [mask])]
+    flat = [*keras.tree.flatten(inputs), *constants, *([] if mask is None else [mask])]
     model = keras.Model(flat, scores)
     model.compile(
         keras.optimizers.Adam(RATE),
@@ -107,11 +128,12 @@ def model_of(cell, task: _feed.Task) -> keras.Model:
 
 def arrays(task: _feed.Task) -> list[np.ndarray]:
     """Return the inputs in the order of the model's."""
-    return [*keras.tree.flatten(task.inputs), *([] if task.mask is None else [task.mask])]
+    masks = [] if task.mask is None else [task.mask]
+    return [*keras.tree.flatten(task.inputs), *task.constants, *masks]
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps what a training took, shows how far it is, and ends it when the loss is no number."""
+    """Keeps what a training took, shows its progress, and ends it when the loss is NaN."""
 
     def __init__(self, bars, bar) -> None:
         super().__init__()
@@ -134,8 +156,10 @@ class Watch(keras.callbacks.Callback):
 def train(name: str, bars) -> dict:
     """Train one cell and return what is known about it then."""
     keras.utils.set_random_seed(3)
-    inputs = inputs_of(name)
-    task, test = (_feed.feed(name, inputs, split, options.data) for split in ("train", "test"))
+    inputs, constants = inputs_of(name), constants_of(name)
+    task, test = (
+        _feed.feed(name, inputs, split, options.data, constants) for split in ("train", "test")
+    )
     # At least two epochs, if need be of fewer rows: the first one compiles, the others are timed.
     rows = min(len(task.labels), max(1, STEPS // 2) * BATCH)
     batches = math.ceil(rows / BATCH)
@@ -145,22 +169,30 @@ def train(name: str, bars) -> dict:
     model = model_of(cell, task)
     watch = Watch(bars, bar)
     inputs, labels = [x[:rows] for x in arrays(task)], task.labels[:rows]
-    model.fit(inputs, labels, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[watch])
-    scores = model.predict(arrays(test), batch_size=200, verbose=0)
-    bars.remove_task(bar)
     share = np.bincount(test.labels).max() / len(test.labels)
+    needed = share + MARGIN * math.sqrt(share * (1 - share) / len(test.labels))
+    steps = 0
+    while True:
+        model.fit(inputs, labels, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[watch])
+        steps += epochs * batches
+        scores = model.predict(arrays(test), batch_size=200, verbose=0)
+        accuracy = float((scores.argmax(axis=-1) == test.labels).mean())
+        finite = bool(np.isfinite([*watch.losses, scores.sum()]).all())
+        if accuracy >= needed or not finite or steps >= (options.longest or 0):
+            break
+    bars.remove_task(bar)
     fixed = cell.count_params() - sum(math.prod(v.shape) for v in cell.trainable_weights)
     row = {
         "cell": name,
         "data": task.data,
         "shown": task.data.split("_")[-1],
-        "accuracy": float((scores.argmax(axis=-1) == test.labels).mean()),
-        "needed": share + MARGIN * math.sqrt(share * (1 - share) / len(test.labels)),
+        "accuracy": accuracy,
+        "needed": needed,
+        "steps": steps,
         "milliseconds": 1000 * min(watch.seconds[1:] or watch.seconds) / batches,
         "weights": cell.count_params(),
         "fixed": f"{fixed:,}" if fixed else "",
     }
-    finite = np.isfinite([*watch.losses, scores.sum()]).all()
     learns = "learns" if row["accuracy"] >= row["needed"] else "no better than guessing"
     return {**row, "verdict": learns if finite else "diverges"}
 
@@ -179,7 +211,7 @@ def draw(rows: list[dict]) -> None:
             style = {"color": colors[row["data"]], "height": 0.72}
             words = {"va": "center", "fontsize": 9}
             left.barh(place, row["accuracy"], **style)
-            left.plot([row["needed"]] * 2, [place - 0.45, place + 0.45], color="#222222", lw=1.5)
+            left.plot([row["needed"]] * 2, [place - 0.45, place + 0.45], color=_show.INK, lw=1.5)
             left.text(row["accuracy"] + 0.01, place, f"{row['accuracy']:.2f}", **words)
             right.barh(place, row["milliseconds"], **style)
             text = f" {row['milliseconds']:.0f} ms, {row['weights']:,}"
@@ -191,7 +223,7 @@ def draw(rows: list[dict]) -> None:
         right.set_xlim(0, 1.45 * max(row["milliseconds"] for row in rows))
         for data in sorted({row["data"] for row in rows}):
             left.barh(0, 0, color=colors[data], label=LABELS[data])
-        left.plot([], [], color="#222222", lw=1.5, label="what guessing can't reach")
+        left.plot([], [], color=_show.INK, lw=1.5, label="what guessing can't reach")
         left.figure.legend(loc="outside lower center", ncols=3, frameon=False)
         for axis in (left, right):
             axis.grid(axis="x", alpha=0.25)
@@ -200,7 +232,7 @@ def draw(rows: list[dict]) -> None:
 
 def main() -> int:
     """Train all cells that were asked for; return the exit code."""
-    names = [name for name in cellkit.list_cells(options.cells) if cellkit.get(name).spec]
+    names = [name for name in cellkit.list_cells(PATTERNS) if cellkit.get(name).spec]
     rows = []
     with _show.progress() as bars:
         total = bars.add_task("cells", total=len(names), now="")

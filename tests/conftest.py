@@ -16,13 +16,13 @@ os.environ.setdefault("KERAS_HOME", str(Path(__file__).parents[1] / ".cache" / "
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # Every worker of pytest-xdist is a process of its own: more threads than that only wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import importlib.util  # noqa: E402
+import sys  # noqa: E402
 
 if importlib.util.find_spec("torch"):
     # Before TensorFlow: in the other order the two crash in one process.
@@ -30,9 +30,25 @@ if importlib.util.find_spec("torch"):
 
     torch.set_num_threads(1)
 
+if BACKEND == "jax":
+    # The tests compile much and compute little; see also `cheap_compilation`. Processes that a test
+    # starts are told nothing of this.
+    import jax
+
+    from cellkit_conformance.run.startup import cheap_flags
+
+    FLAGS = os.environ.get("XLA_FLAGS")
+    os.environ["XLA_FLAGS"] = cheap_flags()
+    jax.devices()  # which has XLA read them
+    if FLAGS is None:
+        del os.environ["XLA_FLAGS"]
+    else:
+        os.environ["XLA_FLAGS"] = FLAGS
+
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
+from cellkit.cells import effects  # noqa: E402
 from cellkit.registry import registry  # noqa: E402
 
 
@@ -52,6 +68,19 @@ def same_start():
     yield
     keras.config.set_dtype_policy(policy)
     keras.config.set_floatx(floatx)
+
+
+@pytest.fixture(autouse=True)
+def nothing_held():
+    """Fail a test that leaves a cell being tried: calls in other threads would wait for that."""
+    stream = sys.stdout
+    yield
+    held = 0
+    while effects._alone._is_owned():
+        effects._alone.release()
+        held += 1
+    assert not held, f"{held} trials of a step were begun and not ended"
+    assert not isinstance(sys.stdout, effects._Printed) or sys.stdout is stream
 
 
 @pytest.fixture(autouse=True)

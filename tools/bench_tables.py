@@ -49,9 +49,10 @@ def tables(results: dict[str, Any]) -> str:
     groups = report.group(results)
     ratios = {(key, name): s.median for key, name, s in report.compare(results)}
     for backend in dict.fromkeys(key[0] for key in groups):
-        versions = next(b["versions"] for b in results["backends"] if b["backend"] == backend)
+        ran = next(b for b in results["backends"] if b["backend"] == backend)
         parts.append(f"### {backend}\n")
-        parts.append(", ".join(f"{name} {version}" for name, version in versions.items()) + "\n")
+        known = {**ran["versions"], **ran.get("settings", {})}
+        parts.append(", ".join(f"{name} {value}" for name, value in known.items()) + "\n")
         for mode, title in MODES.items():
             found = {k: g for k, g in groups.items() if k[0] == backend and k[3] == mode}
             parts.append(_times(title, found, rate, ratios))

@@ -31,22 +31,25 @@ import numpy as np  # noqa: E402
 
 import cellkit  # noqa: E402
 from cellkit._distribution import is_own  # noqa: E402
-from cellkit.registry import TRAITS, registry  # noqa: E402
+from cellkit.registry import FAMILIES, TRAITS, registry  # noqa: E402
+from cellkit.registry.guide import title  # noqa: E402
 from cellkit_conformance.golden import manifest as golden  # noqa: E402
 from cellkit_conformance.golden.compare import compare_entry  # noqa: E402
 
 PAGE = ROOT / "docs" / "cells.md"
 GOLDEN = ROOT / "tests" / "golden"
 SCALE = 7  # makes widths that can't be taken for a size of the inputs
+DETAILED = {"equiv": "gives the numbers of Keras' layer", "rank": "takes inputs of rank"}
 ERROR = re.compile(r"\b\de[+-]\d\d\b")
 
 HEAD = """# Cells
 
 <!-- Written by tools/cell_table.py from the registry: change a cell's spec, not this page. -->
 
-`cellkit.create(name, ...)` makes one of these {count} cells for `cellkit.RNN`, and
-`cellkit show NAME` prints what is known about it. Cells of other packages stand beside them once
-those are installed.
+`cellkit.create(name, ...)` makes one of these {count} cells for `cellkit.RNN`. A name leads to the
+cell's page: drawing, equations, arguments, an example; `cellkit show NAME` prints what is known
+about it. [Which cell for ...](which-cell.md) finds one for a purpose. Cells of other packages stand
+beside them in `cellkit list` once those are installed.
 
 **States** are given without the batch axis, for a cell with its defaults.
 
@@ -189,6 +192,24 @@ def confirmed(
     return "<br>".join(texts) or "*reference only*"
 
 
+def traits(cells: list[registry.RegisteredCell]) -> list[list[str]]:
+    """Say of each trait which cells claim it, or which don't where those are fewer."""
+    claimed = {trait for cell in cells for trait in cell.spec.traits}
+    rows = []
+    for trait in (*(t for t in TRAITS if t in claimed), *sorted(claimed - set(TRAITS))):
+        with_it, without = (
+            [link(cell) for cell in cells if (trait in cell.spec.traits) == wanted]
+            for wanted in (True, False)
+        )
+        text = "every cell" if len(with_it) > len(without) else ", ".join(with_it)
+        if without and len(with_it) > len(without):
+            text += f" but {', '.join(without)}"
+        kind, _, detail = trait.partition(":")
+        meaning = TRAITS.get(trait) or f"{DETAILED.get(kind, '')} {detail}".strip()
+        rows.append([f"`{trait}`", meaning, text])
+    return rows
+
+
 def table(headings: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
@@ -198,32 +219,36 @@ def table(headings: list[str], rows: list[list[str]]) -> str:
 def page() -> str:
     """Return the page."""
     cells, found = own_cells(), comparisons()
-    main, notes = [], []
+    rows, notes = {}, []
     for cell in cells:
         paper = cell.spec.paper
         cite = f"{paper.authors} {paper.year}"
         cite = f"[{cite}]({paper.url})" if paper.url else f"{cite}, {paper.identifier}"
-        name = f"`{cell.name}`<br>`{cell.cls.__module__.split('.')[0]}.{cell.cls.__name__}`"
-        main.append([name, cite, states(cell), confirmed(cell, found.get(cell.name, []))])
-        notes += [f"- `{cell.name}`: {text}" for text in cell.spec.deviations]
-    named = [trait for trait in TRAITS if any(trait in cell.spec.traits for cell in cells)]
-    traits = []
-    for cell in cells:
-        others = sorted(trait for trait in cell.spec.traits if trait not in TRAITS)
-        marks = ["yes" if trait in cell.spec.traits else "" for trait in named]
-        traits.append([f"`{cell.name}`", *marks, ", ".join(f"`{other}`" for other in others)])
+        guide = cell.spec.guide
+        row = [link(cell), cite, states(cell), confirmed(cell, found.get(cell.name, []))]
+        rows.setdefault(guide.family if guide else "others", []).append(row)
+        notes += [f"- {link(cell)}: {text}" for text in cell.spec.deviations]
+    main = []
+    for family in (*FAMILIES, *sorted(set(rows) - set(FAMILIES))):
+        if family in rows:
+            main.append(f"## {title(family)}\n\n{FAMILIES.get(family, '').capitalize()}.\n")
+            main.append(table(["Cell", "Paper", "States", "Confirmed by, error"], rows[family]))
     sections = [
         HEAD.format(count=len(cells)),
-        table(["Cell, class", "Paper", "States", "Confirmed by, error"], main),
+        *main,
         "## Traits\n\nWhat a cell claims, and the conformance suite verifies: both what is claimed "
         "and what is not.\n",
-        table(["Cell", *named, "others"], traits),
-        "\n".join(f"- {trait}: {TRAITS[trait]}" for trait in named) + "\n",
+        table(["Trait", "Meaning", "Cells"], traits(cells)),
         "## Departures from the papers\n\nOf the cells here, and of other implementations that "
         "carry the same name.\n",
         "\n".join(notes) + "\n",
     ]
     return "\n".join(sections)
+
+
+def link(cell: registry.RegisteredCell) -> str:
+    """Return the name of a cell, which leads to its page on the site."""
+    return f"[`{cell.name}`](cells/{cell.name}.md)"
 
 
 def difference(there: str, text: str) -> list[str]:

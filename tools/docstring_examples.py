@@ -6,12 +6,33 @@ with ``>`` for a quotation, so they are fenced before it sees them.
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
 import griffe
 
 _EXAMPLE = re.compile(r"(?:^>>> .*\n?)(?:^(?!\s*$).*\n?)*", flags=re.MULTILINE)
+
+
+_CALL = re.compile(r"^Call arguments:\n(?P<entries>(?:[ \t]+.*\n?|\n)*)", flags=re.MULTILINE)
+
+
+def listed(text: str) -> str:
+    """Return a docstring with the arguments of a call as a list; Griffe knows no such section."""
+    found = _CALL.search(text)
+    if found is None:
+        return text
+    entries = re.split(r"\n(?=    \S)", found["entries"].rstrip())
+    lines = []
+    for entry in entries:
+        name, _, said = " ".join(entry.split()).partition(": ")
+        lines.append(f"- `{name}`: {said}")
+    return (
+        f"{text[: found.start()]}**Call arguments**\n\n"
+        + "\n".join(lines)
+        + (f"\n\n{text[found.end() :]}")
+    )
 
 
 def fenced(text: str) -> str:
@@ -24,12 +45,5 @@ class FencedExamples(griffe.Extension):
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         """Fence the examples of one object."""
-        if obj.docstring is not None and ">>> " in obj.docstring.value:
-            obj.docstring.value = fenced(inspect_clean(obj.docstring.value))
-
-
-def inspect_clean(text: str) -> str:
-    """Return the text without the indentation that its lines share."""
-    import inspect
-
-    return inspect.cleandoc(text)
+        if obj.docstring is not None:
+            obj.docstring.value = fenced(listed(inspect.cleandoc(obj.docstring.value)))

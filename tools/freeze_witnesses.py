@@ -1,7 +1,7 @@
 """Freeze what torchrecurrent computes, as a witness for the cells that it has too.
 
     pip install torchrecurrent==0.2.5
-    KERAS_BACKEND=torch python tools/freeze_witnesses.py
+    KERAS_BACKEND=torch python tools/freeze_witnesses.py [NAME ...]
 
 Each cell gets random weights, biases included, random inputs and random initial states, in float64;
 its outputs and states over seven steps go to tests/golden, and an entry to the manifest there. The
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,21 +33,28 @@ BATCH, TIME, FEATURES, UNITS = 3, 7, 5, 4
 
 @dataclass
 class Witness:
-    """How a class of torchrecurrent holds the weights of a cell.
+    """Layout of a cell's weights in a class of torchrecurrent.
 
     Args:
         cls: Name of the class.
         tensors: For each of its tensors the letters of its blocks, in their order.
         options: Arguments of its constructor.
         read: Takes its output and its states from what it returns; None where that is its state.
+        step: Takes the module, the inputs of a step and the states, for classes that are not called
+            with the states alone; returns the output and the states.
+        shapes: Shapes of states that are not vectors of units, without the batch.
+        cell_options: Arguments of the cell that the class does not take.
         features: Width of its inputs.
-        notes: Where it departs from the paper.
+        notes: Departures from the paper.
     """
 
     cls: str
     tensors: dict[str, list[str]]
     options: dict[str, Any] = field(default_factory=dict)
     read: Callable[[Any], tuple[Any, tuple[Any, ...]]] | None = None
+    step: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    cell_options: dict[str, Any] = field(default_factory=dict)
     features: int = FEATURES
     notes: str = "biases of the two sides are summed; those of the recurrent side are zero here"
 
@@ -66,6 +74,23 @@ def _own_output(result: Any) -> tuple[Any, tuple[Any, ...]]:
 def _controlled(result: Any) -> tuple[Any, tuple[Any, ...]]:
     output, states = result
     return output, tuple(states)
+
+
+def _delayed(module: Any, x: Any, states: Any) -> tuple[Any, Any]:
+    """Advance tauGRU, whose layer keeps the states before."""
+    h, past = states
+    new = module(x, h, past[:, 0])
+    return new, (new, torch.cat([past[:, 1:], h[:, None]], dim=1))
+
+
+def _typed_gru(module: Any, x: Any, states: Any) -> tuple[Any, Any]:
+    h, before = module(x, (states[0], states[1][:, 0]))
+    return h, (h, before[:, None])
+
+
+def _typed_lstm(module: Any, x: Any, states: Any) -> tuple[Any, Any]:
+    h, (c, before) = module(x, (states[0], states[1][:, 0]))
+    return h, (c, before[:, None])
 
 
 def _gates(names: str, letter: str) -> list[str]:
@@ -218,6 +243,59 @@ WITNESSES = {
         "STARCell", {"weight_ih": ["W_z", "W_k"], "weight_hh": ["U_k"], "bias_ih": ["b_z", "b_k"]}
     ),
     "t_rnn": Witness("TRNNCell", {"weight_ih": ["W", "V"], "bias_ih": ["b", "b_f"]}),
+    "antisymmetric_rnn": Witness(
+        "AntisymmetricRNNCell",
+        {"weight_ih": ["W"], "weight_hh": ["U"], "bias_ih": ["b"]},
+        {"epsilon": 0.5, "gamma": 0.25},
+    ),
+    "gated_antisymmetric_rnn": Witness(
+        "GatedAntisymmetricRNNCell",
+        {"weight_ih": ["W_z", "W_n"], "weight_hh": ["U"], "bias_ih": ["b_z", "b_n"]},
+        {"epsilon": 0.5, "gamma": 0.25},
+    ),
+    "miru1": Witness(
+        "MiRU1Cell",
+        {"weight_ih": ["W_r", "W"], "weight_hh": ["U_r", "U"], "bias_ih": ["b_r", "b"]},
+        {"update_coefficient": 0.375},
+    ),
+    "miru2": Witness(
+        "MiRU2Cell",
+        {"weight_ih": ["W"], "weight_hh": ["U"], "bias_ih": ["b"]},
+        {"update_coefficient": 0.375, "reset_coefficient": 0.625},
+    ),
+    "tau_gru": Witness(
+        "tauGRUCell",
+        {
+            "weight_ih": _gates("uzga", "W"),
+            "weight_hh": _gates("uzga", "U"),
+            "bias_ih": _gates("uzga", "b"),
+        },
+        step=_delayed,
+        shapes={"past": (2, UNITS)},
+        cell_options={"delay": 2},
+        notes="the biases of the recurrent side are zero here. past: "
+        "the delay line, oldest first, kept outside of the library's cell",
+    ),
+    "t_gru": Witness(
+        "TGRUCell",
+        {
+            "weight_ih": _gates("zfo", "W"),
+            "weight_hh": _gates("zfo", "V"),
+            "bias_ih": _gates("zfo", "b"),
+        },
+        step=_typed_gru,
+        shapes={"x_before": (1, FEATURES)},
+    ),
+    "t_lstm": Witness(
+        "TLSTMCell",
+        {
+            "weight_ih": _gates("zfo", "W"),
+            "weight_hh": _gates("zfo", "V"),
+            "bias_ih": _gates("zfo", "b"),
+        },
+        step=_typed_lstm,
+        shapes={"x_before": (1, FEATURES)},
+    ),
     "wmc_lstm": Witness(
         "WMCLSTMCell",
         {
@@ -235,10 +313,11 @@ WITNESSES = {
 def freeze(name: str, witness: Witness) -> dict[str, Any]:
     """Compute one cell with torchrecurrent, write its file, and return its entry."""
     rng = np.random.default_rng(sum(map(ord, name)))
-    registered = cellkit.get(name)
+    registered, alias = named(name)
     features = witness.features
     options = witness.options
-    cell = registered.cls(UNITS, **options, dtype="float64")
+    chosen = {**alias, **options, **witness.cell_options}
+    cell = registered.cls(UNITS, **chosen, dtype="float64")
     cell.build((None, features))
     letters = {
         key: rng.normal(size=value.shape) * 0.7 for key, value in export_weights(cell).items()
@@ -260,14 +339,15 @@ def freeze(name: str, witness: Witness) -> dict[str, Any]:
     assert used == set(letters), (name, used ^ set(letters))  # noqa: S101
     names = registered.spec.states
     x = rng.normal(size=(BATCH, TIME, features))
-    states = [rng.normal(size=(BATCH, UNITS)) for _ in names]
+    states = [rng.normal(size=(BATCH, *witness.shapes.get(n, (UNITS,)))) for n in names]
     arrays = {"x": x, **{f"state0.{n}": s for n, s in zip(names, states, strict=True)}}
     read = witness.read or _one
+    step = witness.step or (lambda module, x, now: read(module(x, now if len(now) > 1 else now[0])))
     now: Any = tuple(torch.tensor(s) for s in states)
     outputs = []
     with torch.no_grad():
         for t in range(TIME):
-            output, now = read(module(torch.tensor(x[:, t]), now if len(now) > 1 else now[0]))
+            output, now = step(module, torch.tensor(x[:, t]), now)
             outputs.append(output.numpy())
     arrays["y"] = np.stack(outputs, axis=1)
     arrays |= {f"stateT.{n}": s.numpy() for n, s in zip(names, now, strict=True)}
@@ -281,9 +361,9 @@ def freeze(name: str, witness: Witness) -> dict[str, Any]:
         "dtype": "float64",
         "equation": [line.rstrip() for line in _lines(registered.cls)],
         "states": list(names),
-        "output": "y" if witness.read in (_own_output, _controlled) else names[0],
+        "output": "y" if own_output(witness) else names[0],
         "initial_state": "random",
-        "hyper": options,
+        "hyper": {**options, **witness.cell_options},
         "notes": witness.notes,
         "shapes": {key: list(value.shape) for key, value in arrays.items()},
         "dtypes": {key: str(value.dtype) for key, value in arrays.items()},
@@ -291,6 +371,23 @@ def freeze(name: str, witness: Witness) -> dict[str, Any]:
     entry |= _differences(registered.spec, cell.get_config(), letters, x, states, arrays)
     np.savez_compressed(FOLDER / entry["file"], **arrays)
     return entry
+
+
+def own_output(witness: Witness) -> bool:
+    """Say whether what a class gives out is none of its states."""
+    return witness.read in (_own_output, _controlled) or witness.step is _typed_lstm
+
+
+def named(name: str) -> tuple[Any, dict[str, Any]]:
+    """Return the registered cell of a name or of an alias, and the arguments that this stands for.
+
+    Args:
+        name: Of a cell, or an alias in a spec.
+    """
+    for registered in map(cellkit.get, cellkit.list_cells()):
+        if registered.spec is not None and name in registered.spec.aliases:
+            return registered, dict(registered.spec.aliases[name])
+    return cellkit.get(name), {}
 
 
 def _lines(cls: Any) -> list[str]:
@@ -319,12 +416,15 @@ def _differences(
 
 
 def main() -> None:
-    """Freeze every witness and write the manifest anew."""
+    """Freeze every witness, or those that are named, and write the manifest anew."""
+    only = sys.argv[1:]
     keras.config.set_floatx("float64")
     path = FOLDER / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     entries = {entry["cell"]: entry for entry in manifest["cells"]}
     for name, witness in WITNESSES.items():
+        if only and name not in only:
+            continue
         entries[name] = freeze(name, witness)
         print(f"{name:<22} {entries[name]['max_abs_diff']:.1e}")
     manifest["cells"] = list(entries.values())

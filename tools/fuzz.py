@@ -42,12 +42,12 @@ CHUNK = 400
 
 @dataclasses.dataclass
 class Report:
-    """What a backend has come to.
+    """Results of a backend so far.
 
     Args:
-        cells: How many cells were compared.
+        cells: Number of cells that were compared.
         failing: Numbers of the cells that failed.
-        unrunnable: How many cells the plain loop could not run, by the reason.
+        unrunnable: Number of cells that the plain loop could not run, by the reason.
         counts: Of calls, and of engines that ran or refused.
     """
 
@@ -71,7 +71,6 @@ class Worker:
             "CUDA_VISIBLE_DEVICES": "",
             "JAX_PLATFORMS": "cpu",
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            "TF_ENABLE_ONEDNN_OPTS": "0",
             **threads,
             **os.environ,
             "KERAS_BACKEND": backend,

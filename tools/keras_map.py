@@ -38,10 +38,12 @@ output that is neither of them, which uses nothing of cellkit and meets every re
 states or integer states is no use here: `keras.layers.RNN` refuses the dict, and on no backend does
 it run the others rightly ([D](keras-defects.md#d-structure-of-states-outputs-and-cells)).
 
-**x** means that the requirement is broken, **!** that an exception ended the check, *ok* that it is
-met, and a dash that it does not apply. The numbers in the last column lead to
-[what is broken in Keras](keras-defects.md), where each defect is described. Some requirements ask
-for more than Keras promises, such as errors with three parts; the page lists them all the same.
+{legend}
+
+Each backend has one table, of what either cell does not keep there; what both keep stands below it.
+The numbers in the last column lead to [what is broken in Keras](keras-defects.md), where each
+defect is described. Some requirements ask for more than Keras promises, such as errors with three
+parts; the page lists them all the same.
 
 `python tools/keras_map.py --backend torch` runs it again, and `cellkit conform lstm --layer keras`
 any cell.
@@ -91,16 +93,17 @@ def page(data: dict[str, Any]) -> str:
     """Write the page.
 
     Args:
-        data: What `run` gave, by backend.
+        data: Results of `run`, by backend.
     """
-    from cellkit_conformance.edition import groups, requirements
+    from cellkit_conformance.edition import requirements
     from cellkit_conformance.judge.attribution import find
 
     backends = [name for name in NAMES if name in data]
     versions = ["Keras " + data[backends[0]]["versions"]["keras"]]
     versions += [f"{NAMES[b]} {data[b]['versions'][b]}" for b in backends]
-    lines = [HEAD.format(versions=", ".join(versions[:-1]) + " and " + versions[-1])]
-    lines += ["| | " + " | ".join(NAMES[b] for b in backends) + " |"]
+    said = ", ".join(versions[:-1]) + " and " + versions[-1]
+    lines = [HEAD.format(versions=said, legend=LEGEND)]
+    lines += ["| | " + " | ".join(f"[{NAMES[b]}](#{b})" for b in backends) + " |"]
     lines += ["|---|" + "---|" * len(backends)]
     for name, short in CELLS.items():
         counts = []
@@ -109,32 +112,40 @@ def page(data: dict[str, Any]) -> str:
             bad = sum(outcome in ("fail", "error") for outcome in outcomes)
             counts.append(f"{bad} of {bad + outcomes.count('pass')} broken")
         lines.append(f"| {short} | " + " | ".join(counts) + " |")
-    for group in groups():
-        lines += ["", f"## {group}", ""]
-        heads = [f"{NAMES[b]}, {short}" for b in backends for short in CELLS.values()]
-        lines += ["| | Requirement | " + " | ".join(heads) + " | |"]
-        lines += ["|---|---|" + "---|" * (len(heads) + 1)]
+    for backend in backends:
+        lines += ["", f"## {NAMES[backend]} {{ #{backend} }}", ""]
+        lines += ["| | Requirement | " + " | ".join(CELLS.values()) + " | Defect |"]
+        lines += ["|---|---|" + ":-:|" * len(CELLS) + "---|"]
+        kept: dict[str, list[str]] = {"pass": [], "n/a": []}
         for identifier, requirement in requirements().items():
-            if requirement.group != group:
+            found = [data[backend]["found"][c].get(identifier, ["", ""])[0] for c in CELLS]
+            if not any(outcome in ("fail", "error") for outcome in found):
+                kept["pass" if "pass" in found else "n/a"].append(identifier)
                 continue
-            marks, known = [], {}
-            for backend in backends:
-                for name in CELLS:
-                    outcome = data[backend]["found"][name].get(identifier, ["", ""])[0]
-                    marks.append(MARKS.get(outcome, ""))
-                    defect = find(backend, "keras", identifier)
-                    if outcome in ("fail", "error") and defect:
-                        known[defect.id.removeprefix("KD-")] = f"[{defect.id[3:]}]({defect.link})"
             sentence = requirement.sentence.replace("|", "\\|")
             should = "" if requirement.level == "must" else " *(should)*"
-            links = ", ".join(known.values())
-            lines.append(
-                f"| {identifier} | {sentence}{should} | " + " | ".join(marks) + f" | {links} |"
-            )
+            defect = find(backend, "keras", identifier)
+            link = f"[{defect.id[3:]}]({defect.link})" if defect else ""
+            marks = " | ".join(MARKS.get(outcome, "") for outcome in found)
+            lines.append(f"| `{identifier}` | {sentence}{should} | {marks} | {link} |")
+        for outcome, text in (("pass", "Kept"), ("n/a", "Does not apply")):
+            if kept[outcome]:
+                names = ", ".join(f"`{identifier}`" for identifier in kept[outcome])
+                lines += ["", f'??? note "{text}: {len(kept[outcome])} requirements"', ""]
+                lines += [f"    {names}"]
     return "\n".join(lines) + "\n"
 
 
-MARKS = {"pass": "*ok*", "fail": "**x**", "error": "**!**", "n/a": "–"}
+MARKS = {
+    "pass": '<span class="kept">✓</span>',
+    "fail": '<span class="broken">✗</span>',
+    "error": '<span class="error">!</span>',
+    "n/a": "–",
+}
+LEGEND = (
+    f"| Sign | |\n|:-:|---|\n| {MARKS['pass']} | met |\n| {MARKS['fail']} | broken |\n"
+    f"| {MARKS['error']} | an exception ended the check |\n| {MARKS['n/a']} | does not apply |"
+)
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ PYTHON = os.path.relpath(sys.executable, ROOT) if ROOT in Path(sys.executable).p
 
 @dataclass
 class Outcome:
-    """How one command ended."""
+    """Outcome of one command."""
 
     name: str
     command: str
@@ -45,7 +45,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the command succeeded and no test in it failed."""
+        """True if the command succeeded and no test in it failed."""
         return not self.failed_command and not self.failed
 
 
@@ -86,10 +86,10 @@ def run(
     """Run one Python command with its output shown as it comes.
 
     Args:
-        name: What to call it in the summary.
-        arguments: What follows `python` on the command line; the path of the report is added.
+        name: Name in the summary.
+        arguments: Arguments after `python` on the command line; the path of the report is added.
         environment: Variables to set, beside those there are.
-        report: Where the command writes its report.
+        report: Path at which the command writes its report.
         count: Reads the report.
 
     Returns:

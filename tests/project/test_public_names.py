@@ -1,10 +1,14 @@
 """The built-in cells are written with what anybody may import: public names of public modules."""
 
 import ast
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from cellkit import _former_names
 
 pytestmark = pytest.mark.one_backend
 
@@ -53,3 +57,21 @@ def test_a_plugin_imports_public_names_alone(file):
         and node.attr.startswith("_")
     }
     assert not private
+
+
+@pytest.mark.parametrize("name", sorted(_former_names.NAMES))
+def test_a_former_name_of_a_module_leads_to_the_name_of_today_and_tells_it_once(name):
+    today = _former_names.NAMES[name]
+    expected = import_module(today)
+    sys.modules.pop(name, None)
+    with pytest.warns(DeprecationWarning, match=f"write {today}") as told:
+        assert import_module(name) is expected
+        assert import_module(name) is expected
+    assert len(told) == 1 and told[0].filename == __file__
+
+
+def test_a_former_name_is_told_to_the_line_that_reads_it():
+    code = "import cellkit, keras\n\ncellkit.cell.matmul\ncellkit.cell"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("DeprecationWarning") == 1
+    assert "<string>:3: DeprecationWarning: cellkit.cell is a former name" in done.stderr

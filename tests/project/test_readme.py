@@ -14,6 +14,7 @@ import pytest
 
 import cellkit
 from cellkit.registry import cell_weights
+from cellkit_conformance.cli.project import write_project
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -135,9 +136,21 @@ def test_page_on_writing_a_cell_runs_as_it_stands():
     names = run_page("docs/writing-a-cell.md")
     assert tuple(names["outputs"].shape) == (8, 20, 16)
     check_reference(names["MGUCell"](5), names["reference"], rng)
+    for case in names["UpdateCell"].spec.cases.values():
+        cell = names["UpdateCell"](**{**case, "units": 5})
+        check_reference(cell, cell.spec.reference, rng)
     x = rng.normal(size=(2, 9, 3)).astype("float32")
     mean = cellkit.RNN(names["MeanCell"](3))(x)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(mean), x.mean(axis=1), atol=1e-5)
+
+
+@pytest.mark.one_backend
+def test_a_complete_file_has_thirty_lines(tmp_path):
+    _, shown = blocks("docs/writing-a-cell.md")[0]
+    write_project("my_cell", "cellkit-my-cell", tmp_path)
+    for text in (shown, (tmp_path / "my_cell.py").read_text(encoding="utf-8")):
+        assert len(text.splitlines()) <= 30
+        assert all(part in text for part in ('"""', "h' =", "cellkit.Paper(", "def combine"))
 
 
 def test_page_on_equations_runs_as_it_stands(capsys):
@@ -190,12 +203,109 @@ def test_versions_in_the_readme_are_those_of_the_constraints():
 
 
 def test_page_on_migrating_runs_as_it_stands_and_gives_the_same_numbers():
-    pytest.importorskip("torch")
     names = run_page("docs/migrating.md")
     assert names["difference"] < 1e-6
-    np.testing.assert_allclose(names["here"], names["there"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(names["again"], names["there"], rtol=1e-5, atol=1e-6)
-    assert np.abs(names["there"]).max() > 0.01
+    same, here = (keras.ops.convert_to_numpy(names[name]) for name in ("same", "here"))
+    np.testing.assert_allclose(here, same, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(names["after"], names["before"], rtol=1e-5, atol=1e-6)
+    assert np.abs(names["before"]).max() > 0.01
+
+
+def test_page_on_migrating_from_pytorch():
+    pytest.importorskip("torch")
+    names = run_page("docs/migrating-torch.md")
+    for here in ("here", "again"):
+        np.testing.assert_allclose(names[here], names["there"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(names["gru_here"], names["gru_there"], rtol=1e-5, atol=1e-6)
+    assert min(np.abs(names[n]).max() for n in ("there", "gru_there")) > 0.01
+
+
+def frozen(name):
+    """Return the arrays of a frozen file, its weights apart."""
+    with np.load(ROOT / "tests" / "golden" / f"{name}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    return arrays, {k[2:]: v for k, v in arrays.items() if k.startswith("w.")}
+
+
+def test_page_on_migrating_from_addons_takes_what_addons_had():
+    names = run_page("docs/migrating-addons.md")
+    assert np.isfinite(names["outputs"]).all() and names["outputs"].shape == (2, 7, 4)
+    arrays, w = frozen("peephole_lstm")
+    joined = [np.concatenate([w[f"{letter}_{g}"] for g in "ifgo"], axis=-1) for letter in "WUb"]
+    names["from_addons"](names["layer"].cell, [*joined, w["p_i"], w["p_f"], w["p_o"]])
+    got = names["layer"](arrays["x"], initial_state=[arrays["state0.h"], arrays["state0.c"]])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(got), arrays["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_page_on_addons_names_cells_that_stand_against_it():
+    page = (ROOT / "docs" / "migrating-addons.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "cells.md").read_text(encoding="utf-8")
+    named = re.findall(r'cellkit\.create\("(\w+)"(.*?)\)`', page)
+    assert len(named) == 5
+    confirmed = 0
+    for name, rest in named:
+        cell = eval(f'cellkit.create("{name}"{rest.replace("=units", "=4")})', {"cellkit": cellkit})
+        assert cell.units == 4
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| [`{name}`]")][:1]
+        confirmed += "tensorflow-addons 0.23.0" in row
+    assert confirmed == 4 and "Four of them" in page
+
+
+def test_page_on_migrating_from_ncps_and_keras_lmu_takes_what_they_had():
+    names = run_page("docs/migrating-ncps-lmu.md")
+    assert_ltc_is_that_of_ncps(names)
+    assert_lmu_is_the_memory_unit(names)
+    assert names["outputs"].shape == names["same_gaps"].shape == (2, 7, 4)
+    assert names["remembered"].shape == (2, 500, 16)
+    arrays, w = frozen("cfc")
+    heads = {"ff1": "1", "ff2": "2", "time_a": "a", "time_b": "b"}
+    theirs = {"backbone.0.weight": w["W_bb"].T, "backbone.0.bias": w["b_bb"]}
+    for name, letter in heads.items():
+        theirs[f"{name}.weight"], theirs[f"{name}.bias"] = w[f"A_{letter}"].T, w[f"b_{letter}"]
+    layer = cellkit.RNN("cfc", units=4, backbone_units=7, return_sequences=True)
+    layer.build((arrays["x"].shape, arrays["dt"].shape))
+    names["from_ncps"](layer.cell, theirs)
+    got = layer((arrays["x"], arrays["dt"]), initial_state=arrays["state0.h"])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(got), arrays["y"], rtol=1e-4, atol=1e-5)
+
+
+def assert_ltc_is_that_of_ncps(names):
+    arrays, theirs = frozen("ltc")
+    for name in ("gleak", "cm", "w", "sensory_w"):
+        theirs[name] = np.log(np.expm1(theirs[name]))  # as the layer of ncps holds them
+    layer = cellkit.RNN("ltc", units=4, output_units=3, return_sequences=True)
+    layer.build((arrays["x"].shape, arrays["dt"].shape))
+    inputs, start = (arrays["x"], arrays["dt"]), arrays["state0.v"]
+    names["ltc_from_ncps"](layer.cell, theirs)
+    got = keras.ops.convert_to_numpy(layer(inputs, initial_state=start))
+    np.testing.assert_allclose(got, arrays["y"], rtol=1e-4, atol=1e-5)
+    masked = theirs | {"sparsity_mask": np.zeros((4, 4)), "sensory_sparsity_mask": np.ones((5, 4))}
+    names["ltc_from_ncps"](layer.cell, masked)
+    alone = keras.ops.convert_to_numpy(layer(inputs, initial_state=start))
+    unwired = theirs | {"w": np.full((4, 4), -30.0)}
+    names["ltc_from_ncps"](layer.cell, unwired)
+    expected = keras.ops.convert_to_numpy(layer(inputs, initial_state=start))
+    np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(alone - got).max() > 1e-3
+
+
+def assert_lmu_is_the_memory_unit(names):
+    arrays, w = frozen("lmu")
+    layer = cellkit.RNN("lmu", units=4, order=4, theta=8.0, return_sequences=True)
+    layer.build(arrays["x"].shape)
+    joined = {"kernel": ("e_x", "e_h"), "recurrent_kernel": ("e_m",)}
+    joined |= {"hidden_kernel": ("W_m", "W_x"), "hidden_recurrent_kernel": ("W_h",)}
+    theirs = {name: np.concatenate([w[k] for k in keys]) for name, keys in joined.items()}
+    names["from_keras_lmu"](layer.cell, **theirs)
+    got = layer(arrays["x"], initial_state=[arrays["state0.h"], arrays["state0.m"]])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(got), arrays["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_page_on_masks_in_the_next_keras():
+    names = run_page("docs/migrating-masks.md")
+    assert names["difference"] < 1e-6 < np.abs(names["padded"]).max()
+    last = keras.ops.convert_to_numpy(names["last"])
+    assert last.shape == (2, 4) and np.isfinite(last).all()
 
 
 def test_two_layers_of_torch_are_a_list_of_cells():

@@ -1,0 +1,158 @@
+"""Every format: what is written loads in a process without cellkit, and gives what the layer gives.
+
+The plain run takes a few cells and the formats that need nothing installed beside the backends.
+`make test-export` takes the sample with all formats, `make test-export FULL=1` every cell.
+"""
+
+import os
+
+import numpy as np
+import pytest
+from exporting import (
+    BACKEND,
+    FORMATS,
+    NAMES,
+    builtin_only,
+    data_for,
+    expected,
+    export,
+    installed,
+    model_of,
+)
+from three_parts import raised
+
+import cellkit
+
+SIZE = os.environ.get("EXPORT_CELLS", "few")
+FEW = ("lstm", "min_gru")
+SAMPLE = (*FEW, "gru_d", "layer_norm_lstm", "clockwork", "s5", "conv_lstm", "nested")
+CELLS = {"few": FEW, "sample": SAMPLE, "all": tuple(cellkit.list_cells())}[SIZE]
+COMPLEX = {"ffm", "lru", "s5", "s4d"}
+
+# Of the layer: whether it was called before, its batch and its time where they are fixed. Lengths
+# that no block of an engine divides, and a single step.
+VARIANTS = {
+    "free": {"warm": False, "batch": None, "time": None},
+    "free batch": {"warm": False, "batch": None, "time": 7},
+    "free time": {"warm": True, "batch": 3, "time": None},
+    "fixed": {"warm": True, "batch": 3, "time": 7},
+}
+CALLS = ((3, 7), (2, 45), (5, 1))
+ENGINES = {
+    "tensorflow": ("projected", "fused"),
+    "torch": ("projected", "fused", "kernel"),
+    "jax": ("fused",),
+}[BACKEND]
+
+# Limits of the libraries themselves, each with what can be done instead.
+LIMITS = {
+    ("torch", "onnx", "free batch"): {
+        "rg_lru": "PyTorch's exporter for a free batch has no `expm1`: fix the batch",
+    },
+    ("jax", "onnx", "free"): {
+        "clockwork": "jax2onnx takes no remainder of a free batch: fix the batch",
+        "phased_lstm": "jax2onnx takes no remainder of a free batch: fix the batch",
+        "on_lstm": "jax2onnx fails at `cumsum`: export from TensorFlow or PyTorch",
+    },
+}
+
+
+def refused(form, variant, cell):
+    """Tell whether `check_export` must refuse a case."""
+    fixed = VARIANTS[variant]
+    if form in ("onnx", "openvino", "litert") and cell in COMPLEX:
+        return True
+    if BACKEND == "jax" and form == "openvino":
+        return True
+    if BACKEND == "torch" and fixed["time"] is None:
+        return True
+    if BACKEND == "tensorflow" and form in ("onnx", "openvino", "litert"):
+        if issubclass(cellkit.get(cell).cls, cellkit.MatrixCell):
+            return True
+    if form != "litert":
+        return False
+    linear = issubclass(cellkit.get(cell).cls, cellkit.LinearCell)
+    return fixed["batch"] is None or (fixed["time"] is None and linear)
+
+
+def cases():
+    for form in FORMATS:
+        if SIZE == "few" and form not in ("saved_model", "pt2", "torchscript", "stablehlo"):
+            continue
+        variants = ("free", "fixed") if BACKEND != "torch" else ("free", "free batch", "fixed")
+        if form == "litert":
+            variants = ("free", "free time", "fixed")
+        if SIZE == "few":
+            variants = variants[-2:]
+        for variant in variants:
+            for cell in CELLS:
+                yield form, variant, "auto", cell
+        if SIZE != "few":
+            for engine in ENGINES:
+                yield form, "fixed", engine, "lstm"
+
+
+@pytest.mark.parametrize(("form", "variant", "engine", "cell"), [*cases()])
+def test_file_gives_what_the_layer_gives(form, variant, engine, cell, runtime, record, tmp_path):
+    if not installed(form):
+        pytest.skip(f"what writes or runs {form} is not installed")
+    case = form, variant, engine, cell
+    limit = LIMITS.get((BACKEND, form, variant), {}).get(cell)
+    model = model_of(cell, engine=engine, return_sequences=True, **VARIANTS[variant])
+    name = NAMES.get(form, form)
+    signature = model.inputs
+    if refused(form, variant, cell):
+        raised(lambda: cellkit.check_export(model, name, signature))
+        record(*case, outcome="refused beforehand")
+        return
+    cellkit.check_export(model, name, signature)
+    if limit:
+        with pytest.raises(Exception):  # noqa: B017 - of another library
+            compare(model, form, variant, runtime, tmp_path)
+        record(*case, outcome=limit)
+        return
+    record(*case, outcome="fails")
+    compare(model, form, variant, runtime, tmp_path)
+    record(*case, outcome="equal")
+
+
+def compare(model, form, variant, runtime, folder):
+    path = export(model, form, folder)
+    for rows, steps in CALLS if "free" in variant else CALLS[:1]:
+        arrays = data_for(model, rows, steps)
+        got = runtime.run(form, path, arrays)
+        for one, other in zip(got, expected(model, arrays), strict=True):
+            assert one.shape == other.shape
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras writes LiteRT on TensorFlow")
+def test_file_of_litert_has_its_own_operations_only(tmp_path):
+    if not installed("litert"):
+        pytest.skip("LiteRT is not installed")
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = model_of("lstm", masked=False, return_sequences=True, **VARIANTS["fixed"])
+    path = export(model, "litert", tmp_path)
+    assert builtin_only()
+    operations = {op["op_name"] for op in Interpreter(str(path))._get_ops_details()}
+    assert not any("Flex" in name for name in operations)
+
+
+@pytest.mark.parametrize("format", ["pickle", "torch" if BACKEND == "jax" else "jax_export"])
+def test_a_format_that_is_not_there_is_refused(format):
+    layer = cellkit.RNN(cellkit.create("gru", units=2))
+    layer.build((2, 3, 4))
+    assert repr(format) in str(raised(lambda: cellkit.check_export(layer, format)))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="converters of TensorFlow's graphs")
+def test_chunks_of_steps_are_refused_and_the_loop_is_not():
+    layer = cellkit.RNN(cellkit.create("delta_net", units=4))
+    layer.build((2, 5, 3))
+    for form in ("onnx", "openvino", "litert"):
+        *_, fix = raised(lambda: cellkit.check_export(layer, form))  # noqa: B023
+        assert "layer.engine = 'loop'" in fix
+    cellkit.check_export(layer, "tf_saved_model")
+    layer.engine = "loop"
+    cellkit.check_export(layer, "onnx")
