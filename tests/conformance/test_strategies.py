@@ -17,6 +17,7 @@ from cellkit_conformance.examples.strategies import (
     edges,
     sample,
 )
+from cellkit_conformance.subject.draws import random_weight
 
 pytestmark = pytest.mark.one_backend
 
@@ -144,3 +145,15 @@ def test_an_example_describes_itself_shortly():
         "mask": ["101", "000"],
         "kind": "any",
     }
+
+
+@pytest.mark.parametrize("start", [1.0, 0.5, 0.1, 1e-3, -0.1, -1.0])
+def test_a_weight_that_starts_with_a_sign_keeps_it_and_stays_away_from_zero(start):
+    drawn = random_weight(np.full((40,), start, "float32"), np.random.default_rng(0), 1.0)
+    assert (np.sign(drawn) == np.sign(start)).all()
+    assert (np.abs(drawn) >= 0.2 * abs(start)).all() and np.ptp(drawn) > 0.4
+
+
+def test_a_weight_that_starts_at_zero_gets_both_signs():
+    drawn = random_weight(np.zeros((40,), "float32"), np.random.default_rng(0), 1.0)
+    assert drawn.min() < -0.2 and drawn.max() > 0.2

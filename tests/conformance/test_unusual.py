@@ -1,9 +1,12 @@
 """Cells that are right and unlike most are not refused by what once accused such cells."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.initializers import Constant as constant
 
 import cellkit
 from cellkit_conformance.edition.profiles import PROFILES
@@ -597,6 +600,58 @@ class DropsByDefault(Base):
         return {**super().get_config(), "dropout": self.dropout}
 
 
+TURN = threading.Lock()
+
+
+@register
+class Locked(Base):
+    """Keeps something on itself for the time of a step, and a lock around it."""
+
+    def call(self, inputs, states):
+        with TURN:
+            self.kept = ops.matmul(states[0], self.u)
+            z = ops.matmul(inputs, self.w)
+            h = ops.tanh(z + self.kept + self.b)
+            self.kept = None
+        return h, [h]
+
+
+@register
+class Lowpass(Base):
+    """Has time constants that start small, and is dead where they are negative."""
+
+    def build(self, shape):
+        self.tau = self.add_weight(shape=(self.units,), name="tau", initializer=constant(0.1))
+        self.level = self.add_weight(shape=(self.units,), name="level", initializer="zeros")
+
+    def get_initial_state(self, batch_size=None):
+        return [ops.tile(ops.expand_dims(self.level, 0), (batch_size, 1))]
+
+    def call(self, inputs, states):
+        kept = ops.exp(-0.01 / ops.maximum(self.tau, 1e-8))
+        h = (1 - kept) * inputs + kept * states[0]
+        return h, [h]
+
+
+@register
+class Taps(Base):
+    """Has a number whose larger values end in an error of a list."""
+
+    def __init__(self, units=4, order=2, **kwargs):
+        super().__init__(units, **kwargs)
+        self.order = order
+
+    def build(self, shape):
+        super().build(shape)
+        self.scale = [1.0, 0.5, 0.25][self.order]
+
+    def recurrent(self):
+        return self.scale * self.u
+
+    def get_config(self):
+        return {**super().get_config(), "order": self.order}
+
+
 def judge(cls, spec=None, profile="quick"):
     target = describe(cls.__name__, cls, spec)
     return Judge(target, BACKEND, PROFILES[profile], 0, cellkit.RNN, blame=False)
@@ -628,6 +683,9 @@ RIGHT = [
     (Dense, ["DTY-02", "DTY-03", "DTY-08", "DTY-09", "NUM-12"]),
     (Closed, ["DTY-03", "DTY-08", "SER-01", "SER-02", "SER-12", "SEQ-02"]),
     (NeedsTheKey, ["SER-11"]),
+    (Locked, ["PUR-04"]),
+    (Lowpass, ["NUM-10"]),
+    (Taps, ["NUM-13", "SER-12", "STR-11"]),
     (Heads, ["NUM-12", "DTY-02", "DTY-03", "SEQ-02"]),
     (Sampling, ["RNG-01", "RNG-08", "RNG-12", "SEQ-02"]),
     (DropsByDefault, ["GRD-09", "RNG-08", "RNG-12", "RNG-14"]),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from typing import Any
 
 import keras
 import numpy as np
+
+TURN = threading.Lock()
+"""Held while a module of PyTorch computes: its parameters are exchanged for the time."""
 
 
 class _Adapted(keras.layers.Layer):
@@ -57,7 +61,8 @@ class TorchRecurrentCell(_Adapted):
         torch = importlib.import_module("torch")
         parts = {name: variable.value for name, variable in self.parts.items()}
         given = (inputs, states[0] if self.states == 1 else tuple(states))
-        new = torch.func.functional_call(self.inner[0], parts, given)
+        with TURN:
+            new = torch.func.functional_call(self.inner[0], parts, given)
         return (new, [new]) if self.states == 1 else (new[0], list(new))
 
 

@@ -103,21 +103,19 @@ def _choices(subject: Subject, name: str, value: str) -> list[str]:
 
 def _made(ctx: Context, subject: Subject, name: str, value: Any) -> Subject | None:
     """Make the case with another value of an argument, or return None where the cell refuses it."""
+    # Nobody said which numbers and names a cell can take: with those any error is a refusal.
+    guessed = type(value) is int or value == NO_CHOICE
+    refusals = (Exception,) if guessed else REFUSALS
     try:
         other = ctx.subject(subject.case, **{name: value})
         other.cell  # noqa: B018 (made here, so that a refusal is seen)
         other.template  # noqa: B018
-    except REFUSALS:
+        if guessed:  # inputs may have to be of another width, or a name is refused when it is used
+            x = map_trees(lambda a: a[:, 0], other.inputs(Example(2, 1, seed=ctx.seed)))
+            other.step_cell(x, other.own_initial_states(2))
+    except refusals:
         return None
     other.set_weights(ctx.seed % 1000)
-    if type(value) is int or value == NO_CHOICE:
-        # The inputs may have to be of another width then, or the name is refused only when used.
-        try:
-            example = Example(2, 1, seed=ctx.seed)
-            x = map_trees(lambda a: a[:, 0], other.inputs(example))
-            other.step_cell(x, other.own_initial_states(2))
-        except Exception:  # noqa: BLE001 (of a width or a name that nobody meant)
-            return None
     return other
 
 

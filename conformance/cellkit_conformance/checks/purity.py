@@ -171,6 +171,9 @@ def threads_do_not_meet(ctx: Context) -> None:
 MOST_LINES = 60
 """Lines of a step at which another thread is let in."""
 
+WAITING = 2.0
+"""Seconds after which a step in another thread is taken to wait for this one, as by a lock."""
+
 
 def _interrupt(ctx: Context, subject: Subject) -> None:
     """Run a step, and at each of its lines let another thread run one: no luck is needed then.
@@ -189,7 +192,7 @@ def _interrupt(ctx: Context, subject: Subject) -> None:
         data.append((x, map_trees(backend.to_tensor, subject.random_states(example))))
     want = [backend.to_numpy(list(call_cell(subject.cell, *one))) for one in data]
     others: list[Any] = []
-    lines = 0
+    lines, waiting = 0, None
 
     def other() -> None:
         try:
@@ -198,12 +201,13 @@ def _interrupt(ctx: Context, subject: Subject) -> None:
             others.append(error)
 
     def at_line(frame: Any, event: str, _: Any) -> Any:
-        nonlocal lines
-        if event == "line" and lines < MOST_LINES:
+        nonlocal lines, waiting
+        if event == "line" and waiting is None and lines < MOST_LINES:
             lines += 1
             thread = threading.Thread(target=other, daemon=True)
             thread.start()
-            thread.join(timeout=30)
+            thread.join(timeout=WAITING)
+            waiting = thread if thread.is_alive() else None
         return at_line
 
     def into(frame: Any, event: str, _: Any) -> Any:
@@ -216,6 +220,9 @@ def _interrupt(ctx: Context, subject: Subject) -> None:
     finally:
         sys.settrace(before)
     ctx.examples += lines
+    if waiting is not None:
+        waiting.join(timeout=30)
+        ctx.require(not waiting.is_alive(), "a step that began within another one never ends")
     what = "of a step, with one in another thread at each of its lines,"
     for a, b in pair_leaves(backend.to_numpy(list(result)), want[0]):
         ctx.same(f"the result {what}", a, b)

@@ -50,12 +50,17 @@ def _first(pinned: Any) -> int:
 
 
 def random_weight(start: np.ndarray, rng: np.random.Generator, scale: float) -> np.ndarray:
-    """Draw a weight around the value that it starts from."""
+    """Draw a weight around the value that it starts from; what starts with a sign keeps it."""
     noise = scale * np.clip(rng.standard_normal(start.shape), -2, 2)
     if start.size == 0:
         return start
     if np.all(start == start.flat[0]):
-        return (start + 0.4 * noise).astype(start.dtype)
+        drawn = start + 0.4 * noise
+        if np.any(
+            drawn * start < 0
+        ):  # small, as a time constant may be: near zero it would be dead
+            drawn = np.sign(start) * (0.25 * np.abs(start) + np.abs(0.75 * start + 0.4 * noise))
+        return drawn.astype(start.dtype)
     fan_in = max(1, int(np.prod(start.shape[:-1]))) if start.ndim > 1 else 1
     values = noise * (1.2 / np.sqrt(fan_in))
     if start.min() > 0 or start.max() < 0:
