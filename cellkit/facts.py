@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ FILE = Path(__file__).with_name("facts.json")
 """The facts that are kept, by the name of the cell."""
 
 Facts = dict[str, Any]
+
+_WIDTH = 88  # of a line of an example
 
 
 def read(name: str) -> Facts:
@@ -330,7 +333,7 @@ def example(cell: registry.RegisteredCell) -> str | None:
     if cell.spec is None:
         return None
     case = next(iter(cell.spec.cases.values()))
-    words = "".join(f", {name}={value!r}" for name, value in case.items())
+    words = "".join(f", {name}={_literal(value)}" for name, value in case.items())
     sizes = {
         name: size if isinstance(size, int) else size[0] for name, size in cell.spec.dims.items()
     }
@@ -338,24 +341,39 @@ def example(cell: registry.RegisteredCell) -> str | None:
     if cell.spec.constants is not None:
         constants = _inputs(cell.spec.constants, sizes, time=False)
         given, fed = "inputs, constants=constants", f"constants = {constants}\n"
+    arguments = f'"{cell.name}"{words}, return_sequences=True'
+    made = f"outputs = cellkit.RNN({arguments})({given})"
+    if len(made) > _WIDTH:
+        made = f"outputs = cellkit.RNN(\n    {arguments}\n)({given})"
     return (
-        f"import keras\n\nimport cellkit\n\ninputs = {inputs}\n{fed}"
-        f'outputs = cellkit.RNN("{cell.name}"{words}, return_sequences=True)({given})\n'
+        f"import keras\n\nimport cellkit\n\ninputs = {inputs}\n{fed}{made}\n"
         f"model = keras.Model({'[inputs, constants]' if fed else 'inputs'}, outputs)\n"
     )
+
+
+def _literal(value: Any) -> str:
+    """Write a value as programs have it, with double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return "[" + ", ".join(_literal(entry) for entry in value) + "]"
+    return repr(value)
 
 
 def _inputs(inputs: Any, sizes: dict[str, int], name: str | None = None, time: bool = True) -> str:
     """Write the inputs of a model, with a number for every size that has a name."""
     if isinstance(inputs, Mapping):
-        entries = (f"{key!r}: {_inputs(v, sizes, key, time)}" for key, v in inputs.items())
-        return "{" + ", ".join(entries) + "}"
+        entries = [f'"{key}": {_inputs(v, sizes, key, time)}' for key, v in inputs.items()]
+        line = "{" + ", ".join(entries) + "}"
+        if len(line) > _WIDTH - len("inputs = "):
+            line = "{\n" + textwrap.indent("".join(f"{e},\n" for e in entries), "    ") + "}"
+        return line
     if isinstance(inputs, tuple) and all(isinstance(size, (int, str)) for size in inputs):
         numbers = [
             size if isinstance(size, int) else sizes.setdefault(size, 8 + len(sizes))
             for size in inputs
         ]
-        called = f", name={name!r}" if name else ""
+        called = f", name={_literal(name)}" if name else ""
         shape = (None, *numbers) if time else tuple(numbers)
         return f"keras.Input({shape!r}{called})"
     return "[" + ", ".join(_inputs(value, sizes, time=time) for value in inputs) + "]"

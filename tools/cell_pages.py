@@ -14,7 +14,9 @@ import importlib.util
 import json
 import re
 import sys
+import textwrap
 from html import escape
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "cells"
 RESULTS = ROOT / "benchmarks" / "results" / "results.json"
 TABLE = ROOT / "docs" / "cells.md"
+WIDEST = 1600
+"""Of the drawings that are shown."""
 DECLARED = ("inputs", "states", "output", "sizes", "numbers")
 WHERE = "Cells"
 """The group of the navigation that gets the pages."""
@@ -65,8 +69,11 @@ def families() -> dict[str, list[str]]:
 
 def page(name: str) -> str:
     """Return the page of a cell in Markdown."""
+    from cellkit.registry.guide import title
+
     target, facts = cells()[name]
-    first, rest = _docstring(facts["docstring"])
+    first, before, after = _docstring(facts["docstring"])
+    family = facts["family"] or "others"
     tags = "".join(
         f'<a class="tag" href="../which-cell.html#{_slug(tag)}">{escape(tag)}</a>'
         for tag in facts["tags"] or ()
@@ -75,12 +82,12 @@ def page(name: str) -> str:
         f"---\ntitle: {name}\ndescription: {json.dumps(first)}\n---\n",
         f"# `{name}`\n\n{first}\n",
         f'<p class="guide">{escape(facts["use_when"] or "")}</p>\n',
-        f'<p class="tags"><a class="tag family" href="../cells.html#{_slug(facts["family"])}">'
-        f"{escape(facts['family'] or 'others')}</a>{tags}</p>\n",
-        picture(target, facts),
-        f"{rest}\n" if rest else "",
+        f'<p class="tags"><a class="tag family" href="../cells.html#{_slug(family)}">'
+        f"Family: {escape(title(family))}</a>{tags}</p>\n",
+        picture(target, facts, before),
+        f"{after}\n" if after else "",
         "## Use\n\n```python\n" + facts["example"].rstrip() + "\n```\n",
-        f"```python\n{facts['signature']}\n```\n\n"
+        f"```python\n{_folded(facts['signature'])}\n```\n\n"
         f"The class is `{target.replace(':', '.')}`; "
         f'`cellkit.create("{name}", ...)` makes it too.\n',
         _arguments(facts),
@@ -95,37 +102,58 @@ def page(name: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _docstring(text: str) -> tuple[str, str]:
-    """Return the first line, and what else stands there beside equations, paper and departures."""
+def _docstring(text: str) -> tuple[str, str, str]:
+    """Return the first line, and what stands before and behind the equations.
+
+    Paper and departures are left out, which have places of their own on a page. A block behind the
+    equations is a part of the text around it.
+    """
     first, _, rest = text.partition("\n\n")
-    rest = re.sub(r"```\n.*?```", "", rest, flags=re.DOTALL)
-    paragraphs = re.split(r"\n\s*\n", rest)
-    kept = [
-        p.strip() for p in paragraphs if p.strip() and not re.match(r"Papers?:|Departures?:", p)
-    ]
-    return " ".join(first.split()), "\n\n".join(kept)
+    parts = re.split(r"(?m)^```\n.*?^```$", rest, maxsplit=1, flags=re.DOTALL)
+    before, after = parts if len(parts) == 2 else ("", rest)
+
+    def kept(text: str) -> str:
+        paragraphs = re.split(r"\n\s*\n(?=\S)", text.strip())
+        named = re.compile(r"Papers?:|Departures?:")
+        return "\n\n".join(p for p in paragraphs if p and not named.match(p))
+
+    return " ".join(first.split()), kept(before), kept(after)
 
 
-def picture(target: str, facts: dict[str, Any]) -> str:
-    """Return the drawing and the typeset equations of a cell, and their text."""
-    from cellkit.equations.analyse import analyse
+def _folded(signature: str, width: int = 84) -> str:
+    """Return a signature, in several lines where one is too short for it."""
+    if len(signature) <= width:
+        return signature
+    name, _, inner = signature.removesuffix(")").partition("(")
+    lines = textwrap.wrap(inner, width - 4, break_long_words=False, break_on_hyphens=False)
+    return f"{name}(\n" + "".join(f"    {line}\n" for line in lines) + ")"
+
+
+def picture(target: str, facts: dict[str, Any], before: str = "") -> str:
+    """Return the drawing and the typeset equations of a cell, and their text.
+
+    Args:
+        target: Where the cell is declared.
+        facts: Its facts.
+        before: What its docstring says before the equations.
+    """
     from cellkit.equations.declare import declare
-    from cellkit.equations.draw import svg
     from cellkit.equations.parse import parse
     from cellkit.equations.typeset import mathml
 
     text = facts["equations"]
     if not text:
         return ""
-    parts = []
+    parts = [f"{before}\n"] if before else []
     try:
-        analysis = analyse(declare(target.partition(":")[2], text, **_declared(target)))
-        parts.append(f'<div class="cell-picture">{svg(analysis).strip()}</div>\n')
-        parts.append(f'<div class="cell-equations">{mathml(analysis.declaration.text)}</div>\n')
+        declared = declare(target.partition(":")[2], text, **_declared(target))
+        drawn, width, shown = _drawn(declared)
+        parts.append(f'<div class="cell-picture" style="--width: {width}px">{drawn}</div>\n')
+        parts.append(f'<div class="cell-equations">{mathml(declared.text)}</div>\n')
         parts.append(
             '<p class="legend">Old states and inputs enter on the left; new states and the output '
-            "leave on the right. <code>@</code> is a product with a matrix, <code>*</code> one of "
-            "elements, and a prime marks what is new.</p>\n"
+            "leave on the right. A prime marks what is new, ⊙ is a product of elements, and • what "
+            f"enters a box.{shown}</p>\n"
         )
         summary = "The same as text"
     except ValueError:
@@ -140,6 +168,29 @@ def picture(target: str, facts: dict[str, Any]) -> str:
         indented = "".join(f"    {line}\n" for line in block.splitlines())
         block = f'??? note "{summary}"\n\n{indented}'
     return "## Equations\n\n" + "\n".join(parts) + "\n" + block
+
+
+def _drawn(declared: Any) -> tuple[str, int, str]:
+    """Return the drawing of a cell, its width, and what to say of the variant that it shows.
+
+    Where the default's is too wide to be read, it is the narrowest one, which repeats nothing.
+    """
+    from cellkit.equations.analyse import analyse
+    from cellkit.equations.draw import svg
+
+    def draw(options: dict[str, Any], numbers: dict[str, Any]) -> tuple[str, int]:
+        drawn = svg(analyse(declared, options, numbers)).strip()
+        return drawn, int(re.findall(r' width="(\d+)"', drawn)[0])
+
+    drawn, width = draw({}, {})
+    variants = declared.options
+    if width <= WIDEST:
+        return drawn, width, " Of the variants it shows the first." if variants else ""
+    once = dict.fromkeys(declared.counts, 1)
+    choices = [dict(zip(variants, values, strict=True)) for values in product(*variants.values())]
+    chosen = min(choices, key=lambda options: draw(options, once)[1])
+    shown = ", ".join(f"<code>{name}={value!r}</code>" for name, value in (chosen | once).items())
+    return *draw(chosen, once), f" The drawing is that of {shown}: the default's is too wide."
 
 
 def _declared(target: str) -> dict[str, Any]:
@@ -166,7 +217,7 @@ def _arguments(facts: dict[str, Any]) -> str:
         rows.append(f"| `{name}` | {shown} | {_inline(facts['documented'].get(name, ''))} |")
     options = ", ".join(f"`{name}={value}`" for name, value in facts["options"].items())
     return (
-        "## Arguments\n\n| Argument | Default | |\n|---|---|---|\n"
+        "## Arguments\n\n| Argument | Default | Meaning |\n|---|---|---|\n"
         + "\n".join(rows)
         + '\n\n??? note "Options of every cell, with the defaults of this one"\n\n'
         + f"    {options}\n"
@@ -276,7 +327,7 @@ def _speed(name: str) -> str:
     return (
         f"Batch 32, 100 steps, width 128, on {machine['cpu']} with {machine['cpus']} CPUs. The "
         "last column is what `cellkit.RNN` takes of the time of `keras.layers.RNN`.\n\n"
-        "| Backend | | Median | Engine | Of Keras' time |\n|---|---|---:|---|---:|\n"
+        "| Backend | Run | Median | Engine | Of Keras' time |\n|---|---|---:|---|---:|\n"
         + "\n".join(rows)
         + "\n\n[Benchmarks](../benchmarks.md) has the others, and how it was measured.\n"
     )

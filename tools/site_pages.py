@@ -208,7 +208,7 @@ def drawing(name: str) -> str:
 
     target, facts = cell_pages.cells()[name]
     found = re.search(
-        r'<div class="cell-picture">.*?</div>', cell_pages.picture(target, facts), re.S
+        r'<div class="cell-picture".*?</div>', cell_pages.picture(target, facts), re.S
     )
     if found is None:
         raise PluginError(f"There is no drawing of {name!r}.")

@@ -9,6 +9,7 @@ are one circle.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from cellkit.equations.analyse import Analysis
@@ -18,7 +19,9 @@ __all__ = ["Element", "Flow", "Line", "flow_of"]
 
 _SIGNS = {"multiply": "×", "add": "+", "subtract": "−", "divide": "÷"}
 _INFIX = {**_SIGNS, "power": "^", "multiply": "·", "divide": "/"}
+_COMPARISONS = {"<": "<", "<=": "≤", ">": ">", ">=": "≥", "==": "=", "!=": "≠"}
 _FUNCTIONS = {"s": "σ", "sigmoid": "σ"}
+_LONGEST = 24  # of the characters of a label
 
 
 @dataclasses.dataclass
@@ -176,7 +179,7 @@ class _Drawer:
         }
         if node.op == "call":
             labels = [self._formula(a) for a in args if self._is_label(a)]
-            function = _FUNCTIONS.get(node.value, str(node.value))
+            function = _function(node.value)
             return f"{function}(•, {', '.join(labels)})" if labels else function
         if node.op == "part":
             return f"part {node.value[0] + 1}" if isinstance(node.value, tuple) else "part"
@@ -185,14 +188,15 @@ class _Drawer:
         others = [self._formula(a) for a in args if self._is_label(a)]
         if others and len(args) == 2 and node.op not in names:
             first = self._is_label(args[0])
-            return f"{others[0]} {node.op} •" if first else f"• {node.op} {others[0]}"
+            sign = _COMPARISONS.get(node.op, node.op)
+            return f"{others[0]} {sign} •" if first else f"• {sign} {others[0]}"
         return names.get(node.op, node.op)
 
     def _gate(self, index: int, name: str) -> int | None:
         """Draw an activation of a sum with products as one element, if it is that."""
         node, inner, text = self._node(index), index, "Σ"
         if node.op == "call" and len(node.args) == 1:
-            text = _FUNCTIONS.get(node.value, str(node.value))
+            text = _function(node.value)
             inner = self._through(node.args[0])
             if self._node(inner).op not in ("add", "product") or not self._joins(inner):
                 return None
@@ -273,26 +277,38 @@ class _Drawer:
         return _short(self._text(index))
 
     def _text(self, index: int) -> str:
+        text = self._spelled(index)
+        # A name that the equations explain says more than the beginning of a long formula.
+        return self.names.get(index, text) if len(text) > _LONGEST else text
+
+    def _spelled(self, index: int) -> str:
         node = self._node(index)
         if node.op == "constant":
             return _number(node.value)
         if node.op in ("number", "size", "parameter"):
             return str(node.value)
         args = [self._text(a) for a in node.args]
-        if node.op in _INFIX:
+        sign = _INFIX.get(node.op) or _COMPARISONS.get(node.op)
+        if sign:
             bracketed = [f"({a})" if " " in a else a for a in args]
-            return f" {_INFIX[node.op]} ".join(bracketed)
+            return f" {sign} ".join(bracketed)
         if node.op == "negative":
             return f"−{args[0]}"
-        name = node.value if node.op == "call" else node.op
-        return f"{_FUNCTIONS.get(str(name), name)}({', '.join(args)})"
+        return f"{_function(node.value if node.op == 'call' else node.op)}({', '.join(args)})"
+
+
+def _function(name: Any) -> str:
+    """Return the name of a function in words: an underscore would make an index of the second."""
+    return _FUNCTIONS.get(str(name), str(name).replace("_", " "))
 
 
 def _number(value: Any) -> str:
     if isinstance(value, bool):
         return str(value)
+    if value == math.e:
+        return "e"
     return str(int(value)) if float(value).is_integer() else f"{value:.4g}"
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 24 else text[:22] + "…"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 2] + "…"

@@ -26,6 +26,7 @@ _MARGIN = 18
 _CHARACTER = 7.6
 _SMALL = 0.78
 _SWEEPS = 24
+_TILDE = "\N{COMBINING TILDE}"
 _NAME = re.compile(r"(?P<name>[^\W\d_]\w*)(?P<tilde>~?)(?P<primes>'*)")
 
 _STYLE = """
@@ -323,7 +324,8 @@ class _Drawing:
         return ports
 
     def _lines(self) -> list[str]:
-        parts = []
+        """Return the lines, and above all of them their labels."""
+        parts, labels = [], []
         ports = self._ports()
         for number, route in enumerate(self.routes):
             line = self.flow.lines[route.line]
@@ -353,10 +355,10 @@ class _Drawing:
             parts.append(f'<path class="line {role}" d="{path}"/>')
             parts.append(f'<path class="head {role}" d="M{left:.1f} {y:.1f}l-7-3.6v7.2z"/>')
             if label:
-                parts.append(_text(left - 10, y - 4, label, "label", "end"))
+                labels.append(_text(left - 10, y - 4, label, "label", "end"))
             elif line.sign:
-                parts.append(_text(left - 9, y + 12, line.sign, "label plain", "middle"))
-        return parts
+                labels.append(_text(left - 9, y + 12, line.sign, "label plain", "middle"))
+        return parts + labels
 
 
 def _size(element: Element, entering: int) -> tuple[float, float]:
@@ -401,15 +403,19 @@ def _pieces(text: str) -> list[tuple[str, bool]]:
         found.append((text[end : name.start()], False))
         end = name.end()
         base, *index = name["name"].split("_")
-        found.append((GREEK.get(base, base), False))
+        if base not in GREEK and base[1:].isdigit():
+            base, index = base[0], [base[1:], *index]
+        tilde = _TILDE if name["tilde"] else ""
+        found.append((GREEK.get(base, base) + tilde, False))
         found.append((",".join(GREEK.get(part, part) for part in index if part), True))
-        found.append(("~" * len(name["tilde"]) + "′" * len(name["primes"]), False))
+        found.append(("′" * len(name["primes"]), False))
     found.append((text[end:], False))
     return [(piece, low) for piece, low in found if piece]
 
 
 def _width(text: str) -> float:
-    return sum(len(p) * _CHARACTER * (_SMALL if low else 1.0) for p, low in _pieces(text))
+    pieces = ((len(piece.replace(_TILDE, "")), low) for piece, low in _pieces(text))
+    return sum(count * _CHARACTER * (_SMALL if low else 1.0) for count, low in pieces)
 
 
 def _text(x: float, y: float, text: str, classes: str, anchor: str) -> str:

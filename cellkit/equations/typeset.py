@@ -9,6 +9,7 @@ need neither a renderer nor a network.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from html import escape
 
@@ -125,7 +126,8 @@ class _Style:
     def fenced(self, opening: str, inner: str, closing: str) -> str:
         raise NotImplementedError
 
-    def cases(self, condition: str, yes: str, no: str) -> str:
+    def cases(self, cases: list[tuple[str, str]], otherwise: str) -> str:
+        """Write values with their conditions, from the first to the one of all other cases."""
         raise NotImplementedError
 
     def row(self, *parts: str) -> str:
@@ -183,12 +185,11 @@ class _LaTeX(_Style):
     def fenced(self, opening: str, inner: str, closing: str) -> str:
         return rf"\left{opening} {inner} \right{closing}"
 
-    def cases(self, condition: str, yes: str, no: str) -> str:
-        otherwise = self.words("otherwise")
-        return (
-            rf"\begin{{cases}} {yes} & {self.words('if')}\ {condition} \\ "
-            rf"{no} & {otherwise} \end{{cases}}"
-        )
+    def cases(self, cases: list[tuple[str, str]], otherwise: str) -> str:
+        lines = [rf"{value} & {self.words('if')}\ {condition}" for condition, value in cases]
+        lines.append(f"{otherwise} & {self.words('otherwise')}")
+        inner = r" \\ ".join(lines)
+        return rf"\begin{{cases}} {inner} \end{{cases}}"
 
     def row(self, *parts: str) -> str:
         return " ".join(p for p in parts if p)
@@ -236,15 +237,15 @@ class _MathML(_Style):
     def fenced(self, opening: str, inner: str, closing: str) -> str:
         return self.row(f"<mo>{opening}</mo>", inner, f"<mo>{closing}</mo>")
 
-    def cases(self, condition: str, yes: str, no: str) -> str:
+    def cases(self, cases: list[tuple[str, str]], otherwise: str) -> str:
         def line(value: str, *words: str) -> str:
             return f"<mtr>{_cell('left', value)}{_cell('left', ''.join(words))}</mtr>"
 
         gap = '<mspace width="0.5em"/>'
-        table = line(yes, gap, self.words("if"), gap, condition) + line(
-            no, gap, self.words("otherwise")
-        )
-        return self.row("<mo>{</mo>", f"<mtable>{table}</mtable>")
+        table = "".join(line(v, gap, self.words("if"), gap, c) for c, v in cases)
+        table += line(otherwise, gap, self.words("otherwise"))
+        # A line, because a brace stays small in a browser that has no font with its parts.
+        return f'<mtable style="border-left:1.5px solid;border-radius:.5em">{table}</mtable>'
 
     def row(self, *parts: str) -> str:
         return "<mrow>" + "".join(parts) + "</mrow>"
@@ -307,8 +308,7 @@ class _Writer:
         if isinstance(node, Call):
             return self._call(node)
         if isinstance(node, Conditional):
-            parts = (self.expression(x) for x in (node.condition, node.yes, node.no))
-            return style.cases(*parts), _SUM
+            return self._cases(node), _SUM
         if isinstance(node, Indicator):
             inner = style.fenced("[", self.expression(node.condition), "]")
             return style.row(style.number("𝟙"), inner), _ATOM
@@ -350,14 +350,33 @@ class _Writer:
             base = self.expression(node.arguments[0], _ATOM)
             return style.script(base, "", style.number("2")), _POWER
         if name == "where":
-            return style.cases(*(self.expression(x) for x in node.arguments)), _SUM
+            return self._cases(node), _SUM
         inner = self._joined(",", (self.expression(x) for x in node.arguments))
         return style.row(self._function(name), style.fenced("(", inner, ")")), _ATOM
+
+    def _cases(self, node: Expression) -> str:
+        """Write a choice; one that stands in its last case goes on in the same list."""
+        found = []
+        while True:
+            if isinstance(node, Conditional):
+                condition, yes, no = node.condition, node.yes, node.no
+            elif isinstance(node, Call) and node.function == "where":
+                condition, yes, no = node.arguments
+            else:
+                return self.style.cases(found, self.expression(node))
+            found.append((self.expression(condition), self.expression(yes)))
+            node = no
 
     def _function(self, name: str) -> str:
         if name in ("s", "sigmoid"):
             return self.style.identifier("σ", False)
-        return self.style.identifier(name, True) if "_" not in name else self.name(name)
+        base, *parts = name.split("_")
+        if not parts:
+            return self.style.identifier(name, True)
+        # Such as hard_sigmoid: two words, and no word with an index.
+        if len(base) > 1 and all(part.isalpha() and len(part) > 2 for part in parts):
+            return self.style.words(" ".join((base, *parts)))
+        return self.name(name)
 
     def rows(self, statements: tuple[Statement, ...], depth: int = 0) -> Iterator[Row]:
         """Write statements, one row for each definition and for each head of a block."""
@@ -487,6 +506,8 @@ def _cell(align: str, inner: str, span: int = 1) -> str:
 
 
 def _number(value: float) -> str:
+    if value == math.e:
+        return "e"
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(value)
 
 

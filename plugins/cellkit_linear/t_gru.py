@@ -29,6 +29,7 @@ class TGRUCell(TypedCell):
     f = s(W_f @ x + V_f @ x_before + b_f)
     o = tanh(W_o @ x + V_o @ x_before + b_o)
     h' = f * h + z * o
+    x_before' = x
     ```
 
     States and inputs never meet in one sum, as quantities of different units do not in physics.

@@ -26,6 +26,7 @@ class TLSTMCell(TypedCell):
     o = tanh(W_o @ x + V_o @ x_before + b_o)
     c' = f * c + (1 - f) * z
     h = c' * o
+    x_before' = x
     ```
 
     States and inputs never meet in one sum, as quantities of different units do not in physics.
