@@ -336,7 +336,9 @@ def _speed(name: str) -> str:
 def _departures(facts: dict[str, Any]) -> str:
     if not facts["deviations"]:
         return ""
-    lines = [f"- {text[0].upper()}{text[1:].rstrip('.')}." for text in facts["deviations"]]
+    from cellkit.registry.guide import sentence
+
+    lines = [f"- {sentence(text)}" for text in facts["deviations"]]
     return "## Departures from the paper\n\n" + "\n".join(lines) + "\n"
 
 

@@ -32,7 +32,7 @@ import numpy as np  # noqa: E402
 import cellkit  # noqa: E402
 from cellkit._distribution import is_own  # noqa: E402
 from cellkit.registry import FAMILIES, TRAITS, registry  # noqa: E402
-from cellkit.registry.guide import title  # noqa: E402
+from cellkit.registry.guide import sentence, title  # noqa: E402
 from cellkit_conformance.golden import manifest as golden  # noqa: E402
 from cellkit_conformance.golden.compare import compare_entry  # noqa: E402
 
@@ -227,7 +227,7 @@ def page() -> str:
         guide = cell.spec.guide
         row = [link(cell), cite, states(cell), confirmed(cell, found.get(cell.name, []))]
         rows.setdefault(guide.family if guide else "others", []).append(row)
-        notes += [f"- {link(cell)}: {text}" for text in cell.spec.deviations]
+        notes += [f"- {link(cell)}: {sentence(text)}" for text in cell.spec.deviations]
     main = []
     for family in (*FAMILIES, *sorted(set(rows) - set(FAMILIES))):
         if family in rows:

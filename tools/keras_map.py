@@ -143,7 +143,7 @@ MARKS = {
     "n/a": "–",
 }
 LEGEND = (
-    f"| Sign | |\n|:-:|---|\n| {MARKS['pass']} | met |\n| {MARKS['fail']} | broken |\n"
+    f"| Sign | Meaning |\n|:-:|---|\n| {MARKS['pass']} | met |\n| {MARKS['fail']} | broken |\n"
     f"| {MARKS['error']} | an exception ended the check |\n| {MARKS['n/a']} | does not apply |"
 )
 

@@ -39,16 +39,16 @@ def _of_backend(found: dict[str, Any]) -> str:
         f"profile {found['profile']}, seed {found['seed']}{sample}: {len(found['cells'])} cells, "
         f"{counts['killed'] + counts['survived']} changes that can be noticed,",
         f"{counts['killed']} noticed, score {100 * found['score']:.1f} %.",
-        "",
-        "| cell | noticed | survive | cannot be noticed | score |",
-        "|---|---:|---:|---:|---:|",
     ]
+    rows = ["| cell | noticed | survive | cannot be noticed | score |", "|---|---:|---:|---:|---:|"]
     for cell, row in found["cells"].items():
         numbers = " | ".join(str(row.get(key, 0)) for key in ("killed", "survived", "equivalent"))
-        lines.append(f"| {cell} | {numbers} | {100 * row['score']:.1f} % |")
-    lines += ["", "| requirement | notices first | is asked about |", "|---|---:|---:|"]
+        rows.append(f"| {cell} | {numbers} | {100 * row['score']:.1f} % |")
+    lines += _closed("Every cell", rows)
+    rows = ["| requirement | notices first | is asked about |", "|---|---:|---:|"]
     for identifier, (killed, asked) in found["requirements"].items():
-        lines.append(f"| {identifier} | {killed} | {asked} |")
+        rows.append(f"| {identifier} | {killed} | {asked} |")
+    lines += _closed("Every requirement that was asked", rows)
     survivors = [entry for entry in found["not_noticed"] if entry["outcome"] == "survived"]
     if survivors:
         lines += ["", "What survives:", ""]
@@ -62,6 +62,11 @@ def _of_backend(found: dict[str, Any]) -> str:
             by_cell.setdefault(entry["cell"], []).append(f"`{entry['what']}`")
         lines += [f"- {cell}: {', '.join(found)}" for cell, found in by_cell.items()]
     return "\n".join(lines) + "\n"
+
+
+def _closed(title: str, rows: list[str]) -> list[str]:
+    """Return a table that is too long to be read past, as a part of the page that opens."""
+    return ["", f'??? note "{title}"', "", *(f"    {row}" for row in rows)]
 
 
 def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def main() -> int:
         sys.exit("There is no Chromium here: install one, such as the package `chromium`.")
     site = options.site.resolve()
     every = [path.relative_to(site).with_suffix("").as_posix() for path in site.rglob("*.html")]
+    every.remove("404")  # Its addresses are those of a server.
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(profile)

@@ -25,6 +25,7 @@ KERAS_MAP = ROOT / "tools" / "keras_map.json"
 CHARTS = "<!-- charts of the benchmark -->"
 DRAWING = re.compile(r"<!-- drawing of (\w+) -->")
 NUMBER = re.compile(r"<!-- number of (.+?) -->")
+IDENTIFIER = re.compile(r"(<pre.*?</pre>|<code.*?</code>|<[^>]*>)|\b([A-Z]{3}-\d\d)\b", re.DOTALL)
 MATRIX = "<!-- matrix of backends -->"
 BACKENDS = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}
 RIVALS = {
@@ -223,6 +224,15 @@ def on_files(files: Any, config: Any) -> Any:
     for path, make in PAGES.items():
         files.append(File.generated(config, path, content=make()))
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep the identifiers of requirements in one piece: a browser breaks lines at a hyphen."""
+
+    def whole(found: re.Match[str]) -> str:
+        return found[1] or f'<span class="nobreak">{found[2]}</span>'
+
+    return IDENTIFIER.sub(whole, html)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -64,6 +64,17 @@ def title(family: str) -> str:
     return family.upper() if family in ("gru", "lstm") else family[:1].upper() + family[1:]
 
 
+def sentence(text: str) -> str:
+    """Return a remark as a sentence: names of packages and weights keep their small letter.
+
+    Args:
+        text: The remark, such as a departure of a spec.
+    """
+    first = text.partition(" ")[0]
+    plain = first.rstrip(",") in ("a", "an", "biases", "inputs", "no", "one", "the")
+    return f"{text[0].upper() if plain else text[0]}{text[1:].rstrip('.')}."
+
+
 def check_family(family: object) -> str:
     """Return `family`, or raise when it is neither known nor of the form ``"kind:detail"``."""
     return _known(family, FAMILIES, "family", "families")

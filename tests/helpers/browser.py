@@ -135,7 +135,7 @@ class Browser:
         """Write a picture of the whole page."""
         height = self.evaluate("document.documentElement.scrollHeight")
         width = self.evaluate("document.documentElement.clientWidth")
-        clip = {"x": 0, "y": 0, "width": width, "height": min(height, 8000), "scale": 1}
+        clip = {"x": 0, "y": 0, "width": width, "height": min(height, 16000), "scale": 1}
         made = self("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(made["data"]))
 
