@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,11 @@ def console() -> Console:
 
 
 def show(what: RenderableType) -> None:
-    """Print something that rich can render."""
-    console().print(what, highlight=False)
+    """Print something that rich can render, without the spaces that fill its lines."""
+    printer = console()
+    with printer.capture() as captured:
+        printer.print(what, highlight=False)
+    sys.stdout.write(re.sub(r"(?m) +$", "", captured.get()))
 
 
 def table(*titles: str) -> Table:

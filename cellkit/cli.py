@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -307,6 +308,8 @@ def _show_rows(rows: list[dict[str, Any]], verbose: bool) -> None:
         families.setdefault(row["family"] or "", []).append(row)
     families[""] = families.pop("", [])
     width = max(len(row["name"]) for row in rows)
+    # A terminal has no room for six columns; in a pipe a cell is one line, to be searched.
+    stacked = sys.stdout.isatty()
     for family, members in families.items():
         if not members:
             continue
@@ -317,16 +320,27 @@ def _show_rows(rows: list[dict[str, Any]], verbose: bool) -> None:
         shown.add_column(min_width=width + 1, no_wrap=True)
         for row in members:
             use = (row["use_when"] or "").removeprefix("Use it when ").rstrip(".")
-            cells = [use, ", ".join(row["tags"] or ())] if family else []
-            if verbose or not family:
-                cells += [row["class"], f"{row['distribution']} {row['version'] or ''}".strip()]
-            cells += [row["paper"] or "-"] if verbose else []
+            made = [row["class"], f"{row['distribution']} {row['version'] or ''}".strip()]
+            told = [use, ", ".join(row["tags"] or ())]
+            if verbose and stacked:
+                told[0] = "\n".join(filter(None, (use, row["paper"], ", ".join(made))))
+                cells = told
+            elif verbose:
+                cells = [*told, *made, row["paper"] or "-"]
+            else:
+                cells = told if family else made
             shown.add_row(
                 f" [cyan]{plain(row['name'])}[/cyan]" if not row["problem"] else f" {row['name']}",
                 *map(plain, cells),
                 style="red" if row["problem"] else None,
             )
         show(shown)
+
+
+def _weights(text: str) -> str:
+    """Return what stands for which weight, a line for each."""
+    inner = re.fullmatch(r"WeightMap\((.*)\)", text, re.DOTALL)
+    return re.sub(r", (?=\w+ = )", "\n", inner[1]) if inner else text
 
 
 @app.command("show")
@@ -354,6 +368,9 @@ def show_command(
     if found.get("outline"):
         show(tree("[bold]one step, new states first[/bold]", found["outline"]))
     rows["parameters"] = _parameters(found.get("parameters"))
+    # Lines of a docstring, and of a class, would be broken a second time in a narrow terminal.
+    rows["shapes"] = " ".join((found.get("shapes") or "").split())
+    rows["weights"] = _weights(found.get("weights") or "")
     shown = table()
     for key, value in rows.items():
         if value:

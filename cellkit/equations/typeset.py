@@ -356,7 +356,7 @@ class _Writer:
 
     def _cases(self, node: Expression) -> str:
         """Write a choice; one that stands in its last case goes on in the same list."""
-        found = []
+        found: list[tuple[str, str]] = []
         while True:
             if isinstance(node, Conditional):
                 condition, yes, no = node.condition, node.yes, node.no

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cellkit._terminal import plain, show
+from cellkit._terminal import plain, show, table
 from cellkit_conformance import edition
 
 MUTANTS = Path(__file__).parents[1] / "selftest" / "mutants"
@@ -49,17 +49,20 @@ def explain(
     if as_json:
         print(json.dumps(entries, indent=2))
         return 0
+    if quiet:
+        print("\n".join(entry["sentence"] for entry in entries))
+        return 0
+    # Side by side, so that what is broken in a narrow terminal stays in its column.
+    shown = table()
     for entry in entries:
-        if quiet:
-            print(entry["sentence"])
-            continue
         level, traits = entry["level"], ", ".join(entry["traits"])
-        head = f"[bold]{entry['id']}[/] [{_LEVELS[level]}]{level}[/]"
-        claims = f" [dim]{{{traits}}}[/]" if traits else ""
-        show(f"{head}{claims} {plain(entry['sentence'])}")
+        claims = f"[dim]{{{traits}}}[/] " if traits else ""
+        told = [f"{claims}{plain(entry['sentence'])}"]
         if identifier:
-            for title, text in _more(entry).items():
-                show(f"  [dim]{title}:[/] {plain(text)}")
+            told += [f"[dim]{title}:[/] {plain(text)}" for title, text in _more(entry).items()]
+        head = f"[bold]{entry['id']}[/] [{_LEVELS[level]}]{level}[/]"
+        shown.add_row(head, "\n".join(told))
+    show(shown)
     return 0
 
 
