@@ -344,7 +344,7 @@ def _departures(facts: dict[str, Any]) -> str:
 
 def _paper(facts: dict[str, Any]) -> str:
     said = f"[{facts['paper']}]({facts['link']})" if facts["link"] else facts["paper"]
-    return f"## Paper\n\n{said}\n\n```bibtex\n{facts['bibtex']}\n```\n"
+    return f"## Paper\n\n{said}\n\n``` {{ .bibtex .wrapped }}\n{facts['bibtex']}\n```\n"
 
 
 def _slug(text: str | None) -> str:

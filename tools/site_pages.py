@@ -25,7 +25,11 @@ KERAS_MAP = ROOT / "tools" / "keras_map.json"
 CHARTS = "<!-- charts of the benchmark -->"
 DRAWING = re.compile(r"<!-- drawing of (\w+) -->")
 NUMBER = re.compile(r"<!-- number of (.+?) -->")
-IDENTIFIER = re.compile(r"(<pre.*?</pre>|<code.*?</code>|<[^>]*>)|\b([A-Z]{3}-\d\d)\b", re.DOTALL)
+WHOLE = re.compile(
+    r"(<pre.*?</pre>|<code.*?</code>|<[^>]*>)"
+    r"|\b([A-Z]{3}-\d\d|\d{4}-\d\d-\d\d|\d+ x \d+ x \d+|[\d.]+ (?:s|ms|µs|MiB|MB))\b",
+    re.DOTALL,
+)
 MATRIX = "<!-- matrix of backends -->"
 BACKENDS = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}
 RIVALS = {
@@ -61,7 +65,8 @@ def licence() -> str:
     cite = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     return (
         "# Licence and citation\n\ncellkit is under the Apache License 2.0. To cite it, use what "
-        f"`CITATION.cff` says:\n\n```yaml\n{cite}```\n\n## The licence\n\n```text\n{text}```\n"
+        f"`CITATION.cff` says:\n\n``` {{ .yaml .wrapped }}\n{cite}```\n\n"
+        f"## The licence\n\n```text\n{text}```\n"
     )
 
 
@@ -227,12 +232,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Keep the identifiers of requirements in one piece: a browser breaks lines at a hyphen."""
+    """Keep identifiers, dates, sizes and units in one piece, which a browser would break."""
 
     def whole(found: re.Match[str]) -> str:
         return found[1] or f'<span class="nobreak">{found[2]}</span>'
 
-    return IDENTIFIER.sub(whole, html)
+    return WHOLE.sub(whole, html)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
