@@ -47,9 +47,11 @@ if BACKEND == "jax":
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
+from nursery import Nursery  # noqa: E402
 
 from cellkit.cells import effects  # noqa: E402
 from cellkit.registry import registry  # noqa: E402
+from cellkit_conformance.run import process  # noqa: E402
 
 
 def pytest_collection_modifyitems(config, items):
@@ -99,6 +101,22 @@ def cheap_compilation(request):
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def nursery():
+    """Make a nursery of workers, which imports Keras when the first is asked for."""
+    found = Nursery(process.launch)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_workers(nursery):
+    """Fork the workers that tests start in this process; their commands start them anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "launch", nursery.start)
+        yield
 
 
 @pytest.fixture

@@ -83,18 +83,7 @@ class Process:
         chosen = {"KERAS_BACKEND": backend_of(place)}
         variables = {**QUIET, **os.environ, **chosen, **(environment or {})}
         start = time.perf_counter()
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "cellkit_conformance.run.worker",
-                json.dumps({"place": place, **options}),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=variables,
-            **lifeline.OF_A_WORKER,
-        )
+        self._process = launch(json.dumps({"place": place, **options}), variables)
         self._stdin, self._stdout, self._stderr = _pipes(self._process)
         self._answers: queue.Queue[str | None] = queue.Queue()
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
@@ -223,6 +212,22 @@ class Process:
             rest = rest[:500]
         if rest:
             self._tail.append(rest.decode("utf-8", "replace"))
+
+
+def launch(options: str, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the process of a worker.
+
+    Args:
+        options: Of the worker, as JSON.
+        variables: The environment variables.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "cellkit_conformance.run.worker", options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=variables,
+        **lifeline.OF_A_WORKER,
+    )
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], io.BufferedReader]:
