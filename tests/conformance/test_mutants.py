@@ -62,11 +62,14 @@ def test_every_requirement_has_a_check_and_every_check_a_requirement():
     assert set(checks.load()) == set(requirements())
 
 
+# A check that accuses a canary accuses other cells: `make conform` asks all of them everywhere.
 @pytest.mark.parametrize("canary", CANARIES, ids=lambda canary: canary.__name__)
 def test_canaries_keep_every_promise(canary):
     target = describe(canary.__name__, canary, canary.spec)
     judge = Judge(target, BACKEND, PROFILES["quick"], 3, cellkit.RNN, shrink=False, blame=False)
-    results = [judge.run(identifier) for identifier in requirements()]
+    asked = portion(list(requirements()))
+    results = [judge.run(identifier) for identifier in asked]
     broken = [f"{r.requirement} {r.outcome}: {r.message}" for r in results if r.outcome.is_bad]
     assert not broken
-    assert sum(result.outcome is Outcome.PASS for result in results) >= 95
+    passed = sum(result.outcome is Outcome.PASS for result in results)
+    assert passed >= 95 * len(asked) // len(requirements())
