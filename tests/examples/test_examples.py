@@ -10,6 +10,7 @@ import _options
 import keras
 import numpy as np
 import pytest
+from cheap import cheaply
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -17,7 +18,7 @@ SCRIPTS = sorted(p.name for p in EXAMPLES.glob("[!_]*.py"))
 PNG = b"\x89PNG\r\n\x1a\n"
 
 # Runs on each backend: arguments that keep it off the network, and how much it claims.
-# Each example runs on one backend; those with a test of their own below run on all of them.
+# Each example runs on one backend; those with a test of their own below run on more.
 CLAIMS = {
     "torch": {
         "digit_rows.py": (["--data", "digits"], 2),
@@ -39,12 +40,12 @@ CLAIMS = {
 }
 # Tested in tests/export, where what it needs is installed.
 ELSEWHERE = ("serve_steps.py",)
-ON_ALL = ("guide_nested_cell.py", "motion_nested.py", "train_every_cell.py")
+WITH_A_TEST = ("guide_nested_cell.py", "motion_nested.py", "train_every_cell.py")
 
 
 def run(name, *arguments, backend):
     """Run an example as a reader would: in a process of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"} | cheaply()
     # Modules that are not installed are found from the root of the repository.
     environment["PYTHONPATH"] = os.pathsep.join(
         [*map(str, (ROOT, ROOT / "plugins")), environment.get("PYTHONPATH", "")]
@@ -76,7 +77,7 @@ def test_example_beats_its_baseline_and_draws_a_plot(name, backend, tmp_path):
 
 def test_every_example_runs_on_a_backend():
     assert (
-        sorted([*ON_ALL, *ELSEWHERE, *(name for names in CLAIMS.values() for name in names)])
+        sorted([*WITH_A_TEST, *ELSEWHERE, *(name for names in CLAIMS.values() for name in names)])
         == SCRIPTS
     )
 
@@ -96,6 +97,7 @@ def test_gradient_is_that_of_finite_differences():
         assert _gradients.gradient(cubes, x)[place] == pytest.approx(difference, abs=1e-3)
 
 
+@pytest.mark.one_backend
 def test_motion_nested_beats_its_baselines_and_draws_a_plot(backend, tmp_path):
     plot = tmp_path / "made" / "plot.png"
     done = run("motion_nested.py", "--quick", "--plot", str(plot), backend=backend)

@@ -8,6 +8,7 @@ from pathlib import Path
 import _feed
 import numpy as np
 import pytest
+from cheap import cheaply
 from three_parts import raised
 
 import cellkit
@@ -62,7 +63,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def run(backend, *arguments):
     """Run a script in a process of its own, as a reader would."""
-    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"} | cheaply()
     environment["PYTHONPATH"] = os.pathsep.join(
         [*map(str, (ROOT, ROOT / "plugins")), environment.get("PYTHONPATH", "")]
     )
@@ -92,6 +93,7 @@ def test_cells_with_and_without_time_learn_and_are_drawn(backend, tmp_path):
     assert plot.stat().st_size > 10_000
 
 
+@pytest.mark.one_backend
 def test_cells_that_guess_or_diverge_fail_the_run(backend, tmp_path):
     script = tmp_path / "bad_cells.py"
     script.write_text(BAD_CELLS)
@@ -103,12 +105,14 @@ def test_cells_that_guess_or_diverge_fail_the_run(backend, tmp_path):
     assert "bad_silent (no better than guessing)" in done.stdout
 
 
+@pytest.mark.one_backend
 def test_a_pattern_without_cells_is_no_success(backend):
     done = run(backend, SCRIPT, "--quick", "--cells", "no_such_*")
     assert done.returncode == 2
     assert "no_such_*" in done.stderr
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", cellkit.list_cells())
 def test_every_registered_cell_is_fed_its_structure(name):
     inputs = cellkit.get(name).spec.inputs
