@@ -100,11 +100,14 @@ def run(
     command = settings + shlex.join([PYTHON, *shown])
     print(f"\n==> {name}\n    {command}", flush=True)
     start = time.monotonic()
+    variables = {**os.environ, **environment}
+    # Tests start many processes: each would compile the modules of a checkout again.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         code = subprocess.run(
             [sys.executable, *arguments],
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env=variables,
             timeout=TIMEOUT,
         ).returncode
     except subprocess.TimeoutExpired:

@@ -57,9 +57,9 @@ def test_auto_computes_what_the_loop_computes(recipe):
     assert not verdict.failures, "\n".join(map(str, verdict.failures))
 
 
-def found(flavour, most, engines=("auto",)):
-    """Return the first failure among `most` cells of a flavour."""
-    for number in range(most):
+def found(flavour, most, engines=("auto",), first=0):
+    """Return the first failure among the cells of a flavour, up to number `most`."""
+    for number in range(first, most):
         recipe = cells.drawn(Choices.numbered(SEED, number), compare.HOST, flavour)
         failures = compare.verdict_of(recipe, engines).failures
         if failures:
@@ -71,7 +71,8 @@ def found(flavour, most, engines=("auto",)):
 def test_changes_that_are_not_noticed_are_found(monkeypatch):
     """Compiled and recorded steps are used again, whatever was changed since."""
     monkeypatch.setattr("cellkit.cells.watch.Watch.key", lambda self: 0)
-    failure = found("attributes", 60)
+    # The 33rd fails on JAX, where each cell before it takes a second or two.
+    failure = found("attributes", 90, first=30 if compare.BACKEND == "jax" else 0)
     assert failure is not None and failure.kind == "difference" and failure.call > 0
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from cell_numbers import DTYPE
+from cheap import cheaply
 from differences import differentiate, npy
 from keras import ops
 from portions import pairs
@@ -293,7 +294,7 @@ def test_a_layer_inside_keeps_its_own_dtype(options):
 @pytest.mark.skipif(BACKEND != "jax" or DTYPE == "float64", reason="the others have float64 anyway")
 def test_float64_where_jax_has_it():
     words = ["-m", "pytest", __file__, "-q", "-k", "float64", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
+    environment = {**os.environ, **cheaply(), "JAX_ENABLE_X64": "1"}
     environment.pop("PYTEST_XDIST_WORKER", None)
     done = subprocess.run(
         [sys.executable, *words],
