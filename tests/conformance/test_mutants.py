@@ -4,7 +4,7 @@ import io
 
 import keras
 import pytest
-from portions import portion
+from portions import START, portion
 from rich.console import Console
 
 import cellkit
@@ -62,14 +62,25 @@ def test_every_requirement_has_a_check_and_every_check_a_requirement():
     assert set(checks.load()) == set(requirements())
 
 
-# A check that accuses a canary accuses other cells: `make conform` asks all of them everywhere.
+def asked(canary):
+    """Return what a canary is asked: everything on PyTorch.
+
+    Elsewhere each canary is asked for half of what `make conform` asks of no cell, and for a part
+    of what it asks of all cells on each backend, where a check that accuses a canary accuses more.
+    """
+    if BACKEND == "torch":
+        return list(requirements())
+    longer = [i for i, requirement in requirements().items() if requirement.profile != "quick"]
+    half = (CANARIES.index(canary) + START[BACKEND]) % 2
+    return longer[half::2] + portion([i for i in requirements() if i not in longer])
+
+
 @pytest.mark.parametrize("canary", CANARIES, ids=lambda canary: canary.__name__)
 def test_canaries_keep_every_promise(canary):
     target = describe(canary.__name__, canary, canary.spec)
     judge = Judge(target, BACKEND, PROFILES["quick"], 3, cellkit.RNN, shrink=False, blame=False)
-    asked = portion(list(requirements()))
-    results = [judge.run(identifier) for identifier in asked]
+    results = [judge.run(identifier) for identifier in asked(canary)]
     broken = [f"{r.requirement} {r.outcome}: {r.message}" for r in results if r.outcome.is_bad]
     assert not broken
     passed = sum(result.outcome is Outcome.PASS for result in results)
-    assert passed >= 95 * len(asked) // len(requirements())
+    assert passed >= 95 * len(results) // len(requirements())

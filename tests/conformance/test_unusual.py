@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from keras import ops
 from keras.initializers import Constant as constant
-from portions import in_turn
 
 import cellkit
 from cellkit_conformance.edition.profiles import PROFILES
@@ -698,11 +697,7 @@ RIGHT = [
 
 
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
-@pytest.mark.parametrize(
-    ("cls", "ids"),
-    [(cls, ids) for (cls, _), ids in zip(RIGHT, in_turn([i for _, i in RIGHT]), strict=True)],
-    ids=[cls.__name__ for cls, _ in RIGHT],
-)
+@pytest.mark.parametrize(("cls", "ids"), RIGHT, ids=[cls.__name__ for cls, _ in RIGHT])
 def test_an_unusual_cell_is_not_accused(cls, ids):
     one = judge(cls)
     found = {identifier: one.run(identifier) for identifier in ids}

@@ -28,14 +28,3 @@ def pairs(rows: Sequence[Any], columns: Sequence[Any], each: int = 2) -> list[tu
         for i, row in enumerate(rows)
         for k in range(each)
     ]
-
-
-def in_turn(rows: Sequence[Sequence[Any]], each: int = 2) -> list[list[Any]]:
-    """Return every row whole on PyTorch, and elsewhere `each` of its values, from another place."""
-    if BACKEND == "torch":
-        return [list(row) for row in rows]
-    start = START.get(BACKEND, 0)
-    return [
-        [row[(start + i + k) % len(row)] for k in range(min(each, len(row)))]
-        for i, row in enumerate(rows)
-    ]

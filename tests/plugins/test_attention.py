@@ -48,7 +48,8 @@ def test_steps_loop_and_chunks_agree(name, rng):
         np.testing.assert_allclose(to_numpy(y), want[:, t], rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", portion(CELLS))
+# Conformance compares the gradients of all of them on each backend (GRD-01).
+@pytest.mark.parametrize("name", portion(CELLS, of=8))
 def test_training_lowers_the_loss(name):
     train(name, epochs=25)
 

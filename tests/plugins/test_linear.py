@@ -19,6 +19,7 @@ from against_reference import (
     to_numpy,
 )
 from models_around import save_and_load, train
+from portions import portion
 from three_parts import raised
 
 import cellkit
@@ -68,7 +69,8 @@ def test_s5_computes_the_reference_for_gaps_that_are_inputs(discretization, rng)
     check("s5", (x, dt), rng, mask=MASK, **options)
 
 
-@pytest.mark.parametrize("name", CELLS)
+# Conformance compares the gradients of all of them on each backend (GRD-01).
+@pytest.mark.parametrize("name", portion(CELLS, of=4))
 def test_training_lowers_the_loss(name):
     """Through the scan, and with the weights that the initializers gave."""
     train(name, epochs=15)
