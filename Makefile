@@ -41,11 +41,11 @@ conform: $(READY) ## prove every registered cell correct on every backend; a mat
 test: $(READY) ## test the framework on every backend, and run Keras' own RNN tests against it
 	@$(BIN)/python tools/run_tests.py --backend $(ALL) --workers $(WORKERS)
 
-test-export: $(READY) ## export cells, load the files elsewhere and compare (FULL=1: every cell; RECORD=1: for the docs)
+test-export: $(READY) ## export cells, load the files elsewhere and compare (FULL=1: every cell; CELLS=gru,lru: those; RECORD=1: for the docs)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export]"
 	@failed=0; for backend in $(or $(BACKEND),tensorflow torch jax); do \
 	  echo "==> exports on $$backend"; \
-	  KERAS_BACKEND=$$backend EXPORT_CELLS=$(if $(FULL),all,sample) EXPORT_RECORD=$(RECORD) \
+	  KERAS_BACKEND=$$backend EXPORT_CELLS=$(if $(FULL),all,$(or $(CELLS),sample)) EXPORT_RECORD=$(RECORD) \
 	    $(BIN)/python -m pytest tests/export -q || failed=1; \
 	done; exit $$failed
 

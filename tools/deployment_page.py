@@ -108,13 +108,49 @@ def tables(found: dict[str, Any]) -> str:
                     limits[f"{BACKENDS[backend]} to {name}: {outcome}"].add(cell)
     for text, cells in sorted(limits.items()):
         lines += ["", f"- {text}: " + ", ".join(f"`{c}`" for c in sorted(cells)) + "."]
-    lines += ["", "What writes a file, and what runs it:", ""]
+    lines += ["", *_files_of_litert(found)]
+    lines += ["What writes a file, and what runs it:", ""]
     for (_, backend), (name, write, run) in ROWS.items():
         lines += [f"{BACKENDS[backend]}, {name}:", "", "```python", write, run, "```", ""]
     for backend, entry in found.items():
         versions = ", ".join(f"{k} {v}" for k, v in entry["versions"].items())
         lines.append(f"- {BACKENDS[backend]}, {entry['date']}: {versions}.")
     return "\n".join([*lines, ""])
+
+
+def _files_of_litert(found: dict[str, Any]) -> list[str]:
+    """Return the table of LiteRT's files, folded."""
+    files = {}
+    for key, file in found.get("tensorflow", {}).get("files", {}).items():
+        _, _, engine, cell = key.split("/")
+        # The small file stands for a cell: that of the loop, where there are two.
+        if engine == "loop" or (engine == "auto" and cell not in files):
+            files[cell] = engine, file
+    if not files:
+        return []
+    rows = []
+    for cell, (engine, file) in sorted(files.items()):
+        counts = dict(entry.rsplit(" ", 1) for entry in file["operations"].split(", "))
+        named = ", ".join(f"`{name}`" + f" {n}" * (n != "1") for name, n in counts.items())
+        total, form = sum(map(int, counts.values())), "loop" if engine == "loop" else ""
+        size = f"{file['bytes'] / 1024:.1f}"
+        rows.append(f"| `{cell}` | {form} | {size} | {total} | {named} |")
+    sizes = sorted(file["bytes"] / 1024 for _, file in files.values())
+    return [
+        f"LiteRT's files hold nothing but its own operations, for each of these {len(files)} cells. "
+        f"With few units, a file has from {sizes[0]:.0f} to {sizes[-1]:.0f} KiB, half of them less "
+        f"than {sizes[len(sizes) // 2]:.0f}: almost all of it is the graph, which more units leave "
+        "as it is.",
+        "",
+        '??? note "Size and operations of each file"',
+        "    *Set to* `loop` are cells whose engine was set to the plain loop. Every file is that of",
+        "    a layer with a mask, 3 rows and 7 steps; operations inside of the loop count as well.",
+        "",
+        "    | Cell | Set to | KiB | Operations | Which ones |",
+        "    | --- | --- | ---: | ---: | --- |",
+        *(f"    {row}" for row in rows),
+        "",
+    ]
 
 
 _WITH = {

@@ -1,12 +1,10 @@
 """`torch.compile(fullgraph=True)`: one graph, with the numbers and gradients of the plain call."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
 from cell_numbers import random_weights
-from exporting import BACKEND, constants_of, nested, shapes_of, shapes_of_constants
+from exporting import BACKEND, chosen, constants_of, nested, shapes_of, shapes_of_constants
 
 import cellkit
 
@@ -14,8 +12,7 @@ pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="torch.compile is PyT
 
 FEW = ("lstm",)
 SAMPLE = (*FEW, "min_gru", "layer_norm_lstm", "clockwork", "s5", "conv_lstm", "nested", "gru_d")
-SIZE = os.environ.get("EXPORT_CELLS", "few")
-CELLS = {"few": FEW, "sample": SAMPLE, "all": cellkit.list_cells()}[SIZE]
+CELLS = chosen(FEW, SAMPLE)
 STEPS = 3
 
 

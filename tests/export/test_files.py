@@ -1,7 +1,8 @@
 """Every format: what is written loads in a process without cellkit, and gives what the layer gives.
 
 The plain run takes a few cells and the formats that need nothing installed beside the backends.
-`make test-export` takes the sample with all formats, `make test-export FULL=1` every cell.
+`make test-export` takes the sample with all formats, `make test-export FULL=1` every cell, and
+`make test-export CELLS=gru,lru` those.
 """
 
 import os
@@ -13,20 +14,23 @@ from exporting import (
     FORMATS,
     NAMES,
     builtin_only,
+    chosen,
     data_for,
     expected,
     export,
     installed,
     model_of,
+    operations_of_litert,
 )
 from three_parts import raised
 
 import cellkit
+from cellkit.cells.parallel import ParallelCell
 
 SIZE = os.environ.get("EXPORT_CELLS", "few")
 FEW = ("lstm", "min_gru")
 SAMPLE = (*FEW, "gru_d", "layer_norm_lstm", "clockwork", "s5", "conv_lstm", "nested")
-CELLS = {"few": FEW, "sample": SAMPLE, "all": tuple(cellkit.list_cells())}[SIZE]
+CELLS = chosen(FEW, SAMPLE)
 COMPLEX = {"ffm", "lru", "s5", "s4d"}
 
 # Of the layer: whether it was called before, its batch and its time where they are fixed. Lengths
@@ -57,7 +61,7 @@ LIMITS = {
 }
 
 
-def refused(form, variant, cell):
+def refused(form, variant, cell, engine="auto"):
     """Tell whether `check_export` must refuse a case."""
     fixed = VARIANTS[variant]
     if form in ("onnx", "openvino", "litert") and cell in COMPLEX:
@@ -66,13 +70,14 @@ def refused(form, variant, cell):
         return True
     if BACKEND == "torch" and fixed["time"] is None:
         return True
-    if BACKEND == "tensorflow" and form in ("onnx", "openvino", "litert"):
+    looped = engine == "loop"
+    if BACKEND == "tensorflow" and form in ("onnx", "openvino", "litert") and not looped:
         if issubclass(cellkit.get(cell).cls, cellkit.MatrixCell):
             return True
     if form != "litert":
         return False
     linear = issubclass(cellkit.get(cell).cls, cellkit.LinearCell)
-    return fixed["batch"] is None or (fixed["time"] is None and linear)
+    return fixed["batch"] is None or (fixed["time"] is None and linear and not looped)
 
 
 def cases():
@@ -87,9 +92,22 @@ def cases():
         for variant in variants:
             for cell in CELLS:
                 yield form, variant, "auto", cell
-        if SIZE != "few":
+        if SIZE != "few" and "lstm" in CELLS:
             for engine in ENGINES:
                 yield form, "fixed", engine, "lstm"
+        if SIZE != "few" and BACKEND == "tensorflow":
+            yield from looped(form, variants)
+
+
+def looped(form, variants):
+    """Yield the cases in which the plain loop is asked for instead of scans and chunks."""
+    for cell in CELLS:
+        parallel = issubclass(cellkit.get(cell).cls, ParallelCell)
+        for variant in variants:
+            # What is refused as it stands, and the small file.
+            asked = refused(form, variant, cell) or (form, variant) == ("litert", "fixed")
+            if parallel and asked and not refused(form, variant, cell, "loop"):
+                yield form, variant, "loop", cell
 
 
 @pytest.mark.parametrize(("form", "variant", "engine", "cell"), [*cases()])
@@ -101,7 +119,7 @@ def test_file_gives_what_the_layer_gives(form, variant, engine, cell, runtime, r
     model = model_of(cell, engine=engine, return_sequences=True, **VARIANTS[variant])
     name = NAMES.get(form, form)
     signature = model.inputs
-    if refused(form, variant, cell):
+    if refused(form, variant, cell, engine):
         raised(lambda: cellkit.check_export(model, name, signature))
         record(*case, outcome="refused beforehand")
         return
@@ -112,8 +130,17 @@ def test_file_gives_what_the_layer_gives(form, variant, engine, cell, runtime, r
         record(*case, outcome=limit)
         return
     record(*case, outcome="fails")
-    compare(model, form, variant, runtime, tmp_path)
-    record(*case, outcome="equal")
+    path = compare(model, form, variant, runtime, tmp_path)
+    file = in_file(path) if (form, variant) == ("litert", "fixed") else None
+    record(*case, outcome="equal", file=file)
+
+
+def in_file(path):
+    """Return the size and the operations of a file of LiteRT's, which must all be its own."""
+    counts = operations_of_litert(path)
+    assert not [name for name in counts if name.startswith(("FLEX", "custom"))]
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return {"bytes": path.stat().st_size, "operations": listed}
 
 
 def compare(model, form, variant, runtime, folder):
@@ -124,19 +151,21 @@ def compare(model, form, variant, runtime, folder):
         for one, other in zip(got, expected(model, arrays), strict=True):
             assert one.shape == other.shape
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+    return path
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras writes LiteRT on TensorFlow")
 def test_file_of_litert_has_its_own_operations_only(tmp_path):
     if not installed("litert"):
         pytest.skip("LiteRT is not installed")
-    from ai_edge_litert.interpreter import Interpreter
-
     model = model_of("lstm", masked=False, return_sequences=True, **VARIANTS["fixed"])
     path = export(model, "litert", tmp_path)
     assert builtin_only()
-    operations = {op["op_name"] for op in Interpreter(str(path))._get_ops_details()}
-    assert not any("Flex" in name for name in operations)
+    counts = operations_of_litert(path)
+    # The loop and what is inside of it.
+    assert counts["WHILE"] == 1
+    assert counts["TANH"] == 2
+    assert in_file(path)["bytes"] < 20_000
 
 
 @pytest.mark.parametrize("format", ["pickle", "torch" if BACKEND == "jax" else "jax_export"])
@@ -156,3 +185,11 @@ def test_chunks_of_steps_are_refused_and_the_loop_is_not():
     cellkit.check_export(layer, "tf_saved_model")
     layer.engine = "loop"
     cellkit.check_export(layer, "onnx")
+
+
+def test_cells_to_export_can_be_named(monkeypatch):
+    monkeypatch.setenv("EXPORT_CELLS", "lru,gru")
+    assert chosen(FEW, SAMPLE) == ("lru", "gru")
+    monkeypatch.setenv("EXPORT_CELLS", "lru,grru")
+    _, received, *_ = raised(lambda: chosen(FEW, SAMPLE))
+    assert received == "'grru'"

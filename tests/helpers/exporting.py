@@ -1,10 +1,13 @@
 """Models of cells to be exported, their data, and what must come out."""
 
+import os
+
 import keras
 import numpy as np
 from cell_numbers import random_weights
 
 import cellkit
+from cellkit.errors import problem
 from cellkit_conformance.subject import exports
 from cellkit_conformance.subject.exports import (
     BACKEND,
@@ -13,9 +16,36 @@ from cellkit_conformance.subject.exports import (
     Runtime,
     builtin_only,
     missing,
+    operations_of_litert,
 )
 
-__all__ = ["BACKEND", "FORMATS", "NAMES", "Runtime", "builtin_only"]
+__all__ = ["BACKEND", "FORMATS", "NAMES", "Runtime", "builtin_only", "operations_of_litert"]
+
+
+def chosen(few, sample):
+    """Return the names of the cells to export, which EXPORT_CELLS says.
+
+    Args:
+        few: Those of `few`, which is what an unset variable means.
+        sample: Those of `sample`.
+
+    Raises:
+        ValueError: If it is none of `few`, `sample` and `all`, and no list of registered cells.
+    """
+    asked, every = os.environ.get("EXPORT_CELLS", "few"), tuple(cellkit.list_cells())
+    sizes = {"few": tuple(few), "sample": tuple(sample), "all": every}
+    if asked in sizes:
+        return sizes[asked]
+    names = tuple(asked.split(","))
+    unknown = sorted({*names} - {*every})
+    if unknown:
+        raise problem(
+            "EXPORT_CELLS names cells that are not registered.",
+            received=", ".join(map(repr, unknown)),
+            expected="`few`, `sample`, `all`, or names that `cellkit list` shows",
+            fix="write the names with commas between them, e.g. EXPORT_CELLS=lstm,gru",
+        )
+    return names
 
 
 def model_of(name, time=None, batch=None, masked=True, engine="auto", warm=False, **options):

@@ -166,6 +166,31 @@ def write(model: Any, form: str, folder: Any, example: list[np.ndarray]) -> Path
     return path
 
 
+def operations_of_litert(path: Any) -> dict[str, int]:
+    """Count the operations in a file of LiteRT's by name, those inside of loops among them.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        How often each is there. What is not LiteRT's own is called `custom: ` and its name.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes(), 0)
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    counts: dict[str, int] = {}
+    for graph in file.subgraphs:
+        for operator in graph.operators or ():
+            kind = file.operatorCodes[operator.opcodeIndex]
+            # Files of before 2020 have a byte for the number, which newer ones fill with its limit.
+            name = names[max(kind.builtinCode, kind.deprecatedBuiltinCode)]
+            if name == "CUSTOM":
+                name = f"custom: {kind.customCode.decode()}"
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
 def _stablehlo(model: Any) -> bytes:
     import jax
     from jax import export
