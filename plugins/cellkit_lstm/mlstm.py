@@ -79,8 +79,15 @@ class MLSTMCell(Cell):
         self.forget_gate = choice(type(self), "forget_gate", forget_gate, FORGET_GATES)
         self.output_gate = bool(output_gate)
         self.epsilon = positive_number(type(self), "epsilon", epsilon)
-        self.widths = block_widths(self.units, self.num_heads, self.output_gate)
         _refuse_recurrent_dropout(self)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Widths of the projections, in the order of the weights.
+
+        They are not kept: `torch.export` sorts the dictionaries that are attributes of a Keras layer.
+        """
+        return block_widths(self.units, self.num_heads, self.output_gate)
 
     @property
     def state_size(self) -> list[TensorSpec]:
@@ -110,8 +117,9 @@ class MLSTMCell(Cell):
         """Return q, k and v by head, the gates, and the output gate."""
         a = matmul(inputs, self.kernel)
         a = a if self.bias is None else a + self.bias
-        blocks = split(keras.ops.cast(a, self.accumulator_dtype), list(self.widths.values()))
-        parts = dict(zip(self.widths, blocks, strict=True))
+        widths = self.widths
+        blocks = split(keras.ops.cast(a, self.accumulator_dtype), list(widths.values()))
+        parts = dict(zip(widths, blocks, strict=True))
         shape = (-1, self.num_heads, self.units // self.num_heads)
         parts.update({name: keras.ops.reshape(parts[name], shape) for name in "qkv"})
         return {**parts, "k": parts["k"] / shape[-1] ** 0.5}

@@ -154,6 +154,16 @@ def compare(model, form, variant, runtime, folder):
     return path
 
 
+@pytest.mark.parametrize("cell", ["lstm", "mlstm", "hyper_lstm"])
+def test_an_export_leaves_the_model_as_it_was(cell, tmp_path):
+    model = model_of(cell, return_sequences=True, **VARIANTS["fixed"])
+    arrays = data_for(model, 3, 7)
+    before = expected(model, arrays)
+    export(model, FORMATS[0], tmp_path)
+    for one, other in zip(expected(model, arrays), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras writes LiteRT on TensorFlow")
 def test_file_of_litert_has_its_own_operations_only(tmp_path):
     if not installed("litert"):
