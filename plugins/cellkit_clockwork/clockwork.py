@@ -82,7 +82,9 @@ class ClockworkCell(Cell):
             for blocks, kernel in zip(self._sources, self.recurrent_kernels, strict=True)
         ]
         new = self.activation(projected + keras.ops.concatenate(recurrent, axis=-1))
-        ticks = keras.ops.mod(keras.ops.expand_dims(t, -1), list(self.periods)) == 0
+        # With its dtype: for numbers of Python's, Keras asks for one in a way that can't be traced.
+        periods = keras.ops.convert_to_tensor(list(self.periods), dtype=t.dtype)
+        ticks = keras.ops.mod(keras.ops.expand_dims(t, -1), periods) == 0
         blocks = (-1, len(self.periods), self.units // len(self.periods))
         new, h = keras.ops.reshape(new, blocks), keras.ops.reshape(h, blocks)
         h = keras.ops.where(keras.ops.expand_dims(ticks, -1), new, h)

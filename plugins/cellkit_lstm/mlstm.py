@@ -85,7 +85,7 @@ class MLSTMCell(Cell):
     def widths(self) -> dict[str, int]:
         """Widths of the projections, in the order of the weights.
 
-        They are not kept: `torch.export` sorts the dictionaries that are attributes of a Keras layer.
+        They are not kept: `torch.export` sorts dictionaries that are attributes of a Keras layer.
         """
         return block_widths(self.units, self.num_heads, self.output_gate)
 
