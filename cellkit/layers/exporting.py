@@ -38,9 +38,9 @@ _WRITTEN_ON = {
 def check_export(model: Any, format: str, input_signature: Any = None) -> None:
     """Say whether a model with recurrent layers of cellkit can be exported to a format.
 
-    It looks at the layers and the shapes of the inputs; nothing is traced or written. What it lets
-    pass, the tests of the project have exported, loaded where cellkit is not to be had, and
-    compared, for every registered cell; the page on deployment has their results.
+    It looks at the layers and the shapes of the inputs; no model is traced, and nothing written.
+    What it lets pass, the tests of the project have exported, loaded where cellkit is not to be
+    had, and compared; the page on deployment says which cells in which way.
 
     Args:
         model: A built model, or a built `cellkit.RNN`.
@@ -76,10 +76,10 @@ def check_export(model: Any, format: str, input_signature: Any = None) -> None:
             fix=fix,
         )
     for layer in _recurrent(model):
+        batch, time = _lengths(model, layer, input_signature)
         if format in _REAL:
             check_states(layer, _REAL[format])
-            _check_chunks(layer, _REAL[format])
-        batch, time = _lengths(model, layer, input_signature)
+            _check_chunks(layer, _REAL[format], time)
         if BACKEND == "torch" and time is None:
             raise _no_loop("a sequence whose number of steps is left open")
         if format == "litert":
@@ -106,17 +106,44 @@ def _lengths(model: Any, layer: RNN, signature: Any) -> tuple[Any, Any]:
     return batch, time
 
 
-def _check_chunks(layer: RNN, form: str) -> None:
+def _check_chunks(layer: RNN, form: str, time: Any) -> None:
     """Refuse chunks of steps that converters of TensorFlow's graphs have no operations for."""
     chunked = isinstance(layer.cell, MatrixCell) and layer.engine in ("auto", "chunked")
-    if BACKEND == "tensorflow" and chunked:
-        raise problem(
-            f"{form} has no operations for what TensorFlow runs chunk by chunk.",
-            received=f"{type(layer.cell).__name__}, whose state is a matrix, with "
-            f"engine={layer.engine!r}",
-            expected="the plain loop, which gives the same numbers",
-            fix="set `layer.engine = 'loop'` before the export",
+    if BACKEND != "tensorflow" or not chunked:
+        return
+    received = f"{type(layer.cell).__name__}, whose state is a matrix, with engine={layer.engine!r}"
+    expected, fix = "the plain loop, which gives the same numbers", "set `layer.engine = 'loop'`"
+    if _is_products(layer):
+        if time is not None:
+            return
+        received += ", for sequences of any length"
+        expected += ", or a fixed length"
+    raise problem(
+        f"{form} has no operations for what TensorFlow runs chunk by chunk.",
+        received=received,
+        expected=expected,
+        fix=f"{fix} before the export",
+    )
+
+
+def _is_products(layer: RNN) -> bool:
+    """Tell whether chunks are products of matrices and no more.
+
+    A delta rule solves equations, and with a decay for each key, chunks are computed again in the
+    backward pass, from slices of the sequence. Converters know neither.
+    """
+    cell, shapes = layer.cell, flatten_shapes(layer._memo.get("input_shapes"))
+    if len(shapes) > 1:
+        return False
+    row = cell.project(keras.ops.zeros((1, *shapes[0][2:]), dtype=cell.compute_dtype))
+    if cell.window > 1:
+        row = cell.look(
+            keras.tree.map_structure(
+                lambda x: keras.ops.repeat(x[:, None], cell.window, axis=1), row
+            )
         )
+    factors = cell.checked_factors(row, cell.accumulator_dtype)
+    return "e" not in factors and ("g" not in factors or factors["g"].shape[-1] == 1)
 
 
 def _check_litert(layer: RNN, batch: Any, time: Any) -> None:
