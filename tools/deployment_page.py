@@ -136,15 +136,16 @@ def _files_of_litert(found: dict[str, Any]) -> list[str]:
         size = f"{file['bytes'] / 1024:.1f}"
         rows.append(f"| `{cell}` | {form} | {size} | {total} | {named} |")
     sizes = sorted(file["bytes"] / 1024 for _, file in files.values())
+    middle = sizes[len(sizes) // 2]
     return [
-        f"LiteRT's files hold nothing but its own operations, for each of these {len(files)} cells. "
-        f"With few units, a file has from {sizes[0]:.0f} to {sizes[-1]:.0f} KiB, half of them less "
-        f"than {sizes[len(sizes) // 2]:.0f}: almost all of it is the graph, which more units leave "
-        "as it is.",
+        "LiteRT's files hold nothing but its own operations, for each of these "
+        f"{len(files)} cells. With few units, a file has from {sizes[0]:.0f} to {sizes[-1]:.0f} "
+        f"KiB, half of them less than {middle:.0f}: most of it is the graph, which more units "
+        "leave as it is.",
         "",
         '??? note "Size and operations of each file"',
-        "    *Set to* `loop` are cells whose engine was set to the plain loop. Every file is that of",
-        "    a layer with a mask, 3 rows and 7 steps; operations inside of the loop count as well.",
+        "    *Set to* `loop` are cells whose engine was set to the plain loop. Every file is of a",
+        "    layer with a mask, 3 rows and 7 steps; operations inside of the loop count as well.",
         "",
         "    | Cell | Set to | KiB | Operations | Which ones |",
         "    | --- | --- | ---: | ---: | --- |",
