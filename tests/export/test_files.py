@@ -51,7 +51,13 @@ ENGINES = {
 }[BACKEND]
 
 # Limits of the libraries themselves, each with what can be done instead.
+NOT_OF_TF2ONNX = {
+    "rg_lru": "tf2onnx has no operation for `expm1`: export from JAX",
+    "sgu": "tf2onnx has no operation for `log1p`: export from JAX",
+}
 LIMITS = {
+    ("tensorflow", "onnx", "free"): NOT_OF_TF2ONNX,
+    ("tensorflow", "onnx", "fixed"): NOT_OF_TF2ONNX,
     ("torch", "onnx", "free batch"): {
         "rg_lru": "PyTorch's exporter for a free batch has no `expm1`: fix the batch",
     },
