@@ -13,6 +13,7 @@ from cellkit.cells.matrix import MatrixCell
 from cellkit.cells.operations import BACKEND
 from cellkit.cells.runner import flatten_shapes
 from cellkit.errors import problem
+from cellkit.layers.step_operations import operations_of_step
 from cellkit.typing import Tree
 
 if TYPE_CHECKING:
@@ -34,11 +35,19 @@ _WRITTEN_ON = {
     "jax_export": ("jax",),
 }
 
+_NOT_IN_ONNX = {
+    "tensorflow": {"Expm1": "", "Log1p": ""},
+    "torch": {"aten::expm1": "batch"},
+    "jax": {"cumsum": "", "rem": "batch"},
+}
+"""Operations that a backend's exporter to ONNX has not: at all, or not where the batch is open."""
+
 
 def check_export(model: Any, format: str, input_signature: Any = None) -> None:
     """Say whether a model with recurrent layers of cellkit can be exported to a format.
 
-    It looks at the layers and the shapes of the inputs; no model is traced, and nothing written.
+    It looks at the layers, the shapes of the inputs, and the operations of one step; no model is
+    traced, and nothing written.
     What it lets pass, the tests of the project have exported, loaded where cellkit is not to be
     had, and compared; the page on deployment says which cells in which way.
 
@@ -82,6 +91,8 @@ def check_export(model: Any, format: str, input_signature: Any = None) -> None:
             _check_chunks(layer, _REAL[format], time)
         if BACKEND == "torch" and time is None:
             raise _no_loop("a sequence whose number of steps is left open")
+        if format == "onnx":
+            _check_operations(layer, batch)
         if format == "litert":
             _check_litert(layer, batch, time)
 
@@ -124,6 +135,27 @@ def _check_chunks(layer: RNN, form: str, time: Any) -> None:
         expected=expected,
         fix=f"{fix} before the export",
     )
+
+
+def _check_operations(layer: RNN, batch: Any) -> None:
+    """Refuse a step with operations that the exporter to ONNX has not."""
+    missing = _NOT_IN_ONNX.get(BACKEND, {})
+    for name in sorted(operations_of_step(layer) & missing.keys()):
+        others = [other for other in _NOT_IN_ONNX if other != BACKEND]
+        expected = f"a step without it, or the backend {' or '.join(others)}"
+        fix = "load the saved model in a process with another backend, and export it there"
+        if missing[name]:
+            if batch is not None:
+                continue
+            expected = "a fixed batch"
+            fix = "pass `input_signature` with one, e.g. `[keras.InputSpec(shape=(1, 50, 3))]`"
+        where = " of a batch that is left open" if missing[name] else ""
+        raise problem(
+            f"The exporter from {BACKEND} to ONNX has no {name}{where}.",
+            received=f"{type(layer.cell).__name__}, whose step computes it",
+            expected=expected,
+            fix=fix,
+        )
 
 
 def _is_products(layer: RNN) -> bool:
