@@ -45,6 +45,17 @@ def specs_from_shapes(shapes: Any, dtypes: list[str] | None, compute_dtype: str)
     return pack_like_shapes(shapes, leaves)
 
 
+def leaves_of_a_step(layer: Any) -> list[tuple[tuple[int | None, ...], str]]:
+    """Return shape and dtype of each leaf of one step's inputs, the shape without the batch.
+
+    Args:
+        layer: A built layer.
+    """
+    flat, dtypes = flatten_shapes(layer._memo.get("input_shapes")), layer._memo.get("input_dtypes")
+    dtypes = dtypes or [layer.compute_dtype] * len(flat)
+    return [(shape[2:], dtype) for shape, dtype in zip(flat, dtypes, strict=True)]
+
+
 def build_config(memo: Memo) -> dict[str, Any]:
     """Return the shapes that a layer was built for, as they are saved."""
     config = {"sequences_shape": memo.get("input_shapes")}

@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from cellkit.cells.runner import flatten_shapes, pack_like_shapes
+from cellkit.cells.runner import pack_like_shapes
 from cellkit.errors import problem
+from cellkit.layers.known_shapes import leaves_of_a_step
 from cellkit.layers.rnn import RNN
 from cellkit.registry.registry import spec_of
 from cellkit.typing import Tensor
@@ -49,12 +50,10 @@ def step_model(layer: RNN, batch_size: int | None = None) -> keras.Model:
     [(None, 4), (None, 4), (None, 4)]
     """
     _check(layer)
-    shapes, dtypes = layer._memo.get("input_shapes"), layer._memo.get("input_dtypes")
-    flat = flatten_shapes(shapes)
-    dtypes = dtypes or [layer.compute_dtype] * len(flat)
+    shapes, known = layer._memo.get("input_shapes"), leaves_of_a_step(layer)
     leaves = [
-        keras.Input(batch_shape=(batch_size, *s[2:]), dtype=dtype, name=name)
-        for s, dtype, name in zip(flat, dtypes, _input_names(shapes, len(flat)), strict=True)
+        keras.Input(batch_shape=(batch_size, *shape), dtype=dtype, name=name)
+        for (shape, dtype), name in zip(known, _input_names(shapes, len(known)), strict=True)
     ]
     layout, names = layer.runner.layout, _state_names(layer)
     states = [

@@ -9,7 +9,8 @@ import keras
 
 from cellkit.cells.effects import Undone
 from cellkit.cells.operations import BACKEND
-from cellkit.cells.runner import flatten_shapes, needs_constants, pack_like_shapes
+from cellkit.cells.runner import needs_constants, pack_like_shapes
+from cellkit.layers.known_shapes import leaves_of_a_step
 
 if TYPE_CHECKING:
     from cellkit.layers.rnn import RNN
@@ -33,15 +34,12 @@ def operations_of_step(layer: RNN) -> set[str]:
     named = {"tensorflow": _of_tensorflow, "torch": _of_torch, "jax": _of_jax}.get(BACKEND)
     if named is None or needs_constants(layer.cell):
         return set()
-    shapes, dtypes = layer._memo.get("input_shapes"), layer._memo.get("input_dtypes")
-    flat = flatten_shapes(shapes)
-    dtypes = dtypes or [layer.compute_dtype] * len(flat)
+    shapes = layer._memo.get("input_shapes")
     with Undone(layer.cell) as effects:
         if effects.found is not None:
             return set()
         rows = [
-            keras.ops.zeros((ROWS, *shape[2:]), dtype=dtype)
-            for shape, dtype in zip(flat, dtypes, strict=True)
+            keras.ops.zeros((ROWS, *shape), dtype=dtype) for shape, dtype in leaves_of_a_step(layer)
         ]
 
         def step(rows: list[Any], states: list[Any]) -> Any:

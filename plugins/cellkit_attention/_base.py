@@ -111,6 +111,24 @@ def step_biases(cell: Any, count: int) -> Any:
     return start
 
 
+def spread_biases(cell: Any, count: int, slowest: float, fastest: float) -> Any:
+    """Return the initializer of biases whose last ones are evenly spread over speeds.
+
+    Args:
+        cell: The cell, whose `bias_initializer` draws the others.
+        count: Number of the last ones.
+        slowest: The first of them.
+        fastest: The last of them.
+    """
+
+    def start(shape: Any, dtype: Any = None) -> Any:
+        drawn = cell.bias_initializer(shape, dtype=dtype)
+        spread = keras.ops.linspace(slowest, fastest, count, dtype=dtype)
+        return keras.ops.concatenate([drawn[:-count], spread])
+
+    return start
+
+
 def normalized(x: Any, epsilon: float = 1e-6) -> Any:
     """Return vectors of length one; the square of their length is taken to be `epsilon` larger."""
     return x * keras.ops.rsqrt(keras.ops.sum(x * x, axis=-1, keepdims=True) + epsilon)

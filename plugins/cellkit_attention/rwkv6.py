@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from cellkit.registry import CellSpec, Guide, Paper
-from cellkit_attention._base import HeadsCell, by_head, symbols_of
+from cellkit_attention._base import HeadsCell, by_head, spread_biases, symbols_of
 
 
 @keras.saving.register_keras_serializable(package="cellkit_attention")
@@ -61,13 +61,7 @@ class RWKV6Cell(HeadsCell):
 
     def add_bias(self, shape: tuple[int, ...], name: str = "bias", **kwargs: Any) -> Any:
         """Add the bias, with that of d spread over speeds."""
-        keys = self.key_units or self.units
-
-        def start(shape: Any, dtype: Any = None) -> Any:
-            drawn = self.bias_initializer(shape, dtype=dtype)
-            spread = keras.ops.linspace(-6.0, -1.0, keys, dtype=dtype)
-            return keras.ops.concatenate([drawn[:-keys], spread])
-
+        start = spread_biases(self, self.key_units or self.units, -6.0, -1.0)
         return super().add_bias(shape, name, initializer=start, **kwargs)
 
     def factors(self, projected: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from cellkit_attention._base import (
     HeadsCell,
     by_head,
     normalized,
+    spread_biases,
     symbols_of,
     unit,
 )
@@ -72,13 +73,7 @@ class RWKV7Cell(HeadsCell):
 
     def add_bias(self, shape: tuple[int, ...], name: str = "bias", **kwargs: Any) -> Any:
         """Add the bias, with that of d spread over speeds."""
-        keys = self.key_units or self.units
-
-        def start(shape: Any, dtype: Any = None) -> Any:
-            drawn = self.bias_initializer(shape, dtype=dtype)
-            spread = keras.ops.linspace(-6.0, 1.0, keys, dtype=dtype)
-            return keras.ops.concatenate([drawn[:-keys], spread])
-
+        start = spread_biases(self, self.key_units or self.units, -6.0, 1.0)
         return super().add_bias(shape, name, initializer=start, **kwargs)
 
     def factors(self, projected: Any) -> dict[str, Any]:

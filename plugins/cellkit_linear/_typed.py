@@ -9,7 +9,12 @@ import numpy as np
 
 from cellkit.cells import LinearCell, TensorSpec, matmul, vector_size
 from cellkit.errors import problem
-from cellkit.registry import WeightMap, custom, gate_blocks
+from cellkit.registry import Paper, WeightMap, custom, gate_blocks
+from cellkit.registry.reference import activation
+
+PAPER = Paper(
+    "Balduzzi and Ghifary", 2016, "Strongly-Typed Recurrent Neural Networks", "arXiv:1602.02218"
+)
 
 
 class TypedCell(LinearCell):
@@ -59,6 +64,13 @@ class TypedCell(LinearCell):
         """Return all gates, not activated."""
         gates = matmul(keras.ops.reshape(window, (-1, 2 * self.features)), self.kernel)
         return gates if self.bias is None else gates + self.bias
+
+
+def typed_gates(w: Any, x: Any, before: Any, config: Any) -> tuple[Any, Any, Any]:
+    """Compute the gates of a strongly typed cell from the equations."""
+    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
+    z, f, o = (x @ w[f"W_{g}"] + before[:, 0] @ w[f"V_{g}"] + w[f"b_{g}"] for g in "zfo")
+    return z, s(f), tanh(o)
 
 
 def typed_symbols() -> WeightMap:

@@ -8,13 +8,8 @@ import keras
 import numpy as np
 
 from cellkit.cells import split
-from cellkit.registry import CellSpec, Guide, Paper
-from cellkit.registry.reference import activation
-from cellkit_linear._typed import TypedCell, typed_symbols
-
-_PAPER = Paper(
-    "Balduzzi and Ghifary", 2016, "Strongly-Typed Recurrent Neural Networks", "arXiv:1602.02218"
-)
+from cellkit.registry import CellSpec, Guide
+from cellkit_linear._typed import PAPER, TypedCell, typed_gates, typed_symbols
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -57,13 +52,6 @@ class TGRUCell(TypedCell):
         return self.recurrent_activation(f), z * self.activation(o)
 
 
-def typed_gates(w: Any, x: Any, before: Any, config: Any) -> tuple[Any, Any, Any]:
-    """Compute the gates of a strongly typed cell from the equations."""
-    s, tanh = activation(config["recurrent_activation"]), activation(config["activation"])
-    z, f, o = (x @ w[f"W_{g}"] + before[:, 0] @ w[f"V_{g}"] + w[f"b_{g}"] for g in "zfo")
-    return z, s(f), tanh(o)
-
-
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     """Compute one step from the equations."""
     h, before = states
@@ -73,7 +61,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 TGRUCell.spec = CellSpec(
-    paper=_PAPER,
+    paper=PAPER,
     guide=Guide(
         "linear",
         "Use it when sequences are too long for a GRU and gates may see two inputs alone.",

@@ -8,9 +8,8 @@ import keras
 import numpy as np
 
 from cellkit.cells import split
-from cellkit.registry import CellSpec, Guide, Paper
-from cellkit_linear._typed import TypedCell, typed_symbols
-from cellkit_linear.t_gru import typed_gates
+from cellkit.registry import CellSpec, Guide
+from cellkit_linear._typed import PAPER, TypedCell, typed_gates, typed_symbols
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -69,9 +68,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 TLSTMCell.spec = CellSpec(
-    paper=Paper(
-        "Balduzzi and Ghifary", 2016, "Strongly-Typed Recurrent Neural Networks", "arXiv:1602.02218"
-    ),
+    paper=PAPER,
     guide=Guide(
         "linear",
         "Use it when sequences are too long for an LSTM and gates may see two inputs alone.",

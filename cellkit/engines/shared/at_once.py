@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from cellkit.cells.cell import Cell
 from cellkit.cells.operations import numbered
 from cellkit.engines.backend import backend
+from cellkit.engines.engine import Need
 from cellkit.engines.request import in_order, pack
+from cellkit.engines.shared import needs
 from cellkit.engines.shared import project as projected
 from cellkit.typing import Tensor, Tree
 
@@ -35,6 +38,32 @@ same as an engine.
 """
 
 RECOMPUTED = 64  # steps of a block that is computed again in the backward pass
+
+
+def needs_of(base: type[Cell]) -> tuple[Need, ...]:
+    """Return the needs of an engine that computes for all steps of a kind of cells at once.
+
+    Args:
+        base: The class that says how such cells advance.
+    """
+    return (
+        needs.SAME_DTYPE,
+        needs.SOMETHING,
+        needs.SAME_BLOCKS,
+        needs.untouched(
+            {
+                "step": base,
+                "advance_states": base,
+                "call": Cell,
+                "advance": Cell,
+                "prepare": Cell,
+            }
+        ),
+        needs.NO_ZONEOUT,
+        needs.NOT_UNROLLED,
+        needs.NO_UPDATES,
+        needs.NOT_COUNTED,
+    )
 
 
 def run(request: Request, advance: Advance, recompute: bool = False) -> tuple[Leaves, Any, Leaves]:

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from cellkit.cells.cell import Cell, training_mode
+from cellkit.cells.cell import training_mode
 from cellkit.cells.matrix import MatrixCell
 from cellkit.cells.operations import cumsum
 from cellkit.engines.backend import backend
 from cellkit.engines.engine import Engine, Need
-from cellkit.engines.shared import at_once, needs
+from cellkit.engines.shared import at_once
 from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
@@ -357,23 +357,5 @@ ENGINE = Engine(
     summary="Chunk by chunk: products of matrices for all steps of a chunk.",
     cells="Cells whose state is a matrix (`cellkit.MatrixCell`)",
     run=run,
-    needs=(
-        Need("a `cellkit.MatrixCell`", _no_matrix),
-        needs.SAME_DTYPE,
-        needs.SOMETHING,
-        needs.SAME_BLOCKS,
-        needs.untouched(
-            {
-                "step": MatrixCell,
-                "advance_states": MatrixCell,
-                "call": Cell,
-                "advance": Cell,
-                "prepare": Cell,
-            }
-        ),
-        needs.NO_ZONEOUT,
-        needs.NOT_UNROLLED,
-        needs.NO_UPDATES,
-        needs.NOT_COUNTED,
-    ),
+    needs=(Need("a `cellkit.MatrixCell`", _no_matrix), *at_once.needs_of(MatrixCell)),
 )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from cellkit.cells.cell import Cell, training_mode
+from cellkit.cells.cell import training_mode
 from cellkit.cells.linear import LinearCell, as_dtype
 from cellkit.engines.backend import backend
 from cellkit.engines.engine import Engine, Need
-from cellkit.engines.shared import at_once, needs
+from cellkit.engines.shared import at_once
 from cellkit.typing import Tensor
 
 if TYPE_CHECKING:
@@ -120,23 +120,5 @@ ENGINE = Engine(
     summary="A parallel scan over time.",
     cells="Cells with a linear recurrence (`cellkit.LinearCell`)",
     run=run,
-    needs=(
-        Need("a `cellkit.LinearCell`", _not_linear),
-        needs.SAME_DTYPE,
-        needs.SOMETHING,
-        needs.SAME_BLOCKS,
-        needs.untouched(
-            {
-                "step": LinearCell,
-                "advance_states": LinearCell,
-                "call": Cell,
-                "advance": Cell,
-                "prepare": Cell,
-            }
-        ),
-        needs.NO_ZONEOUT,
-        needs.NOT_UNROLLED,
-        needs.NO_UPDATES,
-        needs.NOT_COUNTED,
-    ),
+    needs=(Need("a `cellkit.LinearCell`", _not_linear), *at_once.needs_of(LinearCell)),
 )
