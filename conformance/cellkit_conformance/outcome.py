@@ -46,6 +46,10 @@ class Failure(AssertionError):
     """A requirement does not hold; the text says what was expected and what was found."""
 
 
+class SpecFailure(Failure):
+    """A part of the spec fails, in whatever check asks for it: all of them have that one cause."""
+
+
 class NotApplicable(Exception):
     """The cell denies the trait that the requirement is about; the text says which."""
 

@@ -257,6 +257,22 @@ def _compare_scaled(
         close_gradient(ctx, dropping, what, gradient, want)
 
 
+def _require_inputs_whole(
+    ctx: Context, at_rest: Mapping[str, Any], in_training: Mapping[str, Any]
+) -> None:
+    """Require that every input has a gradient in training, which one that was dropped has not."""
+    for name, want in at_rest.items():
+        got = in_training[name]
+        if want is None or got is None:
+            continue
+        gone = int(((want != 0) & (got == 0)).sum())
+        ctx.require(
+            gone < 0.25 * max(1, int((want != 0).sum())),
+            f"recurrent_dropout=0.5 drops inputs: {gone} of {want.size} entries of input {name} "
+            "have no gradient in training",
+        )
+
+
 @check("RNG-15")
 def recurrent_dropout_spares_the_memory(ctx: Context) -> None:
     """Differentiate the carried state without recurrent weights, and compare two kinds of masks."""
@@ -287,14 +303,26 @@ def recurrent_dropout_spares_the_memory(ctx: Context) -> None:
             if value.ndim == 2:
                 recurrent[variable.path] = variable, value
 
+    by_inputs: list[Mapping[str, Any]] = []
+
     def run(training: bool) -> Mapping[str, Any]:
         ctx.examples += 1
-        return gradients(subject, inputs, states, which="states", training=training).states
+        found = gradients(subject, inputs, states, which="states", training=training)
+        by_inputs.append(found.inputs)
+        return found.states
 
-    rest = run(False)
-    for name, got in run(True).items():
+    rest, dropped = run(False), run(True)
+    _require_inputs_whole(ctx, *by_inputs)
+    for name, got in dropped.items():
         want = rest[name]
-        if want is None or got is None or not np.any(want):
+        if want is None or got is None:
+            continue
+        if not np.any(want):
+            ctx.require(
+                not np.any(got),
+                f"in training with no recurrent weights the new states depend on state {name}, "
+                "and at inference they do not: what was dropped is used beside the products",
+            )
             continue
         what = f"gradient by state {name}, in training with no recurrent weights,"
         close_gradient(ctx, subject, what, got, want)

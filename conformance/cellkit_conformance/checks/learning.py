@@ -218,18 +218,26 @@ class Probe:
             return bool((np.broadcast_to(known, dead.shape) | ~dead).all())
         if dead.all():
             return False
-        if id(self.weights[path]) in _tables(self.subject.cell):
-            return True  # rows of ids that were not drawn
-        if all(leaf.dtype.kind in "iu" for leaf in leaves(self.data[0][0])) and dead.ndim > 1:
+        looked_up = id(self.weights[path]) in _tables(self.subject.cell)
+        whole = all(leaf.dtype.kind in "iu" for leaf in leaves(self.data[0][0]))
+        if looked_up and not whole:
+            return True  # what stands in it is found by ids that the cell makes itself
+        if whole and dead.ndim > 1:
             by_row = dead.reshape(len(dead), -1)
             if bool((by_row.all(axis=1) == by_row.any(axis=1)).all()):
-                return True  # such rows of a table that is no layer of Keras
+                # Rows of ids that were not drawn; a table may be no layer of Keras.
+                return int(by_row.any(axis=1).sum()) <= max(0, len(dead) - self._ids_drawn())
         if any(bool(((mask == 0) | ~dead).all()) for mask in _masks(self.subject.cell, dead.shape)):
             return True
         if self.subject.has_reference:
             return not self._acts_in_reference(own, dead)
         rest = [tuple(i for i in range(dead.ndim) if i != axis) for axis in range(dead.ndim)]
         return dead.ndim > 1 and not any(dead.all(axis=axes).any() for axes in rest)
+
+    def _ids_drawn(self) -> int:
+        """Count the different ids in the inputs."""
+        drawn = [np.unique(leaf) for inputs, _ in self.data for leaf in leaves(inputs)]
+        return len(np.unique(np.concatenate([ids.astype(np.float64).ravel() for ids in drawn])))
 
     def _acts_in_reference(self, name: str, dead: np.ndarray) -> bool:
         """Change the entries in the reference alone."""
@@ -282,7 +290,8 @@ def _behind(entry: Any, axes: int) -> Any:
     before = (slice(None),) * axes
     if entry is ...:
         return entry
-    return (*before, entry) if isinstance(entry, np.ndarray) else (*before, *entry)
+    flags = isinstance(entry, (np.ndarray, np.bool_))  # of a number there is just one
+    return (*before, entry) if flags else (*before, *entry)
 
 
 def _raised(array: np.ndarray) -> np.ndarray:

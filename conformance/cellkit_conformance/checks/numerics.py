@@ -229,7 +229,8 @@ def equations_of_the_docstring(ctx: Context) -> None:
         declaration = declare("ShownCell", shown, numbers=numbers)
         analysis = check_all(declaration)[0]
         names = declaration.states or analysis.states
-        order = [spec.states.index(name) for name in names]
+        alone = len(names) == 1 and not spec.states  # then its name says nothing
+        order = [0] if alone else [spec.states.index(name) for name in names]
     except ValueError as error:
         reason = one_line(str(error), 120)
         raise NotApplicable(f"what the docstring shows cannot be evaluated: {reason}") from None

@@ -15,6 +15,7 @@ from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.differentiate import gradients
 from cellkit_conformance.checks.parameters import (
+    another,
     defaults_of,
     own_parameters,
     parameters_of,
@@ -23,7 +24,7 @@ from cellkit_conformance.checks.parameters import (
 from cellkit_conformance.checks.random_runs import rates_of
 from cellkit_conformance.checks.serialization import require_config
 from cellkit_conformance.examples.strategies import Example
-from cellkit_conformance.outcome import NotApplicable
+from cellkit_conformance.outcome import NotApplicable, SpecFailure
 from cellkit_conformance.subject import backend
 from cellkit_conformance.subject.rounding import allowance, effect_of_rounding, widened
 from cellkit_conformance.subject.subject import REFUSALS, Subject
@@ -70,7 +71,7 @@ def options(
             if ctx.target.spec is not None or not _pinned(ctx.target.inputs):
                 yield name, value + 1
         elif isinstance(value, float):
-            yield name, 0.5 * value + 0.125
+            yield name, another(value)
         elif "activation" in name or (isinstance(value, str) and value in ACTIVATIONS):
             now = getattr(value, "__name__", value)
             others = activations or [a for a in ACTIVATIONS if a != now][:2]
@@ -173,7 +174,7 @@ def _compare_with_reference(
             EPSILON[tolerance.dtype],
             np.random.default_rng([ctx.seed, 22]),
         )
-    except REFUSALS:
+    except (*REFUSALS, SpecFailure):
         return  # the reference does not know this option
     if "activation" in name and name not in config.names:
         return  # it has a function of its own, and no option
@@ -212,13 +213,21 @@ def arguments_act(ctx: Context) -> None:
                 if tried.get(name) or _made(ctx, subject, name, value) is None:
                     continue
                 ctx.examples += 1
-                tried[name] = _acts(ctx, subject.case, name, value, met)
+                acts = _acts(ctx, subject.case, name, value, met)
+                if acts is not None:
+                    tried[name] = acts
+        if "seed" in own and not _seed_acts(ctx, subject.case):
+            tried["seed"] = False
         dead = [name for name, acts in tried.items() if not acts]
         ctx.require(not dead, f"no value of the argument(s) {', '.join(dead)} changes anything")
 
 
-def _acts(ctx: Context, first: str, name: str, value: Any, met: dict[Any, list[Any]]) -> bool:
+def _acts(
+    ctx: Context, first: str, name: str, value: Any, met: dict[Any, list[Any]]
+) -> bool | None:
     """Say whether a value changes the cell, as it is or with one of its flags the other way.
+
+    None says that no step runs with it: it was refused late, by a function that it should be.
 
     Args:
         ctx: Of the check.
@@ -227,6 +236,7 @@ def _acts(ctx: Context, first: str, name: str, value: Any, met: dict[Any, list[A
         value: Another value for it.
         met: Filled with what the cell shows without it, which the next argument needs again.
     """
+    ran = False
     for look in (_at_start, _results, _gradients):
         for case, beside in itertools.islice(settings(ctx, first), MOST):
             try:
@@ -235,9 +245,24 @@ def _acts(ctx: Context, first: str, name: str, value: Any, met: dict[Any, list[A
                     met[key] = look(ctx, case, beside)
                 if met[key] != look(ctx, case, {**beside, name: value}):
                     return True
+                ran = ran or look is _results
             except REFUSALS:
                 continue
-    return False
+    return False if ran else None
+
+
+def _seed_acts(ctx: Context, case: str) -> bool:
+    """Say whether two seeds start or train otherwise, where the cell draws at all."""
+    for rates in ({name: 0.5 for name in rates_of(ctx.target.cls)}, {}):
+        try:
+            for look in (_at_start, _results):
+                one, other = (look(ctx, case, {**rates, "seed": seed}) for seed in (1, 2))
+                if one != other:
+                    return True
+            return False
+        except REFUSALS:
+            continue
+    return True  # it is refused, or there is no step with it
 
 
 def _gradients(ctx: Context, case: str, extra: dict[str, Any]) -> list[Any]:
@@ -347,12 +372,35 @@ def objects_are_used(ctx: Context) -> None:
         for case, beside in settings(ctx, next(iter(ctx.target.cases))):
             used.append(_is_used(ctx, case, beside, name))
             if used[-1]:
+                if name.endswith("regularizer"):
+                    _require_counted_once(ctx, case, beside, name)
                 break
         ctx.examples += 1
         ctx.require(
             any(used) or all(found is None for found in used),
             f"{name} is accepted and not used: no weight shows it",
         )
+
+
+def _require_counted_once(ctx: Context, case: str, beside: dict[str, Any], name: str) -> None:
+    """Compare the losses after a step with the penalties of the weights that have a regularizer."""
+    given, sums, penalty = keras.regularizers.L2(0.25), [], 0.0
+    for extra in (beside, {**beside, name: given}):
+        subject = Subject(ctx.target, case, ctx.layer, extra)
+        subject.set_weights(ctx.seed % 1000)
+        example = Example(3, 1, seed=ctx.seed, initial_state=True)
+        x = map_trees(lambda a: a[:, 0], subject.inputs(example))
+        subject.step_cell(x, subject.own_initial_states(3))
+        sums.append(sum(float(backend.to_numpy(loss)) for loss in subject.cell.losses))
+        held = [(v, getattr(v, "regularizer", None)) for v in subject.cell.trainable_variables]
+        own = [v for v, r in held if r is not None and r.get_config() == given.get_config()]
+        penalty = sum(float(backend.to_numpy(given(v))) for v in own)
+    counted = sums[1] - sums[0]
+    ctx.require(
+        penalty == 0 or abs(counted - penalty) <= 1e-3 * abs(penalty) + 1e-5 * abs(sums[0]),
+        f"after one step {name} adds {counted:.4g} to the losses; the penalty of the weights that "
+        f"have it is {penalty:.4g}",
+    )
 
 
 def _is_used(ctx: Context, case: str, beside: dict[str, Any], name: str) -> bool | None:

@@ -27,6 +27,16 @@ def others_for(subject: Subject, name: str) -> list[Any]:
     return ["relu" if given != "relu" else "tanh", 1, 0.5, True, [1]]
 
 
+def another(value: float) -> float:
+    """Give another number than a float argument has, between nought and one where it is.
+
+    Args:
+        value: The number that it has.
+    """
+    moved = 0.5 * value + 0.125
+    return moved if moved != value else 1.5 * value
+
+
 def defaults_of(cls: type) -> dict[str, Any]:
     """Give the defaults of the constructor arguments that have one.
 

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit.registry import cell_weights, set_cell_weights
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.differentiate import gradients
@@ -58,6 +59,39 @@ def results_and_inputs_are_not_kept(ctx: Context) -> None:
         for variable, old in zip(layer.variables, before, strict=True):
             now = backend.to_numpy(variable.value)
             ctx.require(np.array_equal(old, now), f"inference changed {variable.path}")
+        _require_no_past(ctx, subject)
+
+
+def _require_no_past(ctx: Context, subject: Subject) -> None:
+    """Give two cells the same variables: what one of them has seen before must not show.
+
+    It has run before, with other weights and inputs, and in training, while its twin is new.
+    """
+    used, new = subject.fresh_cell(), subject.fresh_cell()
+    for cell in (used, new):
+        subject.build(cell)
+        subject.complete(cell)
+    if isinstance(new, keras.layers.Layer):
+        set_cell_weights(new, cell_weights(subject.cell))
+    x, other = (
+        map_trees(lambda a: a[:, 0], subject.inputs(Example(3, 1, seed=ctx.seed + n)))
+        for n in (0, 1)
+    )
+    large = map_trees(lambda a: (3 * a).astype(a.dtype)[:, None], other)
+    large = map_trees(lambda a: a[:, 0], subject.valid_inputs(large))
+    states = subject.random_states(Example(3, 1, seed=ctx.seed, initial_state=True))
+    for training in (False, True):
+        subject.step_cell(large, states, used, training)
+    mine, theirs = (list(getattr(cell, "variables", ())) for cell in (used, new))
+    if [v.shape for v in mine] != [v.shape for v in theirs]:
+        return  # the call has made some, which STR-06 tells
+    for variable, value in zip(mine, theirs, strict=True):
+        variable.assign(value)
+    want, got = (list(subject.step_cell(x, states, cell)) for cell in (new, used))
+    ctx.examples += 1
+    what = "of a cell that has run before with other weights, beside a new one with the same,"
+    ctx.same(f"output {what}", got[0], want[0])
+    ctx.same(f"state {what}", got[1], want[1])
 
 
 def _require_unchanged(ctx: Context, what: str, result: Any, kept: list[np.ndarray]) -> None:

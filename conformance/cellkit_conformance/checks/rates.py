@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -12,7 +15,12 @@ from cellkit.registry import cell_weights, set_cell_weights
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.dropout import require_effect_kept
-from cellkit_conformance.checks.parameters import own_parameters, parameters_of, settings
+from cellkit_conformance.checks.parameters import (
+    FRAMEWORKS,
+    own_parameters,
+    parameters_of,
+    settings,
+)
 from cellkit_conformance.checks.random_runs import claim, differ, rates_of
 from cellkit_conformance.checks.statistics import restore, statistics
 from cellkit_conformance.examples.strategies import Example
@@ -233,7 +241,8 @@ def rates_act(ctx: Context) -> None:
         ctx.require(acts, f"{rate}=0.5 is accepted, and does nothing in training")
         _require_size_to_matter(ctx, trial, rate)
         if _family(rate) == "zoneout":
-            continue  # which takes a mean at inference
+            _require_a_mean(ctx, trial, still, rate)
+            continue
         example = Example(3, 5, seed=ctx.seed)
         inputs = trial.inputs(example)
         got = trial.run(trial.layer(**SEQUENCES), inputs, training=False)
@@ -243,6 +252,98 @@ def rates_act(ctx: Context) -> None:
         ctx.close(f"state at inference with {rate}=0.5", got.states, want.states, tolerance)
         if _family(rate) == "dropout":
             _inputs_keep_their_mean(ctx, trial, rate)
+    _require_training_inside(ctx)
+
+
+def _require_a_mean(ctx: Context, trial: Subject, still: Subject, rate: str) -> None:
+    """Look for the mean of old and new states at inference, where zoneout acts there at all.
+
+    Further states may be made of those that it is about.
+    """
+    share = 0.3
+    zoned = ctx.subject(trial.case, **{**trial.extra, rate: share})
+    set_cell_weights(zoned.cell, cell_weights(trial.cell))
+    example = Example(8, 1, seed=ctx.seed, initial_state=True)
+    x, old = map_trees(lambda a: a[:, 0], zoned.inputs(example)), zoned.random_states(example)
+    got, new = (
+        map_trees(lambda _, leaf: leaf, old, s.step_cell(x, old)[1]) for s in (zoned, still)
+    )
+    moved, tolerance, means = False, zoned.tolerance(1), []
+    for a, b, c in zip(leaves(old), leaves(new), leaves(got), strict=True):
+        if b.dtype.kind == "f" and bool((np.abs(c - b) > tolerance.limit(b)).any()):
+            moved = True
+            want = share * a + (1 - share) * b
+            means.append(bool((np.abs(c - want) <= tolerance.limit(want)).all()))
+    ctx.examples += 1
+    ctx.require(
+        not moved or any(means),
+        f"at inference with {rate}={share}, no state is {share} of the old and {1 - share} of the "
+        "new one",
+    )
+
+
+def _require_training_inside(ctx: Context) -> None:
+    """Give a wrapper cells that drop: what is inside trains when the wrapper does."""
+    first = next(iter(ctx.target.cases))
+    cell = ctx.subject(first).fresh_cell()
+    for name in parameters_of(ctx.target.cls):
+        given = _dropping(getattr(cell, name, None))
+        if given is None:
+            continue
+        trial = Subject(ctx.target, first, ctx.layer, {name: given})
+        try:
+            trial.cell  # noqa: B018 (made here, so that a refusal is seen)
+        except REFUSALS:
+            continue
+        trial.set_weights(ctx.seed % 1000)
+        inputs, layer = trial.inputs(Example(8, 5, seed=ctx.seed)), trial.layer(**SEQUENCES)
+        runs = [trial.run(layer, inputs, training=flag) for flag in (False, True)]
+        ctx.examples += 1
+        ctx.require(
+            differ(*runs),
+            f"{name} was given with dropout=0.5, and nothing is dropped in training: the flag does "
+            "not reach what is inside",
+        )
+    _require_training_above(ctx, first)
+
+
+def _require_training_above(ctx: Context, case: str) -> None:
+    """Watch the flag that a base class of a framework is given by the `call` that overrides its."""
+    own = [b for b in ctx.target.cls.__mro__ if b.__module__.split(".")[0] not in FRAMEWORKS]
+    above = next((b for b in ctx.target.cls.__mro__ if b not in own and "call" in vars(b)), None)
+    if above is None or not any("call" in vars(b) for b in own) or not rates_of(above):
+        return
+    subject, given, original = ctx.subject(case), [], vars(above)["call"]
+    names = list(inspect.signature(original).parameters)
+
+    @functools.wraps(original)
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given.append({**dict(zip(names[1:], args, strict=False)), **kwargs}.get("training"))
+        return original(self, *args, **kwargs)
+
+    cell, example = subject.fresh_cell(), Example(3, 1, seed=ctx.seed)
+    subject.build(cell)
+    x = map_trees(lambda a: a[:, 0], subject.inputs(example))
+    states = subject.own_initial_states(3)
+    with mock.patch.object(above, "call", watched):
+        subject.step_cell(x, states, cell, training=True)
+    ctx.examples += 1
+    ctx.require(
+        not given or any(given),
+        f"`call` was told that it trains, and calls that of {above.__name__} without saying so: "
+        "its rates do nothing",
+    )
+
+
+def _dropping(held: Any) -> Any:
+    """Give a cell like one that is held, or a list of such, with dropout; None if it has none."""
+    if isinstance(held, (list, tuple)):
+        found = [_dropping(entry) for entry in held]
+        return found if found and None not in found else None
+    if not isinstance(held, keras.layers.Layer) or not hasattr(held, "state_size"):
+        return None
+    config = held.get_config()
+    return type(held).from_config({**config, "dropout": 0.5}) if "dropout" in config else None
 
 
 def _require_size_to_matter(ctx: Context, trial: Subject, rate: str) -> None:

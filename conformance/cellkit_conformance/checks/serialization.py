@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import itertools
 import json
@@ -18,6 +19,7 @@ from cellkit.registry import cell_weights, get, list_cells, set_cell_weights
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
 from cellkit_conformance.checks.parameters import (
+    another,
     known_to_keras,
     optional_arguments,
     others_for,
@@ -27,6 +29,7 @@ from cellkit_conformance.checks.parameters import (
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable, describe_error
 from cellkit_conformance.subject import backend
+from cellkit_conformance.subject.reimport import imported_anew
 from cellkit_conformance.subject.subject import REFUSALS, Subject
 from cellkit_conformance.trees import leaves, map_trees
 
@@ -89,6 +92,42 @@ def config_is_complete(ctx: Context) -> None:
         said = cell.get_config()[name]
         ctx.examples += 1
         ctx.require(said == given, f"{name}={given!r} was given, and the config says {said!r}")
+    _require_objects_kept(ctx)
+
+
+def _require_objects_kept(ctx: Context) -> None:
+    """Give initializers and the like with arguments of their own, and read these in the config."""
+    subject = ctx.subject(next(iter(ctx.target.cases)))
+    for name in parameters_of(ctx.target.cls):
+        kind = next((kind for kind in KINDS if name.endswith(kind)), None)
+        if kind is None:
+            continue
+        module, given = KINDS[kind][0], KINDS[kind][1]()
+        try:
+            cell = subject.target.make({**subject.target.arguments(subject.case), name: given})
+        except REFUSALS:
+            continue  # an option that this cell restricts
+        said = cell.get_config().get(name, given)
+        if _means(said, given):
+            continue
+        try:
+            read = getattr(keras, module).get(said).get_config()
+        except Exception:  # noqa: BLE001 (whatever it is, it is not what was given)
+            read = None
+        ctx.examples += 1
+        ctx.require(
+            read == given.get_config(),
+            f"{name}={type(given).__name__}({given.get_config()}) was given, and the config says "
+            f"{said!r}",
+        )
+
+
+KINDS: dict[str, tuple[str, Callable[[], Any]]] = {
+    "initializer": ("initializers", lambda: keras.initializers.RandomNormal(0.0, 0.3, seed=4)),
+    "regularizer": ("regularizers", lambda: keras.regularizers.L2(0.25)),
+    "constraint": ("constraints", lambda: keras.constraints.MaxNorm(0.5)),
+}
+"""Objects among the arguments: the module of Keras that reads them, and one that is no default."""
 
 
 def _require_kept_otherwise(ctx: Context, subject: Subject, name: str) -> None:
@@ -141,7 +180,7 @@ def _varied(subject: Subject) -> Iterator[tuple[str, Any, Any]]:
         elif isinstance(value, int):
             given = value + 1
         elif isinstance(value, float):
-            given = 0.5 * value + 0.125
+            given = another(value)
         else:
             continue
         try:
@@ -174,6 +213,40 @@ def nothing_hides_from_tracking(ctx: Context) -> None:
             ctx.require(not hidden, f"the variable in {name!r} is not among the cell's variables")
         weights = {id(v) for v in cells[0].weights}
         ctx.require(weights <= tracked, "a weight is not among the cell's variables")
+        _require_the_same_elsewhere(ctx, subject)
+
+
+def _require_the_same_elsewhere(ctx: Context, subject: Subject) -> None:
+    """Import the module of the cell anew, as another process does, and give its cell the variables.
+
+    What a class or a module has drawn once, and keeps for all cells, is another there.
+    """
+    again = imported_anew(ctx.target.cls)
+    if again is None:
+        return
+    other = Subject(dataclasses.replace(ctx.target, cls=again), subject.case, ctx.layer)
+    try:
+        cell = other.fresh_cell()
+    except Exception:  # noqa: BLE001 (a module that can be imported once, which is not the point)
+        return
+    other.build(cell)
+    other.complete(cell)
+    first = subject.fresh_cell()  # which has run as little
+    subject.build(first)
+    subject.complete(first)
+    set_cell_weights(first, cell_weights(subject.cell))
+    mine, theirs = first.variables, cell.variables
+    if [v.shape for v in mine] != [v.shape for v in theirs]:
+        return
+    for variable, value in zip(theirs, mine, strict=True):
+        variable.assign(value)
+    example = Example(3, 1, seed=ctx.seed)
+    inputs, states = _first_step(subject.inputs(example)), subject.random_states(example)
+    want, got = (subject.step_cell(inputs, states, c) for c in (first, cell))
+    ctx.examples += 1
+    what = "with the same variables, where its module is imported anew,"
+    ctx.same(f"output of a cell {what}", got[0], want[0])
+    ctx.same(f"state of a cell {what}", got[1], want[1])
 
 
 @check("SER-07")
@@ -224,6 +297,13 @@ def copies_stand_alone(ctx: Context) -> None:
                     variable.assign(backend.to_numpy(variable.value) + 1)
             after = subject.run(layer, inputs)
             ctx.same(f"output after a copy by {way} was changed", after.output, want.output)
+        with known_to_keras(ctx.target.cls):
+            twin = copy.deepcopy(layer.cell)
+        shared = {id(v) for v in twin.variables} & {id(v) for v in layer.cell.variables}
+        ctx.require(
+            twin is not layer.cell and not shared,
+            f"copy.deepcopy of the cell shares {len(shared)} variable(s) with it",
+        )
 
 
 @check("SER-09")

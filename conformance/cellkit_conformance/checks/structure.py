@@ -12,7 +12,7 @@ import numpy as np
 from cellkit.cells.structure import declared_output, declared_state
 from cellkit_conformance.checks import check
 from cellkit_conformance.checks.context import Context
-from cellkit_conformance.checks.parameters import is_registered
+from cellkit_conformance.checks.parameters import FRAMEWORKS, is_registered
 from cellkit_conformance.examples.strategies import Example
 from cellkit_conformance.outcome import NotApplicable
 from cellkit_conformance.subject import backend
@@ -123,6 +123,47 @@ def outputs_have_the_announced_shape(ctx: Context) -> None:
                 f"with {options} compute_output_shape says {expected}, the call gives {real}",
             )
             _check_output_size(ctx, subject, got.output, options["return_sequences"])
+        _check_own_announcement(ctx, subject)
+
+
+def _check_own_announcement(ctx: Context, subject: Subject) -> None:
+    """Compare what the author's own `compute_output_spec` or `compute_output_shape` says."""
+    own = [b for b in type(subject.cell).__mro__ if b.__module__.split(".")[0] not in FRAMEWORKS]
+    written = {name for b in own for name in vars(b) if name.startswith("compute_output_")}
+    if not written or is_fed(ctx.target.cls):
+        return
+    x, states = _one_step(subject)
+    output, new = call_cell(subject.cell, x, states)
+    if "compute_output_spec" in written:
+        symbolic = map_trees(lambda t: keras.KerasTensor(t.shape, t.dtype), [x, states])
+        announced = subject.cell.compute_output_spec(*symbolic)
+        _require_announced(ctx, "compute_output_spec", list(announced), [output, new])
+    elif "compute_output_shape" in written:
+        shapes = [map_trees(lambda t: tuple(t.shape), tree) for tree in (x, states)]
+        for given in (shapes, shapes[:1]):
+            try:
+                said = subject.cell.compute_output_shape(*given)
+            except TypeError:  # it takes the shape of the inputs alone
+                continue
+            # Of the output alone, or of the output and then the states.
+            found, real = _shapes(said), [tuple(leaf.shape) for leaf in leaves(output)]
+            ctx.require(
+                found[: len(real)] == real,
+                f"the cell's compute_output_shape says {found}, a step gives {real}",
+            )
+            return
+
+
+def _require_announced(ctx: Context, what: str, announced: Tree, real: Tree) -> None:
+    """Compare shapes and dtypes, leaf by leaf."""
+    said, found = (
+        [(tuple(t.shape), keras.backend.standardize_dtype(t.dtype)) for t in leaves(tree)]
+        for tree in (announced, real)
+    )
+    alike = len(said) == len(found) and all(
+        fits(a, b) and c == d for (a, c), (b, d) in zip(said, found, strict=False)
+    )
+    ctx.require(alike, f"the cell's {what} says {said}, a step gives {found}")
 
 
 def _check_output_size(ctx: Context, subject: Subject, output: Tree, sequences: bool) -> None:

@@ -22,6 +22,7 @@ from cellkit_conformance.outcome import (
     NotApplicable,
     Outcome,
     Result,
+    SpecFailure,
     describe_error,
     one_line,
     shorten,
@@ -97,6 +98,8 @@ class Judge:
         except Failure as error:
             result.outcome, result.message = Outcome.FAIL, one_line(str(error))
             result.detail = shorten(str(error))
+            if isinstance(error, SpecFailure):
+                result.extra = {**result.extra, "cause": "the spec"}
         except (Exception, SystemExit, GeneratorExit) as error:  # whatever a cell raises
             lacking = causes.lacking(error)
             if lacking:

@@ -63,6 +63,8 @@ def key_of(result: Result) -> tuple[str, ...]:
         result: A bad one.
     """
     said = _NUMBER.sub("0", result.message)
+    if result.outcome is Outcome.FAIL and "cause" in result.extra:
+        return (result.cell, result.extra["cause"])  # of the spec, whichever check asked for it
     if result.outcome is Outcome.ERROR and "cause" in result.extra:
         # Keras puts words of its own around what a cell raised, in some of its calls.
         return (result.cell, result.extra["cause"], *(() if "place" in result.extra else (said,)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from cellkit.registry import cell_weights, set_cell_weights, variables_by_path
 from cellkit_conformance.examples.strategies import PLAIN, Example, draw_values
-from cellkit_conformance.outcome import Failure, describe_error, trace_of
+from cellkit_conformance.outcome import SpecFailure, describe_error, trace_of
 from cellkit_conformance.subject import backend, oracle, record
 from cellkit_conformance.subject.draws import (
     concrete_shapes,
@@ -265,7 +265,14 @@ class Subject:
     def symbols(self) -> dict[str, np.ndarray]:
         """The current weights under the paper's symbols, in float64."""
         weights = {k: np.asarray(v, np.float64) for k, v in cell_weights(self.cell).items()}
-        return self.target.spec.symbols.to_symbols(weights, self.config)
+        try:
+            return self.target.spec.symbols.to_symbols(weights, self.config)
+        except Exception as error:
+            names = ", ".join(map(repr, weights)) or "none"
+            raise SpecFailure(
+                f"the `symbols` of the spec do not fit the weights of the cell, which are {names}: "
+                f"{describe_error(error)}"
+            ) from error
 
     # Data ---------------------------------------------------------------------------------------
 
@@ -488,14 +495,17 @@ class Subject:
             return self.step_cell(inputs, states)
         try:
             result = self.target.spec.reference(self.symbols, inputs, states, self.config)
+        except SpecFailure:
+            raise
         except Exception as error:
             said = f"the reference in the spec raises {describe_error(error)}"
             if isinstance(error, KeyError):
                 said += f"; the symbols are {', '.join(map(repr, self.symbols)) or 'none'}"
-            raise Failure(f"{said}\n{trace_of(error)}") from error
+            raise SpecFailure(f"{said}\n{trace_of(error)}") from error
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             kind = type(result).__name__
-            raise Failure(f"the reference in the spec returns {kind}, and not (output, states)")
+            said = f"the reference in the spec returns {kind}, and not (output, states)"
+            raise SpecFailure(said)
         return result[0], result[1]
 
     def reference_states(self, batch: int, symbols: Mapping[str, np.ndarray] | None = None) -> Tree:
