@@ -191,3 +191,23 @@ def test_what_is_raised_for_every_vector_is_not_taken_for_a_question_of_inputs()
     trouble = judge.trouble()
     assert trouble.stage == "build" and "gate/w" in trouble.reason
     assert "test_guess.py" in trouble.place and "slash" in trouble.hint
+
+
+class Shares(keras.layers.Layer):
+    """Has a layer for a default argument, which all instances hold."""
+
+    def __init__(self, cell=keras.layers.SimpleRNNCell(4), **kwargs):  # noqa: B008 (the defect)
+        super().__init__(**kwargs)
+        self.cell, self.state_size = cell, cell.state_size
+
+    def build(self, shape):
+        if not self.cell.built:
+            self.cell.build(shape)
+
+    def call(self, inputs, states):
+        return self.cell(inputs, states)
+
+
+def test_a_layer_of_all_instances_is_not_taken_for_a_question_of_inputs():
+    with pytest.raises(ValueError, match=r"(?s)share a layer.*a SimpleRNNCell.*default None"):
+        describe("Shares", Shares, None)

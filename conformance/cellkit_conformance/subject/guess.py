@@ -175,6 +175,14 @@ def _of_no_inputs(name: str, cls: Any, kwargs: dict[str, Any], said: list[str]) 
         return Guess({_said(kwargs): _case(kwargs)}, INPUTS[0], ())
     # Of vectors of all widths the same is said: then it is not for its inputs that it raises.
     vectors = {text.partition(": ")[2] for text in said if re.match(r"\(('\w+'|\d+),\): ", text)}
+    shared = _shared(cls, kwargs)
+    if shared:
+        raise problem(
+            f"Two instances of {name} share a layer.",
+            received=f"{shared}, which both hold: once it is built it fits no other inputs",
+            expected="layers that each instance makes for itself",
+            fix="give the argument the default None, and make the layer in `__init__`",
+        )
     of_structure = any(re.match("TypeError|IndexError|.*unpack", text) for text in vectors)
     if len(reasons) == 1 or len(vectors) == 1 and not of_structure:
         return Guess({_said(kwargs): _case(kwargs)}, INPUTS[0], _notes(cls, {}, INPUTS[0], ""))
@@ -184,6 +192,18 @@ def _of_no_inputs(name: str, cls: Any, kwargs: dict[str, Any], said: list[str]) 
         expected="a cell that takes a vector, two tensors, a dict of vectors, an image or ids",
         fix=_spec_to_add(name, kwargs),
     )
+
+
+def _shared(cls: Any, kwargs: dict[str, Any]) -> str:
+    """Name a layer that two instances hold, as a default argument of one makes it, or give ""."""
+    import keras
+
+    cells = [_make(cls, kwargs) for _ in range(2)]
+    if not all(isinstance(cell, keras.layers.Layer) for cell in cells):
+        return ""
+    one, other = ({id(part): part for part in c._flatten_layers(include_self=False)} for c in cells)
+    both = [part for key, part in one.items() if key in other]
+    return f"a {type(both[0]).__name__}" if both else ""
 
 
 def anew(value: Any) -> Any:
