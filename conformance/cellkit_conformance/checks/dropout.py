@@ -268,8 +268,8 @@ def _require_inputs_whole(
         gone = int(((want != 0) & (got == 0)).sum())
         ctx.require(
             gone < 0.25 * max(1, int((want != 0).sum())),
-            f"recurrent_dropout=0.5 drops inputs: {gone} of {want.size} entries of input {name} "
-            "have no gradient in training",
+            f"recurrent_dropout=0.5 drops inputs: {gone} of {want.size} entries of "
+            f"{f'input {name}'.strip()} have no gradient in training",
         )
 
 

@@ -37,7 +37,7 @@ def mixed_precision(ctx: Context) -> None:
             inputs = mixed.inputs(example)
             output, _ = mixed.split(layer, layer(map_trees(backend.to_tensor, inputs)))
             for path, leaf in paths(output):
-                _require_dtype(ctx, f"output {path} under {policy}", leaf, policy[6:])
+                _require_dtype(ctx, f"{f'output {path}'.strip()} under {policy}", leaf, policy[6:])
             for variable in layer.trainable_variables:
                 name = f"the weight {variable.path} under {policy}"
                 _require_dtype(ctx, name, variable, "float32")
@@ -103,7 +103,7 @@ def no_silent_promotion(ctx: Context) -> None:
                 output, new = trace_cell(mixed.cell, x, states)
             compute = policy.removeprefix("mixed_")
             for path, leaf in paths(output):
-                _require_dtype(ctx, f"output {path} under {policy}", leaf, compute)
+                _require_dtype(ctx, f"{f'output {path}'.strip()} under {policy}", leaf, compute)
             new, chosen = map_like(states, like_states(states, new)), _chosen_dtypes(mixed)
             for (path, old), leaf in zip(paths(states), leaves(new), strict=True):
                 was = keras.backend.standardize_dtype(old.dtype)

@@ -448,7 +448,7 @@ def _reads_whole_numbers(cls: Any, kwargs: Mapping[str, Any]) -> bool:
     except Exception:  # noqa: BLE001 (then it takes something else)
         return False
     for shape in ((2, 3), (2,), (2, 1)):
-        ids = np.arange(np.prod(shape), dtype="float32").reshape(shape) % 4
+        ids = (np.arange(np.prod(shape), dtype="float32").reshape(shape) + 2) % 4
         try:
             step = _stepper(cls, kwargs, shape)
             same, near, other = (step(x) for x in (ids, ids + 0.25, ids[::-1].copy()))
