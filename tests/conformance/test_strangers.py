@@ -289,6 +289,29 @@ class OtherSeed(Drops):
 
 
 @register
+class DropsByAnotherName(Drops):
+    """Calls its rate `p`, which nobody takes for one; its seed does nothing where that is zero."""
+
+    def __init__(self, units=4, p=0.0, seed=None, **kwargs):
+        super().__init__(units, p, 0.0, seed, **kwargs)
+        self.p = p
+
+    def get_config(self):
+        config = {**super().get_config(), "p": self.p}
+        return {k: v for k, v in config.items() if not k.endswith("dropout")}
+
+
+@register
+class DropsForItsBase(keras.layers.GRUCell):
+    """Drops at its base's rate by itself, and lets that class compute as at inference."""
+
+    def call(self, inputs, states, training=False):
+        if training:
+            inputs = keras.random.dropout(inputs, self.dropout, seed=self.seed_generator)
+        return super().call(inputs, states)
+
+
+@register
 class Quieter(keras.layers.GRUCell):
     """Is Keras' own cell, with outputs of half the size."""
 
@@ -393,6 +416,7 @@ RIGHT = [
     (Holder, ["RNG-14", "SER-06", "SER-08"]),
     (Padded, ["NUM-10"]),
     (Drops, ["RNG-14", "RNG-15", "STR-11"]),
+    (DropsByAnotherName, ["STR-11", "SER-02"]),
     (Quieter, ["RNG-14"]),
     (Zoned, ["RNG-14"]),
     (Normed, ["NUM-12"]),

@@ -228,7 +228,7 @@ def acts_in_training(ctx: Context, subject: Subject, what: str, rows: bool = Tru
 @check("RNG-14")
 def rates_act(ctx: Context) -> None:
     """Set every rate that the cell accepts, under whatever name, and look at training."""
-    claimed = set(ctx.target.traits)
+    claimed, idle = set(ctx.target.traits), list[str]()
     for rate in rates_of(ctx.target.cls):
         if ctx.target.spec is not None and (rate in RATES or _family(rate) not in claimed):
             continue  # RNG-11 speaks of it
@@ -237,7 +237,8 @@ def rates_act(ctx: Context) -> None:
             continue  # refused, which is honest
         trial, still, acts = tried
         if not acts and rate not in own_parameters(ctx.target.cls):
-            continue  # an argument of the framework's base class
+            idle.append(rate)  # an argument of the framework's base class
+            continue
         ctx.require(acts, f"{rate}=0.5 is accepted, and does nothing in training")
         _require_size_to_matter(ctx, trial, rate)
         if _family(rate) == "zoneout":
@@ -253,6 +254,8 @@ def rates_act(ctx: Context) -> None:
         if _family(rate) == "dropout":
             _inputs_keep_their_mean(ctx, trial, rate)
     _require_training_inside(ctx)
+    if idle:
+        _require_training_above(ctx, idle)
 
 
 def _require_a_mean(ctx: Context, trial: Subject, still: Subject, rate: str) -> None:
@@ -304,16 +307,21 @@ def _require_training_inside(ctx: Context) -> None:
             f"{name} was given with dropout=0.5, and nothing is dropped in training: the flag does "
             "not reach what is inside",
         )
-    _require_training_above(ctx, first)
 
 
-def _require_training_above(ctx: Context, case: str) -> None:
-    """Watch the flag that a base class of a framework is given by the `call` that overrides its."""
+def _require_training_above(ctx: Context, idle: list[str]) -> None:
+    """Watch the flag that a base class of a framework is given by the `call` that overrides its.
+
+    Args:
+        ctx: Of the check.
+        idle: Rates of that base class that do nothing in training.
+    """
     own = [b for b in ctx.target.cls.__mro__ if b.__module__.split(".")[0] not in FRAMEWORKS]
     above = next((b for b in ctx.target.cls.__mro__ if b not in own and "call" in vars(b)), None)
-    if above is None or not any("call" in vars(b) for b in own) or not rates_of(above):
+    if above is None or not any("call" in vars(b) for b in own):
         return
-    subject, given, original = ctx.subject(case), [], vars(above)["call"]
+    subject, given = ctx.subject(next(iter(ctx.target.cases))), list[Any]()
+    original = vars(above)["call"]
     names = list(inspect.signature(original).parameters)
 
     @functools.wraps(original)
@@ -331,7 +339,7 @@ def _require_training_above(ctx: Context, case: str) -> None:
     ctx.require(
         not given or any(given),
         f"`call` was told that it trains, and calls that of {above.__name__} without saying so: "
-        "its rates do nothing",
+        f"{', '.join(idle)} of 0.5 does nothing",
     )
 
 
@@ -340,7 +348,8 @@ def _dropping(held: Any) -> Any:
     if isinstance(held, (list, tuple)):
         found = [_dropping(entry) for entry in held]
         return found if found and None not in found else None
-    if not isinstance(held, keras.layers.Layer) or not hasattr(held, "state_size"):
+    known = type(held).__module__.startswith(("keras.", "cellkit"))  # to drop in training
+    if not known or not isinstance(held, keras.layers.Layer) or not hasattr(held, "state_size"):
         return None
     config = held.get_config()
     return type(held).from_config({**config, "dropout": 0.5}) if "dropout" in config else None

@@ -140,7 +140,9 @@ def _require_kept_otherwise(ctx: Context, subject: Subject, name: str) -> None:
     for other in others_for(subject, name):
         try:
             cell = subject.target.make({**subject.target.arguments(subject.case), name: other})
-        except (*REFUSALS, AttributeError):
+        except (*REFUSALS, AttributeError) as error:
+            if "multiple values" in str(error):
+                return  # the class itself gives it to its base class, and nobody else can
             continue
         try:
             config = cell.get_config()
@@ -224,8 +226,12 @@ def _require_the_same_elsewhere(ctx: Context, subject: Subject) -> None:
     again = imported_anew(ctx.target.cls)
     if again is None:
         return
-    other = Subject(dataclasses.replace(ctx.target, cls=again), subject.case, ctx.layer)
+    target = dataclasses.replace(ctx.target, cls=again)
     try:
+        if ctx.target.spec is not None and ctx.target.spec_file is None:
+            # Arguments of a case may be of types that the module defines.
+            target = dataclasses.replace(target, cases=again.spec.completed(again).cases)
+        other = Subject(target, subject.case, ctx.layer)
         cell = other.fresh_cell()
     except Exception:  # noqa: BLE001 (a module that can be imported once, which is not the point)
         return
