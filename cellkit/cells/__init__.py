@@ -9,7 +9,7 @@ from cellkit.cells.initializers import ChronoInitializer
 from cellkit.cells.linear import LinearCell
 from cellkit.cells.matrix import MatrixCell
 from cellkit.cells.named import resolve
-from cellkit.cells.operations import matmul, normalize, precise, rms_normalize, split
+from cellkit.cells.operations import log_sigmoid, matmul, normalize, precise, rms_normalize, split
 from cellkit.cells.parallel import ParallelCell, as_dtype
 from cellkit.cells.standard import StandardWeights, has_standard_activations
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
@@ -44,6 +44,7 @@ __all__ = [
     "declared_state",
     "features_beside_gap",
     "has_standard_activations",
+    "log_sigmoid",
     "matmul",
     "normalize",
     "number",

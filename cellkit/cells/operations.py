@@ -143,6 +143,59 @@ def where(condition: Any, x: Tensor, y: Any) -> Tensor:
     return keras.ops.where(condition, x, y)
 
 
+def log_sigmoid(x: Tensor) -> Tensor:
+    """Return the logarithm of the sigmoid of `x`, in files as well.
+
+    Exporters from JAX and PyTorch write Keras' own as the logarithm of a sigmoid, which is that of
+    zero where a gate is closed. LiteRT computes an exponential that overflows there.
+
+    Args:
+        x: Floating tensor.
+
+    Example:
+    >>> import keras
+    >>> round(float(log_sigmoid(keras.ops.convert_to_tensor(-30.0))), 3)
+    -30.0
+    """
+    if BACKEND == "jax" or (BACKEND == "torch" and _is_exported()):
+        return -keras.ops.softplus(-x)
+    if BACKEND == "tensorflow":
+        # Further below zero, it is `x` to the last bit.
+        near = keras.ops.log_sigmoid(keras.ops.maximum(x, _FAR))
+        return where(x < _FAR, x, near)
+    return keras.ops.log_sigmoid(x)
+
+
+_FAR = -40.0
+
+
+class _Files(threading.local):
+    """Whether a step is computed as it is for a file, for each thread."""
+
+    pretended: bool = False
+
+
+_files = _Files()
+
+
+@contextlib.contextmanager
+def as_exported() -> Iterator[None]:
+    """Compute in here what is computed for a file."""
+    before, _files.pretended = _files.pretended, True
+    try:
+        yield
+    finally:
+        _files.pretended = before
+
+
+def _is_exported() -> bool:
+    import torch
+
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return True
+    return _files.pretended or torch.onnx.is_in_onnx_export()
+
+
 def precise(activation: Any) -> Any:
     """Return an activation that keeps to float64: Keras' `tanh` rounds to float32 on JAX.
 

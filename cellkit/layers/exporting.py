@@ -35,12 +35,16 @@ _WRITTEN_ON = {
     "jax_export": ("jax",),
 }
 
-_NOT_IN_ONNX = {
-    "tensorflow": {"Expm1": "", "Log1p": ""},
-    "torch": {"aten::expm1": "batch"},
-    "jax": {"cumsum": "", "rem": "batch"},
+_LACKING: dict[str, dict[str, dict[str, str]]] = {
+    "onnx": {
+        "tensorflow": {"Expm1": "", "Log1p": ""},
+        "torch": {"aten::expm1": "batch", "aten::log_sigmoid_forward": "closed"},
+        "jax": {"cumsum": "", "rem": "batch", "log_sigmoid": "closed"},
+    },
+    "openvino": {"torch": {"aten::log_sigmoid_forward": "closed"}},
 }
-"""Operations that a backend's exporter to ONNX has not: at all, or not where the batch is open."""
+"""Operations that a backend's exporter to a format has not: at all, not where the batch is open, or
+not where a gate is closed: in the file, the logarithm of its sigmoid is that of zero."""
 
 
 def check_export(model: Any, format: str, input_signature: Any = None) -> None:
@@ -91,8 +95,7 @@ def check_export(model: Any, format: str, input_signature: Any = None) -> None:
             _check_chunks(layer, _REAL[format], time)
         if BACKEND == "torch" and time is None:
             raise _no_loop("a sequence whose number of steps is left open")
-        if format == "onnx":
-            _check_operations(layer, batch)
+        _check_operations(layer, format, batch)
         if format == "litert":
             _check_litert(layer, batch, time)
 
@@ -137,21 +140,33 @@ def _check_chunks(layer: RNN, form: str, time: Any) -> None:
     )
 
 
-def _check_operations(layer: RNN, batch: Any) -> None:
-    """Refuse a step with operations that the exporter to ONNX has not."""
-    missing = _NOT_IN_ONNX.get(BACKEND, {})
-    for name in sorted(operations_of_step(layer) & missing.keys()):
-        others = [other for other in _NOT_IN_ONNX if other != BACKEND]
-        expected = f"a step without it, or the backend {' or '.join(others)}"
-        fix = "load the saved model in a process with another backend, and export it there"
-        if missing[name]:
-            if batch is not None:
-                continue
-            expected = "a fixed batch"
-            fix = "pass `input_signature` with one, e.g. `[keras.InputSpec(shape=(1, 50, 3))]`"
-        where = " of a batch that is left open" if missing[name] else ""
+def _check_operations(layer: RNN, format: str, batch: Any) -> None:
+    """Refuse a step with operations that the exporter to a format has not."""
+    missing = _LACKING.get(format, {}).get(BACKEND, {})
+    for name in sorted(operations_of_step(layer) & missing.keys()) if missing else ():
+        kind = missing[name]
+        if kind == "batch" and batch is not None:
+            continue
+        others = [other for other in _WRITTEN_ON[format] if other != BACKEND]
+        where, expected, fix = {
+            "": (
+                "",
+                f"a step without it, or the backend {' or '.join(others)}",
+                "load the saved model in a process with another backend, and export it there",
+            ),
+            "batch": (
+                " of a batch that is left open",
+                "a fixed batch",
+                "pass `input_signature` with one, e.g. `[keras.InputSpec(shape=(1, 50, 3))]`",
+            ),
+            "closed": (
+                " that is right for numbers far below zero",
+                "one that is, as `cellkit.cells.log_sigmoid`",
+                "compute `cellkit.cells.log_sigmoid(x)` in the step",
+            ),
+        }[kind]
         raise problem(
-            f"The exporter from {BACKEND} to ONNX has no {name}{where}.",
+            f"The exporter from {BACKEND} to {_REAL[format]} has no {name}{where}.",
             received=f"{type(layer.cell).__name__}, whose step computes it",
             expected=expected,
             fix=fix,

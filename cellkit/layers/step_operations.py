@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from cellkit.cells.effects import Undone
-from cellkit.cells.operations import BACKEND
+from cellkit.cells.operations import BACKEND, as_exported
 from cellkit.cells.runner import needs_constants, pack_like_shapes
 from cellkit.layers.known_shapes import leaves_of_a_step
 
@@ -21,15 +21,15 @@ ROWS = 2
 
 
 def operations_of_step(layer: RNN) -> set[str]:
-    """Name the operations that one step of a built layer computes, at inference.
+    """Name the operations that one step of a built layer computes for a file, at inference.
 
     Args:
         layer: The layer.
 
     Returns:
         Types of TensorFlow's nodes, names of PyTorch's operators (`aten::expm1`) or of JAX's
-        primitives. Nothing on other backends, of a cell that needs the constants of a call, and of
-        one whose effects could not be put back.
+        primitives and compiled functions. Nothing on other backends, of a cell that needs the
+        constants of a call, and of one whose effects could not be put back.
     """
     named = {"tensorflow": _of_tensorflow, "torch": _of_torch, "jax": _of_jax}.get(BACKEND)
     if named is None or needs_constants(layer.cell):
@@ -47,7 +47,8 @@ def operations_of_step(layer: RNN) -> set[str]:
             output, new = layer.runner.step(inputs, states, False, {})
             return keras.tree.flatten(output), new
 
-        return named(step, rows, layer.runner.initial(ROWS))
+        with as_exported():
+            return named(step, rows, layer.runner.initial(ROWS))
 
 
 def _of_tensorflow(step: Callable[..., Any], *tensors: Any) -> set[str]:
@@ -86,9 +87,14 @@ def _of_jax(step: Callable[..., Any], *tensors: Any) -> set[str]:
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:
-    """Give the names of the primitives of a program, and of those that are inside of them."""
+    """Give the names of the primitives of a program, and of those that are inside of them.
+
+    A function that is compiled by itself has a name too, by which exporters know some.
+    """
     for equation in jaxpr.eqns:
         yield equation.primitive.name
+        if equation.primitive.name == "jit":
+            yield equation.params["name"]
         for value in equation.params.values():
             for part in value if isinstance(value, (list, tuple)) else (value,):
                 inner = getattr(part, "jaxpr", part)

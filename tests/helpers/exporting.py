@@ -11,13 +11,15 @@ from cellkit.errors import problem
 from cellkit_conformance.subject import exports
 from cellkit_conformance.subject.exports import (
     BACKEND,
-    FORMATS,
     NAMES,
     Runtime,
     builtin_only,
     missing,
     operations_of_litert,
 )
+
+FORMATS = (*exports.FORMATS, "openvino") if BACKEND == "jax" else exports.FORMATS
+"""Those that are written, and one that has to be refused."""
 
 __all__ = ["BACKEND", "FORMATS", "NAMES", "Runtime", "builtin_only", "operations_of_litert"]
 

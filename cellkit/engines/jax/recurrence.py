@@ -82,12 +82,13 @@ def loop(a: Tensor, b: Tensor, start: Any, reverse: bool, cuts: bool = False) ->
     time = b.shape[1]
 
     def body(i: Any, carry: Any) -> Any:
-        h, out = carry
+        h, out, a, b = carry
         t = time - 1 - i if reverse else i
         h = _times(a[:, 0] if a.shape[1] == 1 else a[:, t], h, cuts) + b[:, t]
-        return h, out.at[:, t].set(h)
+        return h, out.at[:, t].set(h), a, b
 
-    return jax.lax.fori_loop(0, time, body, (start, jnp.zeros_like(b)))[1]
+    # XLA carries what a loop reads in any case; exporters take loops that read nothing else.
+    return jax.lax.fori_loop(0, time, body, (start, jnp.zeros_like(b), a, b))[1]
 
 
 def tree(a: Tensor, b: Tensor, start: Any, reverse: bool, cuts: bool = False) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -335,7 +336,13 @@ def pick(x: Tensor, index: Any) -> Any:
     starts = numbered(batch) * time
     starts = keras.ops.reshape(starts, (-1,) + (1,) * (len(index.shape) - 1))
     index = keras.ops.cast(keras.ops.maximum(index, 0), "int32")
-    return keras.ops.take(rows_of(x), starts + index, axis=0)
+    rows, rest = rows_of(x), tuple(x.shape[2:])
+    if len(rest) == 1:
+        return keras.ops.take(rows, starts + index, axis=0)
+    # What Keras takes from other ranks than a table's, PyTorch puts into files with an operation
+    # that onnxruntime refuses.
+    taken = keras.ops.take(keras.ops.reshape(rows, (-1, math.prod(rest))), starts + index, axis=0)
+    return keras.ops.reshape(taken, (*keras.ops.shape(index), *rest))
 
 
 def _newest(flags: Any) -> Any:
