@@ -119,9 +119,10 @@ class EquationCell(Cell, metaclass=_Equations):
             \"\"\"
 
     The class gets its constructor from the text (its options, its numbers with a default, its
-    named sizes), its weights, its step, and a `cellkit.CellSpec` with the reference. Of that the
-    attributes `paper`, `guide`, `deviations` and `aliases` are the class's own, and
-    ``dataclasses.replace`` changes the rest. A linear recurrence makes it a `cellkit.LinearCell`.
+    named sizes), its weights, its step, and a `cellkit.CellSpec` with the reference. The paper is
+    the one of its docstring, or the attribute `paper`; `guide`, `deviations` and `aliases` are the
+    class's own, and ``dataclasses.replace`` changes the rest. A linear recurrence makes it a
+    `cellkit.LinearCell`.
 
     Args:
         units: Positive int, the number of units.

@@ -20,7 +20,9 @@ import keras
 class {name}({bases}):
     """{summary}
 
-    Paper: put yours here, and into `paper` below. The equations stand in front of this docstring's
+    Paper: Unpublished {year}, "{name}", https://example.org.
+
+    Put your paper there, in the same form. The equations stand in front of this docstring's
     arguments wherever it is shown.
 
     Args:
@@ -31,13 +33,6 @@ class {name}({bases}):
     equations = """
 {text}
     """
-
-    paper = cellkit.Paper(
-        "Unpublished",
-        {year},
-        "{name}",
-        "https://example.org",
-    )
 '''
 
 

@@ -14,6 +14,7 @@ from cellkit.equations.layout import Layout, layout_of
 from cellkit.equations.reference import reference_of
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Paper, WeightMap, custom
+from cellkit.registry.paper import paper_of
 
 __all__ = ["spec_of"]
 
@@ -27,9 +28,10 @@ def spec_of(cls: Any, analyses: list[Analysis]) -> CellSpec:
     """
     declaration: Declaration = cls.declaration
     first = analyses[0]
-    paper = cls.paper or Paper(
+    unpublished = Paper(
         "Unpublished", datetime.date.today().year, cls.__name__, f"equations:{cls.__name__}"
     )
+    paper = cls.paper or paper_of(vars(cls).get("__doc__")) or unpublished
     traits = {"masking", "stateful", "dropout", "zoneout"}
     if all(analysis.drops for analysis in analyses):
         traits.add("recurrent_dropout")

@@ -18,7 +18,7 @@ from cellkit.registry.registry import (
     spec_of,
 )
 from cellkit.registry.spec import TRAITS, CellSpec, Paper, check_trait
-from cellkit.registry.symbols import WeightMap, blocks, custom, gate_blocks, rename
+from cellkit.registry.symbols import WeightMap, blocks, configured, custom, gate_blocks, rename
 from cellkit.registry.weights import (
     cell_weights,
     export_weights,
@@ -43,6 +43,7 @@ __all__ = [
     "check_tag",
     "check_trait",
     "create",
+    "configured",
     "custom",
     "declarations",
     "did_you_mean",

@@ -18,6 +18,7 @@ from typing import Any
 from cellkit.errors import problem
 from cellkit.registry.guide import Guide
 from cellkit.registry.names import did_you_mean, is_text, listed
+from cellkit.registry.paper import Paper, paper_of
 from cellkit.registry.symbols import WeightMap
 
 __all__ = [
@@ -64,107 +65,6 @@ def check_trait(trait: object) -> str:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Paper:
-    """The source of a cell.
-
-    Args:
-        authors: The authors, e.g. ``"Cho et al."`` or all of them.
-        year: Year of publication.
-        title: Title of the paper.
-        identifier: A key to find it: ``"arXiv:1406.1078"``,
-            ``"doi:10.1162/neco.1997.9.8.1735"``, or an address.
-
-    Example:
-    >>> paper = Paper("Cho et al.", 2014, "Learning Phrase Representations", "arXiv:1406.1078")
-    >>> print(paper)
-    Cho et al. (2014): Learning Phrase Representations. arXiv:1406.1078
-    >>> paper.url
-    'https://arxiv.org/abs/1406.1078'
-    """
-
-    authors: str
-    year: int
-    title: str
-    identifier: str
-
-    def __post_init__(self) -> None:
-        """Check the four fields.
-
-        Raises:
-            ValueError: When one of them is empty or is not a string, a year or an identifier.
-        """
-        for field in ("authors", "title"):
-            value = getattr(self, field)
-            if not isinstance(value, str) or not value.strip():
-                raise problem(
-                    f"The {field} of a paper must be a text.",
-                    received=f"{field}={value!r}",
-                    expected="a text that is not empty",
-                    fix=f"write the {field} as the paper gives them",
-                )
-        if isinstance(self.year, bool) or not isinstance(self.year, int) or self.year < 1000:
-            raise problem(
-                "The year of a paper must be a year.",
-                received=f"year={self.year!r}",
-                expected="an int with four digits",
-                fix="write the year of publication, for example year=1997",
-            )
-        if not isinstance(self.identifier, str) or not re.match(r"\w+:\S", self.identifier):
-            raise problem(
-                "The identifier of a paper must say what kind it is.",
-                received=f"identifier={self.identifier!r}",
-                expected="'arXiv:...', 'doi:...', 'isbn:...' or an address",
-                fix="put the kind before the number, for example 'arXiv:1406.1078'",
-            )
-
-    @property
-    def url(self) -> str | None:
-        """The address of the paper, or None when its identifier gives none."""
-        kind, _, number = self.identifier.partition(":")
-        if kind.lower() == "arxiv":
-            return f"https://arxiv.org/abs/{number}"
-        if kind.lower() == "doi":
-            return f"https://doi.org/{number}"
-        return self.identifier if kind.lower() in ("http", "https") else None
-
-    def bibtex(self, key: str) -> str:
-        """Return the paper as an entry of BibTeX.
-
-        Args:
-            key: The name under which a text cites it.
-
-        Example:
-        >>> print(Paper("Cho and Bengio", 2014, "Learning", "arXiv:1406.1078").bibtex("gru"))
-        @misc{gru,
-          author = {Cho and Bengio},
-          title = {{Learning}},
-          year = {2014},
-          eprint = {1406.1078},
-          archiveprefix = {arXiv},
-        }
-        """
-        kind, _, number = self.identifier.partition(":")
-        names = re.split(r",\s*(?:and\s+)?|\s+and\s+", self.authors.removesuffix(" et al."))
-        authors = [name for name in names if name]
-        if self.authors.endswith(" et al."):
-            authors.append("others")
-        fields = {"author": " and ".join(authors), "title": f"{{{self.title}}}", "year": self.year}
-        if kind.lower() == "arxiv":
-            fields |= {"eprint": number, "archiveprefix": "arXiv"}
-        elif kind.lower() in ("doi", "isbn"):
-            fields[kind.lower()] = number
-        else:
-            fields["url" if self.url else "note"] = self.identifier
-        kind = "article" if kind.lower() == "doi" else "misc"
-        lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
-        return "\n".join([f"@{kind}{{{key},", *lines, "}"])
-
-    def __str__(self) -> str:
-        """Return the paper as one line of a bibliography."""
-        return f"{self.authors} ({self.year}): {self.title}. {self.identifier}"
-
-
 VECTOR = ("features",)
 """The inputs of one step, where a spec says nothing of them."""
 
@@ -177,11 +77,13 @@ class CellSpec:
     """Facts that stand beside a cell's class: what it computes, takes and claims.
 
     It is the class attribute ``spec`` of the cell, or is passed to `cellkit.register`. What is
-    given is checked when the spec is made. Of a class that is derived from `cellkit.Cell` all but
-    the paper may be left out; see `completed`.
+    given is checked when the spec is made. Where the class is derived from `cellkit.Cell`, what it
+    says may be left out; see `completed`.
 
     Args:
-        paper: The source of the cell.
+        paper: The source of the cell. Default: the one that the docstring of the class begins a
+            paragraph with, ``Paper: Cho et al. 2014, "Learning Phrase Representations",
+            arXiv:1406.1078``.
         reference: One step in NumPy, ``reference(w, inputs, states, config) -> (output,
             new_states)``, written from the paper. `w` holds the paper's symbols as float64 arrays
             (matrices are (in, out), so ``x @ W``), `inputs` is one time step in the cell's
@@ -252,7 +154,7 @@ class CellSpec:
     ['masking']
     """
 
-    paper: Paper
+    paper: Paper = _OF_CLASS
     reference: Callable[..., Any] | None = _OF_CLASS
     inputs: Any = VECTOR
     cases: Mapping[str, dict[str, Any]] = _OF_CLASS
@@ -293,7 +195,7 @@ class CellSpec:
                     expected="a function, or None where there is none",
                     fix=f"pass the function itself, for example {field}=my_{field}",
                 )
-        if not isinstance(self.paper, Paper):
+        if self.paper is not _OF_CLASS and not isinstance(self.paper, Paper):
             raise problem(
                 "The paper of a spec must be a cellkit.Paper.",
                 received=f"paper={self.paper!r}",
@@ -382,6 +284,8 @@ class CellSpec:
         """
         usual: dict[str, Any] = getattr(cls, "spec_defaults", dict)()
         found: dict[str, Any] = {}
+        if self.paper is _OF_CLASS:
+            found["paper"] = _said_paper(cls)
         if self.symbols is _OF_CLASS:
             found["symbols"] = usual.get("symbols")
         if self.traits is _LEAST and "traits" in usual:
@@ -416,6 +320,19 @@ class CellSpec:
             found["reference"] = shown_reference(cls, symbols, self.states)
             found["states"] = self.states or shown_states(cls)
         return dataclasses.replace(self, **found) if found else self
+
+
+def _said_paper(cls: type) -> Paper:
+    """Return the paper in the docstring of a class, or raise."""
+    paper = paper_of(cls.__doc__)
+    if paper is None:
+        raise problem(
+            f"The spec of {cls.__name__} has no paper.",
+            received="no paper=..., and a class whose docstring has no paragraph 'Paper: ...'",
+            expected="cellkit.Paper(authors, year, title, identifier), or that paragraph",
+            fix='write into the docstring: Paper: Cho et al. 2014, "Learning ...", arXiv:1406.1078',
+        )
+    return paper
 
 
 def _with_more(
@@ -552,6 +469,3 @@ def _is_size(value: object) -> bool:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value.isidentifier()
-
-
-# --- weights of a cell that is built ---------------------------------------------------------

@@ -7,34 +7,41 @@ cell against frozen outputs of other implementations, and imports weights from o
 
 from __future__ import annotations
 
-from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellkit.errors import problem
 from cellkit.registry.names import did_you_mean, is_text, listed
+from cellkit.registry.symbol_parts import Blocks, Configured, Custom, Part, as_arrays, missing, same
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from cellkit.registry.symbol_parts import Arrays, Convert
 
-    Arrays = dict[str, NDArray[Any]]
-    Convert = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
-
-__all__ = ["WeightMap", "as_arrays", "blocks", "custom", "gate_blocks", "missing", "rename"]
+__all__ = [
+    "WeightMap",
+    "as_arrays",
+    "blocks",
+    "configured",
+    "custom",
+    "gate_blocks",
+    "missing",
+    "rename",
+]
 
 
 class WeightMap:
     """A two-way map between a paper's symbols and a cell's weights.
 
-    Made by `gate_blocks`, `rename`, `blocks` or `custom`. Two maps are joined with ``|``: each
-    then serves its own weights (a `custom` one takes all that the maps before it left)::
+    Made by `gate_blocks`, `rename`, `blocks`, `configured` or `custom`. Two maps are joined with
+    ``|``: each then serves its own weights (a `custom` one takes all that the maps before it
+    left)::
 
         gate_blocks(["i", "f", "g", "o"]) | rename({"projection": "P"})
 
     Both directions are inverse to each other. Arrays keep their dtype.
     """
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         """Join parts; authors use the functions of this module instead."""
         names = [name for part in parts for name in part.weights]
         symbols = [symbol for part in parts for symbol in part.symbols]
@@ -47,22 +54,22 @@ class WeightMap:
                     expected=f"every {kind} once",
                     fix="remove one of the entries, or give it another name",
                 )
-        self._parts = tuple(parts)
+        self.parts = tuple(parts)
 
     def __or__(self, other: WeightMap) -> WeightMap:
         """Return the map that serves the weights of both."""
         if not isinstance(other, WeightMap):
             return NotImplemented
-        return WeightMap((*self._parts, *other._parts))
+        return WeightMap((*self.parts, *other.parts))
 
     def __repr__(self) -> str:
         """Return which weight holds which symbols."""
-        return f"WeightMap({', '.join(map(repr, self._parts))})"
+        return f"WeightMap({', '.join(map(repr, self.parts))})"
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbols that the map names; those of a `custom` one it does not know."""
-        return tuple(symbol for part in self._parts for symbol in part.symbols)
+        """The symbols that the map names; those of a `custom` or `configured` one are unknown."""
+        return tuple(symbol for part in self.parts for symbol in part.symbols)
 
     def to_symbols(self, weights: Mapping[str, Any], config: Mapping[str, Any]) -> Arrays:
         """Return the paper's symbols of a cell's weights.
@@ -80,9 +87,9 @@ class WeightMap:
         given = as_arrays(weights)
         left = dict(given)
         symbols: Arrays = {}
-        for part in self._parts:
+        for part in self.parts:
             symbols.update(part.to_symbols(left, given, config))
-        self._refuse(left, "weight", [name for part in self._parts for name in part.weights])
+        self._refuse(left, "weight", [name for part in self.parts for name in part.weights])
         return symbols
 
     def from_symbols(self, symbols: Mapping[str, Any], config: Mapping[str, Any]) -> Arrays:
@@ -101,10 +108,24 @@ class WeightMap:
         """
         left = as_arrays(symbols)
         weights: Arrays = {}
-        for part in self._parts:
+        for part in self.parts:
             weights.update(part.from_symbols(left, config))
         self._refuse(left, "symbol", list(self.symbols))
+        if not config.get("use_bias", True):
+            self._refuse_biases(as_arrays(symbols), self.to_symbols(weights, config))
         return weights
+
+    @staticmethod
+    def _refuse_biases(given: Arrays, kept: Arrays) -> None:
+        """Raise when a symbol was given that a cell without biases turns into zeros."""
+        for symbol, array in given.items():
+            if symbol in kept and array.any() and not kept[symbol].any():
+                raise problem(
+                    f"The symbol {symbol!r} is a bias, and the cell has none.",
+                    received=f"{symbol} with values other than zero, and use_bias=False",
+                    expected="zeros, or no biases",
+                    fix="make the cell with use_bias=True",
+                )
 
     @staticmethod
     def _refuse(left: Arrays, kind: str, known: list[str]) -> None:
@@ -120,15 +141,24 @@ class WeightMap:
 
 
 def blocks(
-    weight: str, symbols: Sequence[str], *, axis: int = -1, optional: bool = False
+    weight: str,
+    symbols: Sequence[str] | Mapping[str, int | None],
+    *,
+    axis: int = -1,
+    optional: bool = False,
+    like: str | None = None,
 ) -> WeightMap:
     """Map one weight to several symbols that lie side by side along an axis.
 
     Args:
         weight: Path of the weight inside the cell.
-        symbols: The symbols, in the order of the blocks; all blocks have the same shape.
+        symbols: The symbols in the order of the blocks, which all have the same shape; or a dict
+            from each symbol to its size along the axis, of which one may be None: what the others
+            leave.
         axis: The axis along which the blocks lie.
         optional: True if the weight, and so the symbols, may be absent.
+        like: For a bias, the weight whose last axis is as long: with ``use_bias=False`` in the
+            cell's configuration the symbols are zeros of its dtype, and may be left out.
 
     Returns:
         The map.
@@ -138,12 +168,17 @@ def blocks(
     >>> sides = blocks("kernel", ["W_l", "W_r"])
     >>> sides.to_symbols({"kernel": np.array([[1, 2], [3, 4]])}, {})["W_r"].tolist()
     [[2], [4]]
+    >>> wide = blocks("kernel", {"W_k": 2, "W_i": 1})
+    >>> wide.to_symbols({"kernel": np.array([[1, 2, 3]])}, {})["W_k"].tolist()
+    [[1, 2]]
     """
-    return WeightMap([_Blocks(weight, _symbol_names(symbols), axis=axis, optional=optional)])
+    sizes = _sizes(symbols)
+    names = _symbol_names(symbols if sizes is None else list(symbols))
+    return WeightMap([Blocks(weight, names, sizes, axis=axis, optional=optional, like=like)])
 
 
 def gate_blocks(
-    gates: Sequence[str],
+    gates: Sequence[str] | Mapping[str, int | None],
     kernel: str | None = "W",
     recurrent_kernel: str | None = "U",
     bias: str | None = "b",
@@ -151,7 +186,8 @@ def gate_blocks(
     """Map the weights of a gated cell, whose gates lie side by side along the last axis.
 
     Args:
-        gates: Names of the gates in the order of the blocks.
+        gates: Names of the gates in the order of the blocks; or a dict from each to its width,
+            where these differ.
         kernel: Letter of the input weights: gate ``i`` of ``kernel`` is ``W_i``. None: the cell
             has no weight of that name.
         recurrent_kernel: Letter of the recurrent weights, likewise.
@@ -169,15 +205,17 @@ def gate_blocks(
     >>> {name: array.shape for name, array in symbols.items()}["U_f"]
     (2, 2)
     """
-    gates = _symbol_names(gates)
+    sizes = _sizes(gates)
+    names = _symbol_names(gates if sizes is None else list(gates))
     letters = {"kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias}
     widths = [name for name in ("kernel", "recurrent_kernel") if letters[name] is not None]
     return WeightMap(
         [
-            _Blocks(
+            Blocks(
                 name,
-                tuple(f"{letter}_{gate}" for gate in gates),
-                width_of=widths[0] if name == "bias" and widths else None,
+                tuple(f"{letter}_{gate}" for gate in names),
+                sizes,
+                like=widths[0] if name == "bias" and widths else None,
             )
             for name, letter in letters.items()
             if letter is not None
@@ -185,13 +223,25 @@ def gate_blocks(
     )
 
 
-def rename(names: Mapping[str, str], *, optional: bool = False) -> WeightMap:
+def rename(
+    names: Mapping[str, str],
+    *,
+    optional: bool = False,
+    like: str | None = None,
+    to_symbol: Callable[[Any], Any] | None = None,
+    from_symbol: Callable[[Any], Any] | None = None,
+) -> WeightMap:
     """Map each weight to one symbol.
 
     Args:
         names: Symbols by the path of the weight inside the cell. A weight ``"bias"`` is zeros
             with ``use_bias=False``, as in `gate_blocks`.
         optional: True if the weights, and so the symbols, may be absent.
+        like: For biases, the weight whose last axis is as long, as in `blocks`. Default None: for
+            ``"bias"`` the first of the names that ends in ``kernel``.
+        to_symbol: Function of an array that returns the symbol of a weight, where the cell stores
+            another form of it, such as a logarithm. Default None: the weight itself.
+        from_symbol: Function of an array, the inverse of `to_symbol`.
 
     Returns:
         The map.
@@ -200,6 +250,9 @@ def rename(names: Mapping[str, str], *, optional: bool = False) -> WeightMap:
     >>> import numpy as np
     >>> rename({"kernel": "W"}).from_symbols({"W": np.ones((3, 2))}, {})["kernel"].shape
     (3, 2)
+    >>> stored = rename({"log_decay": "a"}, to_symbol=np.exp, from_symbol=np.log)
+    >>> stored.to_symbols({"log_decay": np.zeros(2)}, {})["a"].tolist()
+    [1.0, 1.0]
     """
     if not isinstance(names, Mapping) or not all(map(is_text, (*names, *names.values()))):
         raise problem(
@@ -208,13 +261,53 @@ def rename(names: Mapping[str, str], *, optional: bool = False) -> WeightMap:
             expected="a dict from weights to symbols",
             fix="write rename({'kernel': 'W', 'recurrent_kernel': 'U', 'bias': 'b'})",
         )
+    if (to_symbol is None) != (from_symbol is None):
+        raise problem(
+            "rename needs both directions of a conversion.",
+            received=f"to_symbol={to_symbol!r}, from_symbol={from_symbol!r}",
+            expected="two functions, inverse to each other, or neither",
+            fix="pass the other one too: np.exp goes with np.log",
+        )
     kernel = next((name for name in names if name.endswith("kernel")), None)
     return WeightMap(
         [
-            _Blocks(name, (symbol,), optional=optional, width_of=kernel if name == "bias" else None)
+            Blocks(
+                name,
+                (symbol,),
+                optional=optional,
+                like=kernel if like is None and name == "bias" else like,
+                to_symbol=to_symbol or same,
+                from_symbol=from_symbol or same,
+            )
             for name, symbol in names.items()
         ]
     )
+
+
+def configured(make: Callable[[Mapping[str, Any]], WeightMap]) -> WeightMap:
+    """Map as the cell's configuration says.
+
+    Args:
+        make: ``config -> WeightMap``: returns the map of a cell with that configuration. Joined to
+            other maps, it serves its own weights, as they do.
+
+    Returns:
+        The map.
+
+    Example:
+    >>> import numpy as np
+    >>> layers = configured(lambda config: rename({f"u_{k}": f"U{k}" for k in range(config["n"])}))
+    >>> sorted(layers.to_symbols({"u_0": np.ones(2), "u_1": np.ones(2)}, {"n": 2}))
+    ['U0', 'U1']
+    """
+    if not callable(make):
+        raise problem(
+            "A configured weight map is made by a function.",
+            received=repr(make),
+            expected="a function config -> WeightMap",
+            fix="write configured(lambda config: gate_blocks(...))",
+        )
+    return WeightMap([Configured(make)])
 
 
 def custom(*, to_symbols: Convert, from_symbols: Convert) -> WeightMap:
@@ -237,150 +330,26 @@ def custom(*, to_symbols: Convert, from_symbols: Convert) -> WeightMap:
                 expected="a function (arrays by name, config) -> arrays by name",
                 fix=f"pass the function itself, for example {name}=my_{name}",
             )
-    return WeightMap([_Custom(to_symbols, from_symbols)])
+    return WeightMap([Custom(to_symbols, from_symbols)])
 
 
-class _Part:
-    """One independent piece of a weight map; each takes from `left` what it serves."""
-
-    weights: tuple[str, ...] = ()
-    symbols: tuple[str, ...] = ()
-
-    def to_symbols(self, left: Arrays, given: Arrays, config: Mapping[str, Any]) -> Arrays:
-        raise NotImplementedError
-
-    def from_symbols(self, left: Arrays, config: Mapping[str, Any]) -> Arrays:
-        raise NotImplementedError
-
-
-class _Blocks(_Part):
-    """One weight that holds several symbols along an axis, or is one symbol."""
-
-    def __init__(
-        self,
-        weight: str,
-        symbols: tuple[str, ...],
-        *,
-        axis: int = -1,
-        optional: bool = False,
-        width_of: str | None = None,
-    ) -> None:
-        self.weights = (weight,)
-        self.symbols = symbols
-        self._axis = axis
-        self._optional = optional
-        self._width_of = width_of  # the weight whose last axis is as long as this absent bias
-
-    def __repr__(self) -> str:
-        return f"{self.weights[0]} = {' | '.join(self.symbols)}"
-
-    def to_symbols(self, left: Arrays, given: Arrays, config: Mapping[str, Any]) -> Arrays:
-        (weight,) = self.weights
-        array = left.pop(weight, None)
-        if array is None and self._width_of in given and not config.get("use_bias", True):
-            kernel = given[self._width_of]
-            array = _numpy().zeros(kernel.shape[-1:], kernel.dtype)
-        if array is None:
-            if self._optional:
-                return {}
-            raise missing("weight", weight, given)
-        if len(self.symbols) == 1:
-            return {self.symbols[0]: array}
-        if array.ndim == 0 or array.shape[self._axis] % len(self.symbols):
-            raise problem(
-                f"The weight {weight!r} can't be divided among its symbols.",
-                received=f"shape {array.shape}",
-                expected=f"{len(self.symbols)} blocks of the same size along axis {self._axis}: "
-                + listed(self.symbols),
-                fix="pass the weights of a cell of this class, as cell_weights gives them",
-            )
-        return dict(
-            zip(
-                self.symbols,
-                _numpy().split(array, len(self.symbols), axis=self._axis),
-                strict=True,
-            )
+def _sizes(symbols: Any) -> tuple[int | None, ...] | None:
+    """Return the sizes that a dict gives its symbols, None where they are alike."""
+    if not isinstance(symbols, Mapping):
+        return None
+    sizes = tuple(symbols.values())
+    whole = [size for size in sizes if isinstance(size, int) and size >= 0]
+    if len(sizes) - len(whole) > 1 or any(s is not None and s not in whole for s in sizes):
+        raise problem(
+            "The sizes of the blocks of a weight are not whole numbers.",
+            received=repr(dict(symbols)),
+            expected="a number for each symbol, or None for one of them",
+            fix="write for example {'W_q': 8, 'W_k': 8, 'W_i': 2}",
         )
-
-    def from_symbols(self, left: Arrays, config: Mapping[str, Any]) -> Arrays:
-        given = dict(left)
-        found = {symbol: left.pop(symbol) for symbol in self.symbols if symbol in left}
-        without_bias = self._width_of is not None and not config.get("use_bias", True)
-        if without_bias:
-            for symbol, array in found.items():
-                if array.any():
-                    raise problem(
-                        f"The symbol {symbol!r} is a bias, and the cell has none.",
-                        received=f"{symbol} with values other than zero, and use_bias=False",
-                        expected="zeros, or no biases",
-                        fix="make the cell with use_bias=True",
-                    )
-        if without_bias or (self._optional and not found):
-            return {}
-        for symbol in self.symbols:
-            if symbol not in found:
-                raise missing("symbol", symbol, given)
-        if len({array.shape for array in found.values()}) > 1:
-            raise problem(
-                f"The symbols of the weight {self.weights[0]!r} differ in shape.",
-                received=", ".join(f"{symbol}: {a.shape}" for symbol, a in found.items()),
-                expected="one shape, since they lie side by side in one weight",
-                fix="check the orientation of each: matrices are (in, out), so that x @ W works",
-            )
-        arrays = list(found.values())
-        if len(arrays) == 1:
-            return {self.weights[0]: arrays[0]}
-        return {self.weights[0]: _numpy().concatenate(arrays, axis=self._axis)}
+    return sizes
 
 
-class _Custom(_Part):
-    """Two functions of the cell's author; they take everything that is left."""
-
-    def __init__(self, to_symbols: Convert, from_symbols: Convert) -> None:
-        self._to_symbols = to_symbols
-        self._from_symbols = from_symbols
-
-    def __repr__(self) -> str:
-        return "custom"
-
-    def to_symbols(self, left: Arrays, given: Arrays, config: Mapping[str, Any]) -> Arrays:
-        return self._converted(self._to_symbols, "weight", left, config)
-
-    def from_symbols(self, left: Arrays, config: Mapping[str, Any]) -> Arrays:
-        return self._converted(self._from_symbols, "symbol", left, config)
-
-    @staticmethod
-    def _converted(function: Convert, kind: str, left: Arrays, config: Mapping[str, Any]) -> Arrays:
-        given = _Given(left)
-        left.clear()
-        try:
-            converted = as_arrays(function(given, config))
-        except _AbsentError as error:
-            raise missing(kind, str(error.args[0]), given.all) from None
-        left.update({name: array for name, array in given.all.items() if name not in given.read})
-        return converted
-
-
-class _AbsentError(KeyError):
-    """A custom weight map asked for an entry that was not given."""
-
-
-class _Given(UserDict[str, Any]):
-    """The arrays given to a custom weight map; knows which of them were used."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        super().__init__(arrays)
-        self.all = dict(arrays)
-        self.read: set[str] = set()
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.data:
-            raise _AbsentError(name)
-        self.read.add(name)
-        return self.data[name]
-
-
-def _symbol_names(names: Sequence[str]) -> tuple[str, ...]:
+def _symbol_names(names: Any) -> tuple[str, ...]:
     if isinstance(names, (list, tuple)) and names and all(map(is_text, names)):
         return tuple(names)
     raise problem(
@@ -389,37 +358,3 @@ def _symbol_names(names: Sequence[str]) -> tuple[str, ...]:
         expected="a list or tuple of texts, not empty",
         fix="write for example ['i', 'f', 'g', 'o']",
     )
-
-
-def missing(kind: str, name: str, given: Mapping[str, Any]) -> ValueError:
-    """Make the error for an entry that is needed and was not given."""
-    return problem(
-        f"The {kind} {name!r} is missing.",
-        received=listed(given) or f"no {kind}s",
-        expected=f"{name!r} among them",
-        fix=(
-            f"pass {name!r} as well; zeros stand for a bias that the other side does not have"
-            if kind == "symbol"
-            else f"pass all weights of the cell, or make {name!r} optional in its weight map"
-        ),
-    )
-
-
-def as_arrays(values: Mapping[str, Any]) -> Arrays:
-    """Return arrays by name, or raise when `values` is not a mapping."""
-    if not isinstance(values, Mapping):
-        raise problem(
-            "Weights and symbols are passed by name.",
-            received=f"a {type(values).__name__}",
-            expected="a dict from names to arrays",
-            fix="write for example {'W_i': array, 'U_i': array, 'b_i': array}",
-        )
-    np = _numpy()
-    return {name: np.asarray(value) for name, value in values.items()}
-
-
-def _numpy() -> Any:
-    """Import NumPy when it is first needed: listing cells does without."""
-    import numpy
-
-    return numpy

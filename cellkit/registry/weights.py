@@ -18,10 +18,10 @@ from cellkit.errors import problem
 from cellkit.registry.names import did_you_mean, listed
 from cellkit.registry.registry import spec_of
 from cellkit.registry.spec import CellSpec
-from cellkit.registry.symbols import as_arrays
+from cellkit.registry.symbol_parts import as_arrays
 
 if TYPE_CHECKING:
-    from cellkit.registry.symbols import Arrays
+    from cellkit.registry.symbol_parts import Arrays
 
 
 def cell_weights(cell: Any) -> Arrays:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellkit.cells import MatrixCell, matmul, positive_int, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import WeightMap, custom
+from cellkit.registry import WeightMap, configured, gate_blocks, rename
 
 
 class HeadsCell(MatrixCell):
@@ -160,30 +160,11 @@ def symbols_of(
             head.
     """
 
-    def widths(config: Any) -> list[int]:
+    def chosen(config: Any) -> WeightMap:
         keys, heads = config.get("key_units") or config["units"], config.get("num_heads", 1)
         known = {"v": config["units"], **dict.fromkeys(of_keys, keys)}
-        return [known.get(letter, heads) for letter in letters]
+        widths = {letter: known.get(letter, heads) for letter in letters}
+        names = {**(others or {}), **(extra(config) if extra else {})}
+        return gate_blocks(widths, recurrent_kernel=None) | rename(names)
 
-    def named(config: Any) -> dict[str, str]:
-        return {**(others or {}), **(extra(config) if extra else {})}
-
-    def to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-        kernel, cuts = weights["kernel"], np.cumsum(widths(config))[:-1]
-        biased = config.get("use_bias", True)
-        bias = weights["bias"] if biased else np.zeros(kernel.shape[-1], kernel.dtype)
-        found = {symbol: weights[name] for name, symbol in named(config).items()}
-        for prefix, array in (("W", kernel), ("b", bias)):
-            parts = np.split(array, cuts, axis=-1)
-            found.update({f"{prefix}_{n}": part for n, part in zip(letters, parts, strict=True)})
-        return found
-
-    def from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-        weights = {name: symbols[symbol] for name, symbol in named(config).items()}
-        names = {"W": "kernel", "b": "bias"} if config.get("use_bias", True) else {"W": "kernel"}
-        for prefix, name in names.items():
-            arrays = [symbols[f"{prefix}_{n}"] for n in letters]
-            weights[name] = np.concatenate(arrays, axis=-1)
-        return weights
-
-    return custom(to_symbols=to_symbols, from_symbols=from_symbols)
+    return configured(chosen)

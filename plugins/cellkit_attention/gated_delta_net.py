@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit.registry.reference import activation, softplus
 from cellkit_attention._base import (
     HeadsCell,
@@ -107,12 +107,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 _LETTERS = ("q", "k", "v", "beta", "a")
 
 GatedDeltaNetCell.spec = CellSpec(
-    paper=Paper(
-        "Yang, Kautz and Hatamizadeh",
-        2025,
-        "Gated Delta Networks: Improving Mamba2 with Delta Rule",
-        "arXiv:2412.06464",
-    ),
     guide=Guide(
         "linear attention",
         "Use it when a memory of keys and values has to replace single values and to clear all of "

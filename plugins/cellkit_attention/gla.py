@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from cellkit.cells import matmul, positive_int, positive_number
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit.registry.reference import softplus
 from cellkit_attention._base import HeadsCell, by_head, symbols_of
 
@@ -98,12 +98,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 GLACell.spec = CellSpec(
-    paper=Paper(
-        "Yang et al.",
-        2024,
-        "Gated Linear Attention Transformers with Hardware-Efficient Training",
-        "arXiv:2312.06635",
-    ),
     guide=Guide(
         "linear attention",
         "Use it when the input should decide what a memory of keys and values keeps.",

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from cellkit.cells import TensorSpec, choice, positive_number
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit_attention._base import HeadsCell, by_head, symbols_of
 
 _FEATURES = ("elu", "relu", "identity")
@@ -133,12 +133,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 LinearAttentionCell.spec = CellSpec(
-    paper=Paper(
-        "Katharopoulos et al.",
-        2020,
-        "Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention",
-        "arXiv:2006.16236",
-    ),
     guide=Guide(
         "linear attention",
         "Use it when the simplest memory of keys and values will do, and all steps are to be "

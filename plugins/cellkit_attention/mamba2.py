@@ -8,7 +8,14 @@ import keras
 import numpy as np
 
 from cellkit.cells import positive_int, split
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import (
+    CellSpec,
+    Guide,
+    WeightMap,
+    configured,
+    gate_blocks,
+    rename,
+)
 from cellkit.registry.reference import softplus
 from cellkit_attention._base import HeadsCell, by_head, decay_rates, step_biases
 
@@ -118,39 +125,12 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return y.reshape(len(x), config["units"]), [S]
 
 
-def _cuts(config: Any) -> tuple[list[str], Any]:
+def _gates(config: Any) -> WeightMap:
     widths = _widths(config["units"], config.get("state_units", 16), config.get("num_heads", 1))
-    return list(widths), np.cumsum(list(widths.values()))[:-1]
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    letters, cuts = _cuts(config)
-    kernel, biased = weights["kernel"], config.get("use_bias", True)
-    bias = weights["bias"] if biased else np.zeros(kernel.shape[-1], kernel.dtype)
-    found = {"A_log": weights["A_log"], "D": weights["D"]}
-    for prefix, array in (("W", kernel), ("b", bias)):
-        parts = np.split(array, cuts, axis=-1)
-        found.update({f"{prefix}_{n}": part for n, part in zip(letters, parts, strict=True)})
-    return found
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    letters, _ = _cuts(config)
-    weights = {"A_log": symbols["A_log"], "D": symbols["D"]}
-    names = {"W": "kernel", "b": "bias"} if config.get("use_bias", True) else {"W": "kernel"}
-    for prefix, name in names.items():
-        weights[name] = np.concatenate([symbols[f"{prefix}_{n}"] for n in letters], axis=-1)
-    return weights
+    return gate_blocks(widths, recurrent_kernel=None)
 
 
 Mamba2Cell.spec = CellSpec(
-    paper=Paper(
-        "Dao and Gu",
-        2024,
-        "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured "
-        "State Space Duality",
-        "arXiv:2405.21060",
-    ),
     guide=Guide(
         "linear attention",
         "Use it when a state space has to choose from its input how fast it forgets, and large "
@@ -159,7 +139,7 @@ Mamba2Cell.spec = CellSpec(
     ),
     reference=reference,
     states=("S",),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=configured(_gates) | rename({"A_log": "A_log", "D": "D"}),
     cases={
         "default": {"units": 4, "state_units": 3, "seed": 1},
         "heads": {"units": 6, "num_heads": 3, "state_units": 4, "seed": 1},

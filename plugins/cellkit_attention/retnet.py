@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit_attention._base import HeadsCell, by_head, symbols_of
 
 
@@ -66,12 +66,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 RetNetCell.spec = CellSpec(
-    paper=Paper(
-        "Sun et al.",
-        2023,
-        "Retentive Network: A Successor to Transformer for Large Language Models",
-        "arXiv:2307.08621",
-    ),
     guide=Guide(
         "linear attention",
         "Use it when what was seen should fade at fixed speeds, one for each head.",

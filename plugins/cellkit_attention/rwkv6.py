@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit_attention._base import HeadsCell, by_head, spread_biases, symbols_of
 
 
@@ -83,12 +83,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 RWKV6Cell.spec = CellSpec(
-    paper=Paper(
-        "Peng et al.",
-        2024,
-        "Eagle and Finch: RWKV with Matrix-Valued States and Dynamic Recurrence",
-        "arXiv:2404.05892",
-    ),
     guide=Guide(
         "linear attention",
         "Use it when keys should fade at speeds of their own, and the newest one counts apart.",

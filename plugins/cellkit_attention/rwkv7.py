@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit.registry.reference import sigmoid
 from cellkit_attention._base import (
     HeadsCell,
@@ -111,12 +111,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 RWKV7Cell.spec = CellSpec(
-    paper=Paper(
-        "Peng et al.",
-        2025,
-        "RWKV-7 Goose with Expressive Dynamic State Evolution",
-        "arXiv:2503.14456",
-    ),
     guide=Guide(
         "linear attention",
         "Use it when a state has to be tracked and rewritten key by key, as the input says.",

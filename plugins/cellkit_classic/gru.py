@@ -15,7 +15,7 @@ from cellkit.cells import (
     split,
     vector_size,
 )
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, custom, gate_blocks
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")
@@ -97,53 +97,34 @@ class GRUCell(Cell):
         return StandardWeights("gru", self.kernel, self.recurrent_kernel, *biases)
 
 
-_GATES = ("z", "r", "n")
-
-
 def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    """Split the weights by gate; the two biases of z and of r are only ever added."""
-    symbols = {}
-    for letter, name in (("W", "kernel"), ("U", "recurrent_kernel")):
-        blocks = np.split(weights[name], 3, axis=-1)
-        symbols.update({f"{letter}_{g}": b for g, b in zip(_GATES, blocks, strict=True)})
-    width = symbols["U_z"].shape[0]
-    zeros = np.zeros((2, 3 * width), symbols["U_z"].dtype)
-    bias = weights["bias"] if config.get("use_bias", True) else zeros
-    after = config.get("reset_after", True)
-    rows = bias if bias.ndim == 2 else np.stack([bias, np.zeros_like(bias)])
-    inputs, recurrent = np.split(rows[0], 3), np.split(rows[1], 3)
-    symbols["b_z"], symbols["b_r"] = inputs[0] + recurrent[0], inputs[1] + recurrent[1]
-    symbols["b_n"] = inputs[2]
-    return {**symbols, "b_hn": recurrent[2]} if after else symbols
+    """Return the paper's biases; the two of z and of r are only ever added."""
+    units, biased = config["units"], config.get("use_bias", True)
+    bias = weights["bias"] if biased else np.zeros((2, 3 * units))
+    rows = bias.reshape(-1, 3, units)
+    z, r, n = rows[0]
+    if not config.get("reset_after", True):
+        return {"b_z": z, "b_r": r, "b_n": n}
+    return {"b_z": z + rows[1, 0], "b_r": r + rows[1, 1], "b_n": n, "b_hn": rows[1, 2]}
 
 
 def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    """Join the gates; what the paper gives as one bias goes to the input side."""
-    weights = {
-        name: np.concatenate([symbols[f"{letter}_{g}"] for g in _GATES], axis=-1)
-        for letter, name in (("W", "kernel"), ("U", "recurrent_kernel"))
-    }
-    bias = np.concatenate([symbols[f"b_{g}"] for g in _GATES])
+    """Return the cell's biases; what the paper gives as one bias goes to the input side."""
+    bias = np.concatenate([symbols["b_z"], symbols["b_r"], symbols["b_n"]])
     if config.get("reset_after", True):
         rest = np.zeros(2 * len(symbols["b_hn"]), bias.dtype)
         bias = np.stack([bias, np.concatenate([rest, symbols["b_hn"]])])
-    return {**weights, "bias": bias} if config.get("use_bias", True) else weights
+    return {"bias": bias} if config.get("use_bias", True) else {}
 
 
 GRUCell.spec = CellSpec(
-    paper=Paper(
-        "Cho et al.",
-        2014,
-        "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine "
-        "Translation",
-        "arXiv:1406.1078",
-    ),
     guide=Guide(
         "gru",
         "Use it when an LSTM would do and a quarter of its weights should be saved.",
         ("baseline",),
     ),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=gate_blocks(["z", "r", "n"], bias=None)
+    | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     more_cases={"reset_before": {"units": 3, "reset_after": False}},
     more_traits={"equiv:GRU"},
     deviations=(

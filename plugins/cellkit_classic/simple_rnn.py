@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import GatedCell
-from cellkit.registry import CellSpec, Guide, Paper, rename
+from cellkit.registry import CellSpec, Guide, rename
 
 
 @keras.saving.register_keras_serializable(package="cellkit_classic")
@@ -43,7 +43,6 @@ class SimpleRNNCell(GatedCell):
         return gates["h"], [gates["h"]]
 
     spec = CellSpec(
-        paper=Paper("Elman", 1990, "Finding Structure in Time", "doi:10.1207/s15516709cog1402_1"),
         guide=Guide(
             "plain",
             "Use it when the memory needed is short, or as the measure of what gates add.",

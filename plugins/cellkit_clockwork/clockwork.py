@@ -10,7 +10,7 @@ import numpy as np
 
 from cellkit.cells import Cell, TensorSpec, matmul, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom, rename
+from cellkit.registry import CellSpec, Guide, custom, rename
 from cellkit.registry.reference import activation
 
 
@@ -169,9 +169,6 @@ def _rows(config: Any, k: int) -> Any:
 
 
 ClockworkCell.spec = CellSpec(
-    paper=Paper(
-        "Koutnik, Greff, Gomez and Schmidhuber", 2014, "A Clockwork RNN", "arXiv:1402.3511"
-    ),
     guide=Guide(
         "plain",
         "Use it when a signal mixes slow and fast parts whose periods you can name.",

@@ -14,8 +14,7 @@ from cellkit.cells import (
     positive_int,
     vector_size,
 )
-from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit.registry.reference import sigmoid
 
 
@@ -124,53 +123,24 @@ def _logit(a: Any) -> Any:
     return np.log(a) - np.log1p(-a)
 
 
-_SYMBOLS = {
-    "kernel": "A",
-    "context_kernel": "B",
-    "recurrent_kernel": "R",
-    "context_to_hidden": "P",
-    "hidden_to_output": "U",
-    "context_to_output": "V",
-}
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    """Turn the logits of a into a."""
-    symbols = {symbol: weights[name] for name, symbol in _SYMBOLS.items()}
-    zeros = np.zeros(symbols["U"].shape[-1:], symbols["U"].dtype)
-    bias = weights["bias"] if config.get("use_bias", True) else zeros
-    return {**symbols, "a": sigmoid(weights["alpha_logit"]), "b": bias}
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    """Turn a into its logits."""
-    weights = {name: symbols[symbol] for name, symbol in _SYMBOLS.items()}
-    weights["alpha_logit"] = _logit(symbols["a"])
-    if config.get("use_bias", True):
-        weights["bias"] = symbols["b"]
-    elif np.any(symbols["b"]):
-        raise problem(
-            "The symbol 'b' is a bias, and the cell has none.",
-            received="b with values other than zero, and use_bias=False",
-            expected="zeros, or no bias",
-            fix="make the cell with use_bias=True",
-        )
-    return weights
-
-
 SCRNCell.spec = CellSpec(
-    paper=Paper(
-        "Mikolov, Joulin, Chopra, Mathieu and Ranzato",
-        2014,
-        "Learning Longer Memory in Recurrent Neural Networks",
-        "arXiv:1412.7753",
-    ),
     guide=Guide(
         "plain",
         "Use it when a slow context, such as the topic of a text, should stand beside fast units.",
         ("time scales", "language"),
     ),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=rename(
+        {
+            "kernel": "A",
+            "context_kernel": "B",
+            "recurrent_kernel": "R",
+            "context_to_hidden": "P",
+            "hidden_to_output": "U",
+            "context_to_output": "V",
+        }
+    )
+    | rename({"bias": "b"}, like="hidden_to_output")
+    | rename({"alpha_logit": "a"}, to_symbol=sigmoid, from_symbol=_logit),
     more_cases={
         "widths": {"units": 4, "context_units": 3, "output_units": 2, "learn_alpha": True},
         "relu": {"units": 3, "activation": "linear", "recurrent_activation": "relu", "alpha": 0.5},

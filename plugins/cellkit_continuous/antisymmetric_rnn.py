@@ -14,7 +14,7 @@ from cellkit.cells import (
     positive_number,
     vector_size,
 )
-from cellkit.registry import CellSpec, Guide, Paper, custom, rename
+from cellkit.registry import CellSpec, Guide, custom, rename
 from cellkit.registry.reference import activation
 from cellkit_continuous._euler import antisymmetric
 
@@ -144,12 +144,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 AntisymmetricRNNCell.spec = CellSpec(
-    paper=Paper(
-        "Chang, Chen, Haber and Chi",
-        2019,
-        "AntisymmetricRNN: A Dynamical System View on Recurrent Neural Networks",
-        "arXiv:1902.09689",
-    ),
     guide=Guide(
         "continuous",
         "Use it when dependencies are long and one recurrent matrix is all you can afford.",

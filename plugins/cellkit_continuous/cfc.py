@@ -19,8 +19,7 @@ from cellkit.cells import (
     resolve,
     split,
 )
-from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured, rename
 from cellkit.registry.reference import activation
 
 _HEADS = {
@@ -181,54 +180,20 @@ def _suffixes(layers: int) -> list[str]:
     return ["" if i == 0 else str(i + 1) for i in range(layers)]
 
 
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    """Name the backbone's layers and split the heads."""
-    bias = config.get("use_bias", True)
-
-    def bias_of(name: str, kernel: Any) -> Any:
-        return weights[name] if bias else np.zeros(kernel.shape[-1:], kernel.dtype)
-
-    symbols = {}
-    for i, suffix in enumerate(_suffixes(config.get("backbone_layers", 1))):
-        kernel = symbols[f"W_bb{suffix}"] = weights[f"backbone_kernel_{i}"]
-        symbols[f"b_bb{suffix}"] = bias_of(f"backbone_bias_{i}", kernel)
+def _symbols(config: Any) -> WeightMap:
+    """Return the map of the backbone's layers, and of the heads that the mode has."""
     heads = _HEADS[config.get("mode", "default")]
-    for letter, array in (("A", weights["kernel"]), ("b", bias_of("bias", weights["kernel"]))):
-        blocks = np.split(array, len(heads), axis=-1)
-        symbols.update({f"{letter}_{head}": b for head, b in zip(heads, blocks, strict=True)})
-    if config.get("mode") == "pure":
-        symbols.update({"w_tau": weights["w_tau"], "A": weights["target"]})
-    return symbols
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    """Join the heads; biases of a cell that has none must be zero."""
-    weights = {}
+    found = blocks("kernel", [f"A_{h}" for h in heads])
+    found |= blocks("bias", [f"b_{h}" for h in heads], like="kernel")
     for i, suffix in enumerate(_suffixes(config.get("backbone_layers", 1))):
-        weights[f"backbone_kernel_{i}"] = symbols[f"W_bb{suffix}"]
-        weights[f"backbone_bias_{i}"] = symbols[f"b_bb{suffix}"]
-    heads = _HEADS[config.get("mode", "default")]
-    weights["kernel"] = np.concatenate([symbols[f"A_{head}"] for head in heads], axis=-1)
-    weights["bias"] = np.concatenate([symbols[f"b_{head}"] for head in heads])
-    if config.get("mode") == "pure":
-        weights.update({"w_tau": symbols["w_tau"], "target": symbols["A"]})
-    if config.get("use_bias", True):
-        return weights
-    biases = [name for name in weights if "bias" in name]
-    if any(weights[name].any() for name in biases):
-        raise problem(
-            "The symbols have biases, and the cell has none.",
-            received="biases with values other than zero, and use_bias=False",
-            expected="zeros",
-            fix="make the cell with use_bias=True",
-        )
-    return {name: array for name, array in weights.items() if name not in biases}
+        kernel = f"backbone_kernel_{i}"
+        found |= rename({kernel: f"W_bb{suffix}"})
+        found |= rename({f"backbone_bias_{i}": f"b_bb{suffix}"}, like=kernel)
+    pure = rename({"w_tau": "w_tau", "target": "A"})
+    return found | pure if config.get("mode") == "pure" else found
 
 
 CfCCell.spec = CellSpec(
-    paper=Paper(
-        "Hasani et al.", 2021, "Closed-form Continuous-time Neural Models", "arXiv:2106.13898"
-    ),
     guide=Guide(
         "continuous",
         "Use it when times between steps differ and a solver of differential equations is too "
@@ -238,7 +203,7 @@ CfCCell.spec = CellSpec(
     reference=reference,
     inputs=(("features",), (1,)),
     states=("h",),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=configured(_symbols),
     cases={
         "default": {"units": 4, "backbone_units": 7},
         "no_gate": {"units": 3, "backbone_units": 5, "mode": "no_gate"},

@@ -20,7 +20,7 @@ from cellkit.cells import (
     split,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, gate_blocks
+from cellkit.registry import CellSpec, Guide, gate_blocks
 from cellkit.registry.reference import activation
 
 
@@ -188,12 +188,6 @@ CTGRUCell.spec = CellSpec(
             "seed": 1,
         },
     },
-    paper=Paper(
-        "Mozer, Kazakov and Lindsey",
-        2017,
-        "Discrete Event, Continuous Time RNNs",
-        "arXiv:1710.04110",
-    ),
     symbols=gate_blocks(["r", "q", "s"]),
     traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     states=("m",),
@@ -204,4 +198,4 @@ CTGRUCell.spec = CellSpec(
         "its own.",
         ("time scales", "irregular time", "interpretable"),
     ),
-)
+).completed(CTGRUCell)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from cellkit.cells import split, vector_size
-from cellkit.registry import CellSpec, Guide, Paper, gate_blocks
+from cellkit.registry import CellSpec, Guide, gate_blocks
 from cellkit.registry.reference import activation
 from cellkit_continuous._euler import antisymmetric
 from cellkit_continuous.antisymmetric_rnn import SYMBOLS, AntisymmetricRNNCell
@@ -70,12 +70,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 GatedAntisymmetricRNNCell.spec = CellSpec(
-    paper=Paper(
-        "Chang, Chen, Haber and Chi",
-        2019,
-        "AntisymmetricRNN: A Dynamical System View on Recurrent Neural Networks",
-        "arXiv:1902.09689",
-    ),
     guide=Guide(
         "continuous",
         "Use it when dependencies are long and single units have to hold still while others move.",

@@ -15,7 +15,7 @@ from cellkit.cells import (
     vector_size,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, rename
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit.registry.reference import activation
 from cellkit_continuous._euler import mixed
 
@@ -120,12 +120,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 LipschitzRNNCell.spec = CellSpec(
-    paper=Paper(
-        "Erichson, Azencot, Queiruga, Hodgkinson and Mahoney",
-        2021,
-        "Lipschitz Recurrent Neural Networks",
-        "arXiv:2006.12070",
-    ),
     guide=Guide(
         "continuous",
         "Use it when long dependencies and robustness to noise in the inputs both count.",

@@ -17,7 +17,7 @@ from cellkit.cells import (
     positive_number,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, custom
 from cellkit.registry.reference import activation
 
 _POSITIVE = ("gleak", "cm", "w", "sensory_w")
@@ -234,12 +234,6 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
 
 
 LTCCell.spec = CellSpec(
-    paper=Paper(
-        "Hasani, Lechner, Amini, Rus and Grosu",
-        2020,
-        "Liquid Time-constant Networks",
-        "arXiv:2006.04439",
-    ),
     guide=Guide(
         "continuous",
         "Use it when a few neurons that can be read have to follow a system in continuous time.",
@@ -249,7 +243,6 @@ LTCCell.spec = CellSpec(
     inputs=(("features",), (1,)),
     states=("v",),
     symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    # Tracing takes as long as there are unfolds: one case has all of them.
     cases={
         # Tracing takes as long as there are unfolds: one case has all of them.
         "default": {"units": 4, "ode_unfolds": 2},
@@ -264,4 +257,4 @@ LTCCell.spec = CellSpec(
     ),
     aliases={"ltc": {}},
     draw_inputs=lambda inputs: (inputs[0], np.abs(inputs[1])),
-)
+).completed(LTCCell)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import Cell, TensorSpec, matmul, positive_int, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, blocks, gate_blocks, rename
 from cellkit.registry.reference import activation
 
 
@@ -108,12 +108,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 TauGRUCell.spec = CellSpec(
-    paper=Paper(
-        "Erichson, Lim and Mahoney",
-        2022,
-        "Gated Recurrent Neural Networks with Weighted Time-Delay Feedback",
-        "arXiv:2212.00228",
-    ),
     guide=Guide(
         "continuous",
         "Use it when what matters happened a known number of steps ago.",

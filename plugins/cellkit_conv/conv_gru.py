@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.registry import CellSpec, Guide, Paper, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, gate_blocks, rename
 from cellkit.registry.reference import activation
 from cellkit_conv._base import ConvCell, along_channels, convolve, convolve_state
 
@@ -104,12 +104,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 ConvGRUCell.spec = CellSpec(
-    paper=Paper(
-        "Ballas, Yao, Pal and Courville",
-        2015,
-        "Delving Deeper into Convolutional Networks for Learning Video Representations",
-        "arXiv:1511.06432",
-    ),
     guide=Guide(
         "convolution",
         "Use it when a convolutional LSTM would do and a quarter of its weights should be saved.",

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.registry import CellSpec, Guide, Paper, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, gate_blocks, rename
 from cellkit.registry.reference import activation
 from cellkit_conv._base import ConvCell, along_channels, convolve, convolve_state
 
@@ -122,12 +122,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 ConvLSTMCell.spec = CellSpec(
-    paper=Paper(
-        "Shi et al.",
-        2015,
-        "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting",
-        "arXiv:1506.04214",
-    ),
     guide=Guide(
         "convolution",
         "Use it when frames are images and what happened in them has to be remembered, as in "

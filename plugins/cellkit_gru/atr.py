@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -37,13 +37,6 @@ class ATRCell(cellkit.EquationCell):
     f  = s(p - q)                              forget gate, by subtraction
     h' = i * p + f * h
     """
-    paper = Paper(
-        "Zhang, Xiong, Su, Lin and Zhang",
-        2018,
-        "Simplifying Neural Machine Translation with Addition-Subtraction Twin-Gated Recurrent "
-        "Networks",
-        "arXiv:1810.12546",
-    )
     guide = Guide(
         "gru",
         "Use it when text is translated and two gates should cost no more than a simple cell.",

@@ -23,7 +23,7 @@ from cellkit.cells import (
     vector_size,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured, rename
 from cellkit.registry.reference import activation
 
 _NORMS = ("rms", "layer")
@@ -227,44 +227,18 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return h, [h]
 
 
-_NAMES = {
-    "kernel": "W_u",
-    "recurrent_kernel": "U_v",
-    "input_bias": "b_u",
-    "recurrent_bias": "b_v",
-    "input_mix": "P_u",
-    "recurrent_mix": "P_v",
-    "gain_u": "g_u",
-    "gain_v": "g_v",
-}
-_GATES = {"gate_kernel": ("R", "N", "Z"), "gate_bias": ("b_r", "b_n", "b_z")}
+def _layers(config: Any) -> WeightMap:
+    """Return the map of the layers of blocks."""
+    numbers = range(1, config.get("depth", 1) + 1)
+    kernels = rename({f"block_kernel_{d}": f"A_{d}" for d in numbers})
+    biases = rename({f"block_bias_{d}": f"b_{d}" for d in numbers}, like="input_mix")
+    return kernels | biases | rename({f"gain_{d}": f"g_{d}" for d in numbers})
 
 
-def _letters(config: Any) -> dict[str, str]:
-    """Return the letter of every weight that has one."""
-    layers = range(1, config.get("depth", 1) + 1)
-    prefixes = {"block_kernel": "A", "block_bias": "b", "gain": "g"}
-    numbered = {f"{name}_{d}": f"{v}_{d}" for name, v in prefixes.items() for d in layers}
-    return {**_NAMES, **numbered}
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    letters = _letters(config)
-    symbols = {letter: weights[name] for name, letter in letters.items() if name in weights}
-    for name, gates in _GATES.items():
-        if name in weights:
-            symbols |= dict(zip(gates, np.split(weights[name], 3, axis=-1), strict=True))
-    return symbols
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    biased = config.get("use_bias", True)
-    letters = {n: v for n, v in _letters(config).items() if biased or "bias" not in n}
-    weights = {name: symbols[letter] for name, letter in letters.items()}
-    for name, gates in _GATES.items():
-        if biased or name == "gate_kernel":
-            weights[name] = np.concatenate([symbols[gate] for gate in gates], axis=-1)
-    return weights
+def _gates(config: Any) -> WeightMap:
+    """Return the map of the gates, whose matrices are in blocks and whose biases are not."""
+    biases = dict.fromkeys(("b_r", "b_n", "b_z"), config["units"])
+    return blocks("gate_kernel", ["R", "N", "Z"]) | blocks("gate_bias", biases, like="gate_kernel")
 
 
 BlockGRUCell.spec = CellSpec(
@@ -284,13 +258,19 @@ BlockGRUCell.spec = CellSpec(
             "seed": 1,
         },
     },
-    paper=Paper(
-        "Hafner, Pasukonis, Ba and Lillicrap",
-        2023,
-        "Mastering Diverse Domains through World Models",
-        "arXiv:2301.04104",
-    ),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=rename(
+        {
+            "kernel": "W_u",
+            "recurrent_kernel": "U_v",
+            "input_mix": "P_u",
+            "recurrent_mix": "P_v",
+            "gain_u": "g_u",
+            "gain_v": "g_v",
+        }
+    )
+    | rename({"input_bias": "b_u", "recurrent_bias": "b_v"}, like="kernel")
+    | configured(_layers)
+    | configured(_gates),
     traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=("The world model has a projection for each of its inputs; here there is one.",),
     aliases={"block_gru": {}},
@@ -300,4 +280,4 @@ BlockGRUCell.spec = CellSpec(
         "Use it when a state should be wide and its products cheap, as in models of the world.",
         ("normalised", "reinforcement learning", "depth"),
     ),
-)
+).completed(BlockGRUCell)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -38,12 +38,6 @@ class BRCCell(cellkit.EquationCell):
     k  = s(W_c @ x + w_c * h + b_c)            update gate
     h' = k * h + (1 - k) * tanh(W @ x + a * h + b)
     """
-    paper = Paper(
-        "Vecoven, Ernst and Drion",
-        2021,
-        "A bio-inspired bistable recurrent cell allows for long-lasting memory",
-        "arXiv:2006.05252",
-    )
     guide = Guide(
         "gru",
         "Use it when single units have to hold a bit over long times.",

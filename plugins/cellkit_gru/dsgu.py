@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -35,9 +35,6 @@ class DSGUCell(cellkit.EquationCell):
     z  = hard_sigmoid(W_z @ x + U_z @ h + b_z)         update gate
     h' = (1 - z) * h + z * n
     """
-    paper = Paper(
-        "Gao and Glowacka", 2016, "Deep Gate Recurrent Neural Network", "arXiv:1604.02910"
-    )
     guide = Guide(
         "gru",
         "Use it when an SGU learns unsteadily and one more product is affordable.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -45,12 +45,6 @@ class FastGRNNCell(
     n  = tanh(q + b_n)                         candidate
     h' = (s(zeta) * (1 - z) + s(nu)) * n + z * h
     """
-    paper = Paper(
-        "Kusupati, Singh, Bhatia, Kumar, Jain and Varma",
-        2018,
-        "FastGRNN: A Fast, Accurate, Stable and Tiny Kilobyte Sized Gated Recurrent Neural Network",
-        "arXiv:1901.02358",
-    )
     guide = Guide(
         "gru",
         "Use it when the model has to fit into kilobytes, as on a microcontroller.",

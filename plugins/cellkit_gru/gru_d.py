@@ -18,7 +18,7 @@ from cellkit.cells import (
     split,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, blocks, gate_blocks, rename
 from cellkit.registry.reference import activation, relu
 
 _NAMES = ("values", "observed", "dt")
@@ -249,12 +249,6 @@ def initial_state(w: Any, batch: int, config: Any) -> list[Any]:
 
 
 GRUDCell.spec = CellSpec(
-    paper=Paper(
-        "Che, Purushotham, Cho, Sontag and Liu",
-        2016,
-        "Recurrent Neural Networks for Multivariate Time Series with Missing Values",
-        "arXiv:1606.01865",
-    ),
     guide=Guide(
         "gru",
         "Use it when values are missing and times uneven, and that they are missing tells "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -36,13 +36,6 @@ class LightRUCell(cellkit.EquationCell):
     f  = s(W_f @ x + U_f @ h + b_f)            gate
     h' = (1 - f) * h + f * n
     """
-    paper = Paper(
-        "Ye, Zhang, Zhang and Liu",
-        2024,
-        "Light Recurrent Unit: Towards an Interpretable Recurrent Neural Network for Modeling "
-        "Long-Range Dependency",
-        "doi:10.3390/electronics13163204",
-    )
     guide = Guide(
         "gru",
         "Use it when a GRU should be halved and its candidate need not see the state.",

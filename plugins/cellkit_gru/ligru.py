@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import GatedCell, as_dtype, matmul, positive_number, probability
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks
+from cellkit.registry import CellSpec, Guide, blocks, gate_blocks
 from cellkit.registry.reference import activation
 
 _NORMALIZATIONS = (None, "batch")
@@ -179,12 +179,6 @@ LiGRUCell.spec = CellSpec(
         },
         "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
-    paper=Paper(
-        "Ravanelli, Brakel, Omologo and Bengio",
-        2018,
-        "Light Gated Recurrent Units for Speech Recognition",
-        "arXiv:1803.10225",
-    ),
     symbols=gate_blocks(["z", "n"])
     | blocks("gain", ["g_z", "g_n"], optional=True)
     | blocks("running_mean", ["m_z", "m_n"], optional=True)
@@ -214,4 +208,4 @@ LiGRUCell.spec = CellSpec(
         "Use it when acoustic features are modelled and a GRU should be smaller and faster.",
         ("tiny", "speech"),
     ),
-)
+).completed(LiGRUCell)

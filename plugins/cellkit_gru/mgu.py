@@ -13,7 +13,7 @@ from cellkit.cells import (
     split,
     vector_size,
 )
-from cellkit.registry import CellSpec, Guide, Paper, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, gate_blocks, rename
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -90,12 +90,6 @@ class MGUCell(Cell):
         return h, [h]
 
     spec = CellSpec(
-        paper=Paper(
-            "Zhou, Wu, Zhang and Zhou",
-            2016,
-            "Minimal Gated Unit for Recurrent Neural Networks",
-            "arXiv:1603.09420",
-        ),
         guide=Guide("gru", "Use it when a GRU should be a third smaller.", ("tiny",)),
         symbols=gate_blocks(["f", "n"]) | rename({"recurrent_bias": "b_hn"}, optional=True),
         cases={

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -36,12 +36,6 @@ class MGU1Cell(cellkit.EquationCell):
     n  = tanh(W @ x + U @ (f * h) + b)         candidate
     h' = (1 - f) * h + f * n
     """
-    paper = Paper(
-        "Heck and Salem",
-        2017,
-        "Simplified Minimal Gated Unit Variations for Recurrent Neural Networks",
-        "arXiv:1701.03452",
-    )
     guide = Guide(
         "gru",
         "Use it when a minimal gated unit should be smaller and its gate need not see the input.",

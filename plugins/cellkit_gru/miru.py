@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -47,12 +47,6 @@ class MiRUCell(cellkit.EquationCell, numbers={"update_coefficient": 0.5, "reset_
     n  = tanh(W @ x + U @ (r * h) + b)         candidate
     h' = update_coefficient * h + (1 - update_coefficient) * n
     """
-    paper = Paper(
-        "Zyarah and Kudithipudi",
-        2025,
-        "Minion Gated Recurrent Unit for Continual Learning",
-        "arXiv:2503.06175",
-    )
     guide = Guide("gru", "Use it when a device has no room for gates.", ("tiny",))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -37,12 +37,6 @@ class MUT2Cell(cellkit.EquationCell):
     n  = tanh(U @ (r * h) + W @ x + b)         candidate
     h' = z * n + (1 - z) * h
     """
-    paper = Paper(
-        "Jozefowicz, Zaremba and Sutskever",
-        2015,
-        "An Empirical Exploration of Recurrent Network Architectures",
-        "https://proceedings.mlr.press/v37/jozefowicz15.html",
-    )
     guide = Guide(
         "gru",
         "Use it when you compare variants of the GRU and want one whose reset gate sees little.",

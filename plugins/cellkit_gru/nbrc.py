@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -35,12 +35,6 @@ class NBRCCell(cellkit.EquationCell):
     k  = s(W_c @ x + U_c @ h + b_c)            update gate
     h' = k * h + (1 - k) * tanh(W @ x + a * h + b)
     """
-    paper = Paper(
-        "Vecoven, Ernst and Drion",
-        2021,
-        "A bio-inspired bistable recurrent cell allows for long-lasting memory",
-        "arXiv:2006.05252",
-    )
     guide = Guide(
         "gru",
         "Use it when bits have to be held for long and other units should say when to flip them.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -33,9 +33,6 @@ class RANCell(cellkit.EquationCell):
     c' = i * (W_c @ x) + f * c
     h' = tanh(c')
     """
-    paper = Paper(
-        "Lee, Levy and Zettlemoyer", 2017, "Recurrent Additive Networks", "arXiv:1705.07393"
-    )
     guide = Guide(
         "lstm",
         "Use it when states should be weighted sums of the inputs that can be read back.",

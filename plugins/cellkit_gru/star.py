@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -33,12 +33,6 @@ class STARCell(cellkit.EquationCell):
     k  = s(W_k @ x + U_k @ h + b_k)            gate
     h' = tanh((1 - k) * h + k * z)
     """
-    paper = Paper(
-        "Turkoglu, D'Aronco, Wegner and Schindler",
-        2021,
-        "Gating Revisited: Deep Multi-layer RNNs That Can Be Trained",
-        "arXiv:1911.11033",
-    )
     guide = Guide(
         "gru",
         "Use it when many recurrent layers are stacked and upper layers do not learn.",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import GatedCell
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_gru")
@@ -58,12 +58,6 @@ class UGRNNCell(GatedCell):
         return h, [h]
 
     spec = CellSpec(
-        paper=Paper(
-            "Collins, Sohl-Dickstein and Sussillo",
-            2016,
-            "Capacity and Trainability in Recurrent Neural Networks",
-            "arXiv:1611.09913",
-        ),
         guide=Guide(
             "gru", "Use it when one gate should decide how much a simple cell moves.", ("tiny",)
         ),

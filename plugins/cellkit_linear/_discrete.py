@@ -9,6 +9,7 @@ import numpy as np
 
 from cellkit.cells import as_dtype
 from cellkit.errors import problem
+from cellkit.registry import WeightMap, custom
 from cellkit_linear._complex import complex_dtype, join, sin
 
 DISCRETIZATIONS = ("zoh", "bilinear")
@@ -47,22 +48,27 @@ def reference_discretized(lam: Any, step: Any, config: Any) -> tuple[Any, Any]:
     return (1 + lam * step / 2) / (1 - lam * step / 2), step / (1 - lam * step / 2)
 
 
-def eigenvalues(weights: Any) -> Any:
-    """Return the eigenvalues that are stored in `log_decay` and `frequency`."""
-    return -np.exp(weights["log_decay"]) + 1j * weights["frequency"]
+def stored_eigenvalues(owner: str) -> WeightMap:
+    """Return the map of eigenvalues, the symbol lam, to `log_decay` and `frequency`.
 
+    Its weights can't be made of a lam whose real part has no logarithm: that is a `ValueError`.
 
-def stored_eigenvalues(owner: str, lam: Any) -> dict[str, Any]:
-    """Return the weights that hold the eigenvalues.
-
-    Raises:
-        ValueError: A real part is not negative, so that it has no logarithm.
+    Args:
+        owner: Name of the cell, for the error.
     """
-    if np.any(np.real(lam) >= 0):
-        raise problem(
-            f"A symbol of {owner} describes an unstable system.",
-            received=f"lam with real parts up to {np.real(lam).max():g}",
-            expected="negative real parts, which are stored as logarithms",
-            fix="make the real parts negative, for example clip them at -1e-4",
-        )
-    return {"log_decay": np.log(-np.real(lam)), "frequency": np.imag(lam)}
+
+    def to_symbols(weights: Any, config: Any) -> dict[str, Any]:
+        return {"lam": -np.exp(weights["log_decay"]) + 1j * weights["frequency"]}
+
+    def from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
+        lam = symbols["lam"]
+        if np.any(np.real(lam) >= 0):
+            raise problem(
+                f"A symbol of {owner} describes an unstable system.",
+                received=f"lam with real parts up to {np.real(lam).max():g}",
+                expected="negative real parts, which are stored as logarithms",
+                fix="make the real parts negative, for example clip them at -1e-4",
+            )
+        return {"log_decay": np.log(-np.real(lam)), "frequency": np.imag(lam)}
+
+    return custom(to_symbols=to_symbols, from_symbols=from_symbols)

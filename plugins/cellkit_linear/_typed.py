@@ -9,12 +9,8 @@ import numpy as np
 
 from cellkit.cells import LinearCell, TensorSpec, matmul, vector_size
 from cellkit.errors import problem
-from cellkit.registry import Paper, WeightMap, custom, gate_blocks
+from cellkit.registry import WeightMap, custom, gate_blocks
 from cellkit.registry.reference import activation
-
-PAPER = Paper(
-    "Balduzzi and Ghifary", 2016, "Strongly-Typed Recurrent Neural Networks", "arXiv:1602.02218"
-)
 
 
 class TypedCell(LinearCell):

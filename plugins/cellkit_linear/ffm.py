@@ -20,7 +20,7 @@ from cellkit.cells import (
     vector_size,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, configured, gate_blocks, rename
 from cellkit.registry.reference import activation
 from cellkit_linear._complex import (
     complex_dtype,
@@ -188,35 +188,13 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return v + (1 - o) * u, [S]
 
 
-def _names(config: Any) -> str:
-    return "piou" if config.get("skip", "linear") == "linear" else "pio"
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    traces, units = len(weights["decay"]), weights["mix_kernel"].shape[-1]
-    ends = [traces, 2 * traces, 2 * traces + units][: len(_names(config)) - 1]
-    kernel, biased = weights["kernel"], config.get("use_bias", True)
-    bias = weights["bias"] if biased else np.zeros(kernel.shape[-1], kernel.dtype)
-    symbols = {"alpha": weights["decay"], "omega": weights["frequency"]}
-    for letter, array in (("W", kernel), ("b", bias)):
-        parts = np.split(array, ends, axis=-1)
-        symbols |= {f"{letter}_{n}": p for n, p in zip(_names(config), parts, strict=True)}
-    mixed = weights["mix_bias"] if biased else np.zeros(units, kernel.dtype)
-    return {**symbols, "W_z": weights["mix_kernel"], "b_z": mixed}
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    names = _names(config)
-    weights = {
-        "decay": symbols["alpha"],
-        "frequency": symbols["omega"],
-        "kernel": np.concatenate([symbols[f"W_{n}"] for n in names], axis=-1),
-        "mix_kernel": symbols["W_z"],
-    }
-    if config.get("use_bias", True):
-        weights["bias"] = np.concatenate([symbols[f"b_{n}"] for n in names])
-        weights["mix_bias"] = symbols["b_z"]
-    return weights
+def _gates(config: Any) -> WeightMap:
+    """Return the map of the products of the input; where x itself passes by, there is no u."""
+    units, traces = config["units"], config.get("traces") or config["units"]
+    widths = {"p": traces, "i": traces, "o": units, "u": units}
+    if config.get("skip", "linear") != "linear":
+        del widths["u"]
+    return gate_blocks(widths, recurrent_kernel=None)
 
 
 FFMCell.spec = CellSpec(
@@ -228,13 +206,9 @@ FFMCell.spec = CellSpec(
         "no_bias": {"units": 3, "contexts": 1, "use_bias": False, "epsilon": 1e-2},
         "dropout": {"units": 4, "traces": 3, "dropout": 0.4, "seed": 1},
     },
-    paper=Paper(
-        "Morad, Kortvelesy, Liwicki and Prorok",
-        2023,
-        "Reinforcement Learning with Fast and Forgetful Memory",
-        "arXiv:2310.04128",
-    ),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=configured(_gates)
+    | rename({"decay": "alpha", "frequency": "omega", "mix_kernel": "W_z"})
+    | rename({"mix_bias": "b_z"}, like="mix_kernel"),
     traits=frozenset({"masking", "stateful", "dropout", "linear", "fp32_state"}),
     deviations=("memax lets x itself pass by the memory, skip='identity'.",),
     aliases={"ffm": {"skip": "identity"}},
@@ -244,4 +218,4 @@ FFMCell.spec = CellSpec(
         "Use it when an agent has to remember over long episodes and is trained on whole ones.",
         ("parallel", "long memory", "time scales", "stable", "reinforcement learning"),
     ),
-)
+).completed(FFMCell)

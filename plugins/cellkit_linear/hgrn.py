@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -44,12 +44,6 @@ class HGRNCell(cellkit.EquationCell, output="y", numbers={"gamma": 0.0}):
     h' = f * h + (1 - f) * c
     y  = s(W_g @ x + b_g) * h'                      output gate
     """
-    paper = Paper(
-        "Qin, Yang and Zhong",
-        2023,
-        "Hierarchically Gated Recurrent Neural Network for Sequence Modeling",
-        "arXiv:2311.04823",
-    )
     guide = Guide(
         "linear",
         "Use it when layers are stacked and those further up are to remember longer.",

@@ -17,7 +17,7 @@ from cellkit.cells import (
     positive_int,
     vector_size,
 )
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit_linear._complex import (
     columns,
     complex_dtype,
@@ -155,34 +155,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return np.real(s @ w["C"]) + x @ w["D"], [s]
 
 
-_NAMES = ("nu_log", "theta_log", "gamma_log")
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    return {
-        **{name: weights[name] for name in _NAMES},
-        "B": columns(weights["kernel"]),
-        "C": readout(weights["output_kernel"]),
-        "D": weights["feedthrough"],
-    }
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    return {
-        **{name: symbols[name] for name in _NAMES},
-        "kernel": from_columns(symbols["B"]),
-        "output_kernel": from_readout(symbols["C"]),
-        "feedthrough": symbols["D"],
-    }
-
-
 LRUCell.spec = CellSpec(
-    paper=Paper(
-        "Orvieto et al.",
-        2023,
-        "Resurrecting Recurrent Neural Networks for Long Sequences",
-        "arXiv:2303.06349",
-    ),
     guide=Guide(
         "linear",
         "Use it when dependencies reach over thousands of steps and layers are stacked.",
@@ -190,7 +163,10 @@ LRUCell.spec = CellSpec(
     ),
     reference=reference,
     states=("s",),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=rename({"nu_log": "nu_log", "theta_log": "theta_log", "gamma_log": "gamma_log"})
+    | rename({"kernel": "B"}, to_symbol=columns, from_symbol=from_columns)
+    | rename({"output_kernel": "C"}, to_symbol=readout, from_symbol=from_readout)
+    | rename({"feedthrough": "D"}),
     cases={
         "default": {"units": 4, "seed": 1},
         "wide_state": {"units": 2, "state_units": 5, "seed": 1},

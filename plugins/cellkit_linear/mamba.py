@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import LinearCell, TensorSpec, as_dtype, matmul, positive_int, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured, rename
 from cellkit.registry.reference import softplus
 from cellkit_linear._complex import fixed
 
@@ -113,7 +113,7 @@ class MambaCell(LinearCell):
         self.features = features = vector_size(self, input_shape)
         super().build(input_shape)
         inner, states = self.inner, self.state_units
-        rank = self.step_rank or -(-self.units // 16)
+        rank = self.step_rank or _rank(self.units)
         self.kernel = self.add_kernel((features, 2 * inner))
         self.conv_kernel = self.add_kernel((self.window, inner), "conv_kernel")
         self.conv_bias = self.add_bias((inner,), "conv_bias")
@@ -158,6 +158,11 @@ class MambaCell(LinearCell):
         return matmul(y, self.output_kernel)
 
 
+def _rank(units: int) -> int:
+    """Return the width of the way to a step where none is given, as in the authors' code."""
+    return -(-units // 16)
+
+
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     """Compute one step from the equations."""
     s, *memory = states
@@ -175,36 +180,10 @@ def silu(x: Any) -> Any:
     return x * np.exp(-softplus(-x))
 
 
-_NAMES = {
-    "conv_kernel": "w_conv",
-    "step_kernel": "W_dt",
-    "step_bias": "b_dt",
-    "A_log": "A_log",
-    "D": "D",
-    "output_kernel": "W_out",
-}
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    p, z = np.split(weights["kernel"], 2, axis=-1)
-    rank, states = len(weights["step_kernel"]), weights["A_log"].shape[-1]
-    r, b, c = np.split(weights["select_kernel"], [rank, rank + states], axis=-1)
-    biased = config.get("use_bias", True)
-    return {
-        **{symbol: weights[name] for name, symbol in _NAMES.items()},
-        **{"W_p": p, "W_z": z, "W_r": r, "W_B": b, "W_C": c},
-        "b_conv": weights["conv_bias"] if biased else np.zeros(p.shape[-1], p.dtype),
-    }
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    weights = {name: symbols[symbol] for name, symbol in _NAMES.items()}
-    weights["kernel"] = np.concatenate([symbols["W_p"], symbols["W_z"]], axis=-1)
-    chosen = [symbols[name] for name in ("W_r", "W_B", "W_C")]
-    weights["select_kernel"] = np.concatenate(chosen, axis=-1)
-    if config.get("use_bias", True):
-        weights["conv_bias"] = symbols["b_conv"]
-    return weights
+def _selected(config: Any) -> WeightMap:
+    """Return the map of what makes a step, B and C."""
+    rank, states = config.get("step_rank") or _rank(config["units"]), config["state_units"]
+    return blocks("select_kernel", {"W_r": rank, "W_B": states, "W_C": states})
 
 
 MambaCell.spec = CellSpec(
@@ -216,13 +195,19 @@ MambaCell.spec = CellSpec(
         "no_bias": {"units": 2, "kernel_width": 2, "use_bias": False, "state_units": 3},
         "dropout": {"units": 3, "dropout": 0.4, "seed": 1, "state_units": 2},
     },
-    paper=Paper(
-        "Gu and Dao",
-        2023,
-        "Mamba: Linear-Time Sequence Modeling with Selective State Spaces",
-        "arXiv:2312.00752",
+    symbols=blocks("kernel", ["W_p", "W_z"])
+    | configured(_selected)
+    | rename({"conv_bias": "b_conv"}, like="conv_kernel")
+    | rename(
+        {
+            "conv_kernel": "w_conv",
+            "step_kernel": "W_dt",
+            "step_bias": "b_dt",
+            "A_log": "A_log",
+            "D": "D",
+            "output_kernel": "W_out",
+        }
     ),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     traits=frozenset({"masking", "stateful", "dropout", "linear", "fp32_state"}),
     deviations=(
         "b_dt starts evenly spread in its logarithm; the authors' code draws it.",
@@ -235,4 +220,4 @@ MambaCell.spec = CellSpec(
         "language models.",
         ("parallel", "long memory", "stable", "language"),
     ),
-)
+).completed(MambaCell)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from cellkit.cells import LinearCell, matmul, split, vector_size
-from cellkit.registry import CellSpec, Guide, Paper, gate_blocks
+from cellkit.registry import CellSpec, Guide, gate_blocks
 from cellkit.registry.reference import activation, sigmoid
 
 
@@ -105,7 +105,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 MinGRUCell.spec = CellSpec(
-    paper=Paper("Feng et al.", 2024, "Were RNNs All We Needed?", "arXiv:2410.01201"),
     guide=Guide(
         "linear",
         "Use it when training has to be parallel over long sequences with a cell as simple as "

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import split
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, gate_blocks
+from cellkit.registry import CellSpec, Guide, gate_blocks
 from cellkit.registry.reference import softplus
 from cellkit_linear.min_gru import InputGatedCell, numpy_activation, positive
 
@@ -81,7 +81,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 MinLSTMCell.spec = CellSpec(
-    paper=Paper("Feng et al.", 2024, "Were RNNs All We Needed?", "arXiv:2410.01201"),
     guide=Guide(
         "linear",
         "Use it when a minimal GRU should weigh keeping and writing apart.",

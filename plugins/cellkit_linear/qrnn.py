@@ -17,7 +17,7 @@ from cellkit.cells import (
     vector_size,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom, gate_blocks
+from cellkit.registry import CellSpec, Guide, configured, gate_blocks
 from cellkit.registry.reference import activation
 
 _GATES = {"fo": ("z", "f", "o"), "f": ("z", "f"), "ifo": ("z", "f", "o", "i")}
@@ -145,12 +145,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return h, [c, *([np.stack(inputs[1:], axis=1)] if memory else [])]
 
 
-def _map(config: Any) -> Any:
-    return gate_blocks(_GATES[config.get("pooling", "fo")], recurrent_kernel=None)
-
-
 QRNNCell.spec = CellSpec(
-    paper=Paper("Bradbury et al.", 2016, "Quasi-Recurrent Neural Networks", "arXiv:1611.01576"),
     guide=Guide(
         "linear",
         "Use it when a window of a few inputs decides the gates, as for characters of a text.",
@@ -158,9 +153,8 @@ QRNNCell.spec = CellSpec(
     ),
     reference=reference,
     states=("c", "x"),
-    symbols=custom(
-        to_symbols=lambda weights, config: _map(config).to_symbols(weights, config),
-        from_symbols=lambda symbols, config: _map(config).from_symbols(symbols, config),
+    symbols=configured(
+        lambda config: gate_blocks(_GATES[config.get("pooling", "fo")], recurrent_kernel=None)
     ),
     cases={
         "default": {"units": 4},

@@ -18,7 +18,7 @@ from cellkit.cells import (
     vector_size,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, custom
 from cellkit.registry.reference import activation, softplus
 from cellkit_linear._complex import fixed, generator, number_range
 
@@ -243,12 +243,10 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
         "kernel": np.concatenate([_blocks(take(n), count) for n in ("W_a", "W_x")], axis=-1),
         "decay": decay,
     }
-    if not config.get("use_bias", True):
-        return weights | ({"input_kernel": symbols["W_u"]} if "W_u" in symbols else {})
-    weights["bias"] = np.concatenate([take("b_a").reshape(-1), take("b_x").reshape(-1)])
+    biases = {"bias": np.concatenate([take("b_a").reshape(-1), take("b_x").reshape(-1)])}
     if "W_u" in symbols:
-        weights["input_kernel"], weights["input_bias"] = symbols["W_u"], symbols["b_u"]
-    return weights
+        weights["input_kernel"], biases["input_bias"] = symbols["W_u"], symbols["b_u"]
+    return weights | biases if config.get("use_bias", True) else weights
 
 
 def _blocks(matrix: Any, count: int) -> Any:
@@ -288,13 +286,6 @@ def configure(hyper: Any, arrays: Any) -> dict[str, Any]:
 
 
 RGLRUCell.spec = CellSpec(
-    paper=Paper(
-        "De et al.",
-        2024,
-        "Griffin: Mixing Gated Linear Recurrences with Local Attention for Efficient Language "
-        "Models",
-        "arXiv:2402.19427",
-    ),
     guide=Guide(
         "linear",
         "Use it when a linear cell has to choose from its input what to keep, as in language "

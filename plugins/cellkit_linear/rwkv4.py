@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import Cell, TensorSpec, as_dtype, matmul, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, blocks, rename
+from cellkit.registry import CellSpec, Guide, blocks, rename
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -134,9 +134,6 @@ def initial_state(w: Any, batch: int, config: Any) -> list[Any]:
 
 
 RWKV4Cell.spec = CellSpec(
-    paper=Paper(
-        "Peng et al.", 2023, "RWKV: Reinventing RNNs for the Transformer Era", "arXiv:2305.13048"
-    ),
     guide=Guide(
         "linear",
         "Use it when layers that read text are stacked and each needs a fading mean of the past.",

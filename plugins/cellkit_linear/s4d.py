@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import LinearCell, TensorSpec, as_dtype, choice, positive_int, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit_linear._complex import (
     columns,
     complex_dtype,
@@ -23,7 +23,6 @@ from cellkit_linear._complex import (
 from cellkit_linear._discrete import (
     DISCRETIZATIONS,
     discretized,
-    eigenvalues,
     reference_discretized,
     stored_eigenvalues,
 )
@@ -163,33 +162,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return 2 * np.real((w["C"] * s).sum(axis=-1)) + w["D"] * x, [s]
 
 
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    return {
-        "lam": eigenvalues(weights),
-        "B": columns(weights["input_pairs"]),
-        "C": columns(weights["output_pairs"]),
-        "D": weights["feedthrough"],
-        "log_dt": weights["log_dt"],
-    }
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    return {
-        **stored_eigenvalues("S4DCell", symbols["lam"]),
-        "input_pairs": from_columns(symbols["B"]),
-        "output_pairs": from_columns(symbols["C"]),
-        "feedthrough": symbols["D"],
-        "log_dt": symbols["log_dt"],
-    }
-
-
 S4DCell.spec = CellSpec(
-    paper=Paper(
-        "Gu, Gupta, Goel and Re",
-        2022,
-        "On the Parameterization and Initialization of Diagonal State Space Models",
-        "arXiv:2206.11893",
-    ),
     guide=Guide(
         "linear",
         "Use it when sequences are very long and every channel can remember for itself.",
@@ -198,7 +171,9 @@ S4DCell.spec = CellSpec(
     reference=reference,
     inputs=(4,),
     states=("s",),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=stored_eigenvalues("S4DCell")
+    | rename({"input_pairs": "B", "output_pairs": "C"}, to_symbol=columns, from_symbol=from_columns)
+    | rename({"feedthrough": "D", "log_dt": "log_dt"}),
     cases={
         "default": {"units": 4, "state_units": 3, "seed": 1},
         "bilinear": {"units": 4, "state_units": 2, "discretization": "bilinear", "seed": 1},
@@ -208,4 +183,4 @@ S4DCell.spec = CellSpec(
     traits={"masking", "stateful", "dropout", "linear", "fp32_state"},
     deviations=("The paper's activation and output matrix are layers of their own.",),
     aliases={"s4d": {}},
-)
+).completed(S4DCell)

@@ -18,7 +18,7 @@ from cellkit.cells import (
     matmul,
     positive_int,
 )
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit_linear._complex import (
     columns,
     complex_dtype,
@@ -35,7 +35,6 @@ from cellkit_linear._complex import (
 from cellkit_linear._discrete import (
     DISCRETIZATIONS,
     discretized,
-    eigenvalues,
     reference_discretized,
     stored_eigenvalues,
 )
@@ -211,33 +210,7 @@ def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return y + (x * w["D"] if w["D"].ndim == 1 else x @ w["D"]), [s]
 
 
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    return {
-        "lam": eigenvalues(weights),
-        "B": columns(weights["kernel"]),
-        "C": readout(weights["output_kernel"]),
-        "D": weights["feedthrough"],
-        "log_step": weights["log_step"],
-    }
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    return {
-        **stored_eigenvalues("S5Cell", symbols["lam"]),
-        "kernel": from_columns(symbols["B"]),
-        "output_kernel": from_readout(symbols["C"]),
-        "feedthrough": symbols["D"],
-        "log_step": symbols["log_step"],
-    }
-
-
 S5Cell.spec = CellSpec(
-    paper=Paper(
-        "Smith, Warrington and Linderman",
-        2022,
-        "Simplified State Space Layers for Sequence Modeling",
-        "arXiv:2208.04933",
-    ),
     guide=Guide(
         "linear",
         "Use it when long signals are sampled from continuous time, such as sound or measurements.",
@@ -245,7 +218,10 @@ S5Cell.spec = CellSpec(
     ),
     reference=reference,
     states=("s",),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=stored_eigenvalues("S5Cell")
+    | rename({"kernel": "B"}, to_symbol=columns, from_symbol=from_columns)
+    | rename({"output_kernel": "C"}, to_symbol=readout, from_symbol=from_readout)
+    | rename({"feedthrough": "D", "log_step": "log_step"}),
     cases={
         "default": {"units": 4, "seed": 1},
         "as_wide": {"units": 3, "state_units": 5, "conjugate_pairs": False, "seed": 1},

@@ -5,14 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
-
-PAPER = Paper(
-    "Lei, Zhang, Wang, Dai and Artzi",
-    2018,
-    "Simple Recurrent Units for Highly Parallelizable Recurrence",
-    "arXiv:1709.02755",
-)
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -49,7 +42,6 @@ class SRUCell(cellkit.EquationCell, states=("c",)):
     c' = f * c + (1 - f) * (W @ x)
     y  = r * c' + (1 - r) * (W_s @ x)          past the state
     """
-    paper = PAPER
     guide = Guide(
         "linear",
         "Use it when speed counts as much as accuracy and many layers are stacked.",

@@ -6,7 +6,6 @@ import keras
 
 import cellkit
 from cellkit.registry import Guide
-from cellkit_linear.sru import PAPER
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -42,7 +41,6 @@ class SRUV1Cell(cellkit.EquationCell, states=("c",)):
     c' = f * c + (1 - f) * (W @ x)
     y  = r * tanh(c') + (1 - r) * (W_s @ x)    past the state
     """
-    paper = PAPER
     guide = Guide(
         "linear",
         "Use it when sequences are long and an elementwise gate is memory enough.",

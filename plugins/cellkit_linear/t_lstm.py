@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import split
 from cellkit.registry import CellSpec, Guide
-from cellkit_linear._typed import PAPER, TypedCell, typed_gates, typed_symbols
+from cellkit_linear._typed import TypedCell, typed_gates, typed_symbols
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -68,7 +68,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 TLSTMCell.spec = CellSpec(
-    paper=PAPER,
     guide=Guide(
         "linear",
         "Use it when sequences are too long for an LSTM and gates may see two inputs alone.",

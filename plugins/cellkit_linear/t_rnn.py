@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_linear")
@@ -38,9 +38,6 @@ class TRNNCell(cellkit.EquationCell):
     f  = s(V @ x + b_f)                        how much of the state stays
     h' = f * h + (1 - f) * z
     """
-    paper = Paper(
-        "Balduzzi and Ghifary", 2016, "Strongly-Typed Recurrent Neural Networks", "arXiv:1602.02218"
-    )
     guide = Guide(
         "linear",
         "Use it when the state should be a plain weighted mean of the inputs, trained in parallel.",

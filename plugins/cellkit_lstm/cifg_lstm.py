@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import matmul, split
-from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks
+from cellkit.registry import CellSpec, Guide, blocks, gate_blocks
 from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
 
 
@@ -76,7 +76,6 @@ class CIFGLSTMCell(PeepholeLSTMCell):
         return h, [h, c]
 
     spec = CellSpec(
-        paper=Paper("Greff et al.", 2015, "LSTM: A Search Space Odyssey", "arXiv:1503.04069"),
         guide=Guide(
             "lstm",
             "Use it when an LSTM should be a quarter smaller and may forget only what it replaces.",

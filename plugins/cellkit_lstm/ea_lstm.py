@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -41,13 +41,6 @@ class EALSTMCell(cellkit.EquationCell, inputs=("x", "a"), initializers={"b_f": "
     c' = f * c + i * g
     h' = o * tanh(c')
     """
-    paper = Paper(
-        "Kratzert et al.",
-        2019,
-        "Towards learning universal, regional, and local hydrological behaviors via machine "
-        "learning applied to large-sample datasets",
-        "arXiv:1907.08456",
-    )
     guide = Guide(
         "lstm",
         "Use it when one model serves many entities whose properties are known.",

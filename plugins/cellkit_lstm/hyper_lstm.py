@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import keras
@@ -17,7 +19,7 @@ from cellkit.cells import (
     split,
     vector_size,
 )
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured, custom, rename
 from cellkit.registry.reference import activation
 
 _GATES = ("i", "f", "g", "o")
@@ -213,11 +215,16 @@ def _blocks(config: Any) -> dict[str, str]:
     return names
 
 
-_PLAIN = ("gamma_c", "beta_c", "gamma_q", "beta_q")
+def _by_gate(config: Any) -> WeightMap:
+    """Return the map of the weights whose four blocks are the gates."""
+    names = {f"{start}_hyper_gates": f"{start}_p" for start in ("gamma", "beta")}
+    names |= {weight: f"{letter}_" for weight, letter in _blocks(config).items()}
+    maps = [blocks(weight, [letter + k for k in _GATES]) for weight, letter in names.items()]
+    return functools.reduce(operator.or_, maps)
 
 
 def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    found = {name: weights[name] for name in _PLAIN}
+    found = {}
     small = 4 * config["hyper_units"]
     for weight, first, second in (("kernel", "x", "W"), ("recurrent_kernel", "h", "U")):
         pair = np.split(weights[weight], [small], axis=-1)
@@ -226,12 +233,6 @@ def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
             found |= {f"{letter}_{k}": part for k, part in zip(_GATES, parts, strict=True)}
     for k in _GATES:
         found[f"P_{k}"] = np.concatenate([found.pop(f"h_{k}"), found.pop(f"x_{k}")])
-    for weight, letter in _blocks(config).items():
-        parts = np.split(weights[weight], 4, axis=-1)
-        found |= {f"{letter}_{k}": part for k, part in zip(_GATES, parts, strict=True)}
-    for start in ("gamma", "beta"):
-        parts = np.split(weights[f"{start}_hyper_gates"], 4)
-        found |= {f"{start}_p{k}": part for k, part in zip(_GATES, parts, strict=True)}
     for name, (_, _, letter) in _SCALES.items():
         found |= {f"{letter}_{k}": weights[f"{name}_scales"][j] for j, k in enumerate(_GATES)}
     return found
@@ -246,21 +247,16 @@ def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
     def vectors(letter: str) -> Any:
         return np.concatenate([symbols[f"{letter}{k}"] for k in _GATES], axis=-1)
 
-    weights = {name: symbols[name] for name in _PLAIN}
+    weights = {}
     above, below = joined("P_", slice(units)), joined("P_", slice(units, None))
     weights["kernel"] = np.concatenate([below, vectors("W_")], axis=-1)
     weights["recurrent_kernel"] = np.concatenate([above, vectors("U_")], axis=-1)
-    for weight, letter in _blocks(config).items():
-        weights[weight] = vectors(f"{letter}_")
-    for start in ("gamma", "beta"):
-        weights[f"{start}_hyper_gates"] = vectors(f"{start}_p")
     for name, (_, _, letter) in _SCALES.items():
         weights[f"{name}_scales"] = np.stack([symbols[f"{letter}_{k}"] for k in _GATES])
     return weights
 
 
 HyperLSTMCell.spec = CellSpec(
-    paper=Paper("Ha, Dai and Le", 2017, "HyperNetworks", "arXiv:1609.09106"),
     guide=Guide(
         "lstm",
         "Use it when what a step should do changes along the sequence, as in text or handwriting.",
@@ -268,8 +264,9 @@ HyperLSTMCell.spec = CellSpec(
     ),
     reference=reference,
     states=("h", "c", "p", "q"),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
-    # A norm over very few units divides by what may be next to nothing.
+    symbols=configured(_by_gate)
+    | rename({name: name for name in ("gamma_c", "beta_c", "gamma_q", "beta_q")})
+    | custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
     cases={
         # A norm over very few units divides by what may be next to nothing.
         "default": {"units": 6, "hyper_units": 7, "hyper_features": 2},

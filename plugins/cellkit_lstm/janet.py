@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import matmul, split
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit_lstm._base import LSTMBase
 
 
@@ -63,12 +63,6 @@ class JANETCell(LSTMBase):
         return h, [h]
 
     spec = CellSpec(
-        paper=Paper(
-            "van der Westhuizen and Lasenby",
-            2018,
-            "The unreasonable effectiveness of the forget gate",
-            "arXiv:1804.04849",
-        ),
         guide=Guide(
             "lstm",
             "Use it when dependencies are long and one gate should be enough.",

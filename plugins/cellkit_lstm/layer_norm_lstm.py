@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from cellkit.cells import choice, matmul, normalize, positive_number, split
-from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, blocks, gate_blocks, rename
 from cellkit_lstm._base import LSTMBase
 
 FORMS = ("paper", "tfa")
@@ -97,7 +97,6 @@ def norm(v: Any, epsilon: float) -> Any:
 _GATES = ("i", "f", "g", "o")
 
 LayerNormLSTMCell.spec = CellSpec(
-    paper=Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
     guide=Guide(
         "lstm",
         "Use it when an LSTM trains unevenly because magnitudes drift, and batches are small.",

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from cellkit.cells import matmul, positive_int
-from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, blocks, gate_blocks, rename
 from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
 
 
@@ -90,13 +90,6 @@ class LSTMPCell(PeepholeLSTMCell):
         return h, [h, c]
 
     spec = CellSpec(
-        paper=Paper(
-            "Sak, Senior and Beaufays",
-            2014,
-            "Long Short-Term Memory Based Recurrent Neural Network Architectures for Large "
-            "Vocabulary Speech Recognition",
-            "arXiv:1402.1128",
-        ),
         guide=Guide(
             "lstm",
             "Use it when the memory has to be wide and the recurrent product narrow, as in "

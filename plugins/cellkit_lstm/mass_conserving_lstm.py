@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import Cell, TensorSpec, as_dtype, choice, matmul, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, configured, gate_blocks
 from cellkit.registry.reference import activation
 
 _VARIANTS = ("paper", "hydrology")
@@ -191,41 +191,13 @@ def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return o * m, [(1 - o) * m]
 
 
-def _parts(weight: str, letter: str) -> Any:
-    """Map one weight to its blocks for o, i and R, whose widths differ."""
-
-    def to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-        whole = weights[weight]
-        units = config["units"]
-        cuts = [units, whole.shape[-1] - units * units]
-        pieces = np.split(whole, cuts, axis=-1)
-        return {f"{letter}_{g}": piece for g, piece in zip("oir", pieces, strict=True)}
-
-    def from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-        return {weight: np.concatenate([symbols[f"{letter}_{g}"] for g in "oir"], axis=-1)}
-
-    return to_symbols, from_symbols
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    bias = config.get("use_bias", True)
-    found = {}
-    for weight, letter in (("kernel", "W"), ("recurrent_kernel", "U"), ("bias", "b")):
-        if weight != "bias" or bias:
-            found |= _parts(weight, letter)[0](weights, config)
-    return found
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    found = {}
-    for weight, letter in (("kernel", "W"), ("recurrent_kernel", "U"), ("bias", "b")):
-        if weight != "bias" or config.get("use_bias", True):
-            found |= _parts(weight, letter)[1](symbols, config)
-    return found
+def _gates(config: Any) -> WeightMap:
+    """Return the map of the gates; i is as wide as the number of masses says."""
+    units = config["units"]
+    return gate_blocks({"o": units, "i": None, "r": units * units})
 
 
 MassConservingLSTMCell.spec = CellSpec(
-    paper=Paper("Hoedt et al.", 2021, "MC-LSTM: Mass-Conserving LSTM", "arXiv:2101.05186"),
     guide=Guide(
         "lstm",
         "Use it when a quantity is conserved, such as water, money or people.",
@@ -234,7 +206,7 @@ MassConservingLSTMCell.spec = CellSpec(
     reference=reference,
     inputs=(("masses",), ("features",)),
     states=("c",),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=configured(_gates),
     cases={
         "default": {"units": 4},
         "hydrology": {"units": 3, "variant": "hydrology", "output_bias": -1.0},
@@ -253,4 +225,4 @@ MassConservingLSTMCell.spec = CellSpec(
     # Masses are not negative; a tenth keeps their sum away from the 1e-5 beside it.
     draw_states=lambda states: [np.abs(states[0]) + 0.1],
     draw_inputs=lambda inputs: (np.abs(inputs[0]), inputs[1]),
-)
+).completed(MassConservingLSTMCell)

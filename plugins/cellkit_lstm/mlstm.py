@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import Cell, TensorSpec, choice, matmul, positive_number, split, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, configured, gate_blocks
 from cellkit.registry.reference import activation, softplus
 from cellkit_lstm.slstm import FORGET_GATES, heads
 
@@ -187,35 +187,13 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return h, [new_C, new_n, new_m]
 
 
-def _widths(config: Any) -> dict[str, int]:
-    return block_widths(
-        config["units"], config.get("num_heads", 1), config.get("output_gate", True)
-    )
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    widths = _widths(config)
-    cuts = np.cumsum(list(widths.values()))[:-1]
-    kernel = weights["kernel"]
-    biased = config.get("use_bias", True)
-    bias = weights["bias"] if biased else np.zeros(kernel.shape[-1], kernel.dtype)
-    symbols = {}
-    for letter, array in (("W", kernel), ("b", bias)):
-        parts = np.split(array, cuts, axis=-1)
-        symbols.update({f"{letter}_{name}": p for name, p in zip(widths, parts, strict=True)})
-    return symbols
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    joined = {
-        name: np.concatenate([symbols[f"{letter}_{block}"] for block in _widths(config)], axis=-1)
-        for letter, name in (("W", "kernel"), ("b", "bias"))
-    }
-    return joined if config.get("use_bias", True) else {"kernel": joined["kernel"]}
+def _gates(config: Any) -> WeightMap:
+    count, output_gate = config.get("num_heads", 1), config.get("output_gate", True)
+    widths = block_widths(config["units"], count, output_gate)
+    return gate_blocks(widths, recurrent_kernel=None)
 
 
 MLSTMCell.spec = CellSpec(
-    paper=Paper("Beck et al.", 2024, "xLSTM: Extended Long Short-Term Memory", "arXiv:2405.04517"),
     guide=Guide(
         "linear attention",
         "Use it when many pairs must be stored and found again.",
@@ -223,7 +201,7 @@ MLSTMCell.spec = CellSpec(
     ),
     reference=reference,
     states=("C", "n", "m"),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=configured(_gates),
     cases={
         "default": {"units": 4},
         "heads": {"units": 6, "num_heads": 2},

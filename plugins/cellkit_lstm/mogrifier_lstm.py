@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -56,12 +56,6 @@ class MogrifierLSTMCell(
     c' = f * c + i * g
     h' = o * tanh(c')
     """
-    paper = Paper(
-        "Melis, Kocisky and Blunsom",
-        2020,
-        "Mogrifier LSTM",
-        "arXiv:1909.01792",
-    )
     guide = Guide(
         "lstm",
         "Use it when you model text and inputs and state should sharpen each other before the "

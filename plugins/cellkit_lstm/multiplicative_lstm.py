@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -37,12 +37,6 @@ class MultiplicativeLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"})
     c' = f * c + i * g
     h' = o * tanh(c')
     """
-    paper = Paper(
-        "Krause, Lu, Murray and Renals",
-        2016,
-        "Multiplicative LSTM for sequence modelling",
-        "arXiv:1609.07959",
-    )
     guide = Guide(
         "lstm",
         "Use it when each input symbol should have a transition of its own, as for characters.",

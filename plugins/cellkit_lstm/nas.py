@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from cellkit.cells import GatedCell, choice, matmul, split
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 
 THIRD_GATES = ("multiply", "add")
 
@@ -84,12 +84,6 @@ class NASCell(GatedCell):
         return h, [h, c]
 
     spec = CellSpec(
-        paper=Paper(
-            "Zoph and Le",
-            2016,
-            "Neural Architecture Search with Reinforcement Learning",
-            "arXiv:1611.01578",
-        ),
         guide=Guide(
             "lstm",
             "Use it when you model text and can pay for eight products to get more out of each "

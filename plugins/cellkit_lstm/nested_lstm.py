@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
 from cellkit.cells import matmul, positive_int, split
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured, gate_blocks
 from cellkit.registry.reference import activation
 from cellkit_lstm._base import LSTMBase
 
@@ -106,45 +105,24 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return value, [value, *new_cells]
 
 
-def _names(config: Any) -> list[tuple[str, str]]:
-    """Return weight and letter of every block of gates."""
-    levels = range(1, config.get("depth", 2) + 1)
-    letters = {"kernel": "W", "recurrent_kernel": "U", "bias": "b"}
-    return [
-        (name if k == 1 else f"{name}_{k}", letter if k == 1 else f"{letter}{k}")
-        for k in levels
-        for name, letter in letters.items()
-    ]
-
-
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    symbols = {}
-    for name, letter in _names(config):
-        without = name.startswith("bias") and not config.get("use_bias", True)
-        array = np.zeros(weights["kernel"].shape[-1:]) if without else weights[name]
-        parts = np.split(array.astype(weights["kernel"].dtype), 4, axis=-1)
-        symbols.update({f"{letter}_{q}": part for q, part in zip("ifgo", parts, strict=True)})
-    return symbols
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    joined = {
-        name: np.concatenate([symbols[f"{letter}_{q}"] for q in "ifgo"], axis=-1)
-        for name, letter in _names(config)
-    }
-    biased = config.get("use_bias", True)
-    return {name: a for name, a in joined.items() if biased or not name.startswith("bias")}
+def _symbols(config: Any) -> WeightMap:
+    """Return the map of the weights of every level, whose gates lie side by side."""
+    found = gate_blocks(["i", "f", "g", "o"])
+    for k in range(2, config.get("depth", 2) + 1):
+        for name, letter in (("kernel", "W"), ("recurrent_kernel", "U"), ("bias", "b")):
+            like = "kernel" if name == "bias" else None
+            found |= blocks(f"{name}_{k}", [f"{letter}{k}_{q}" for q in "ifgo"], like=like)
+    return found
 
 
 NestedLSTMCell.spec = CellSpec(
-    paper=Paper("Moniz and Krueger", 2018, "Nested LSTMs", "arXiv:1801.10308"),
     guide=Guide(
         "lstm",
         "Use it when some memories must outlast others and a stack of LSTMs does not learn it.",
         ("time scales", "language", "depth"),
     ),
     reference=reference,
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=configured(_symbols),
     more_cases={
         "deep": {"units": 3, "depth": 3},
         "depth_one": {"units": 3, "depth": 1, "max_time": 20},

@@ -10,7 +10,7 @@ import numpy as np
 
 import cellkit
 from cellkit.cells import check_gaps
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -76,12 +76,6 @@ class ODELSTMCell(
             v := v + d * slope(v)
     h' = v
     """
-    paper = Paper(
-        "Lechner and Hasani",
-        2020,
-        "Learning Long-Term Dependencies in Irregularly-Sampled Time Series",
-        "arXiv:2006.04418",
-    )
     guide = Guide(
         "continuous",
         "Use it when dependencies are long and the steps come at irregular times.",

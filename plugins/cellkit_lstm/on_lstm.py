@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -44,12 +44,6 @@ class ONLSTMCell(cellkit.EquationCell):
     c' = F * c + I * g
     h' = o * tanh(c')
     """
-    paper = Paper(
-        "Shen, Tan, Sordoni and Courville",
-        2019,
-        "Ordered Neurons: Integrating Tree Structures into Recurrent Neural Networks",
-        "arXiv:1810.09536",
-    )
     guide = Guide(
         "lstm",
         "Use it when sequences have nested parts whose borders are not given, such as phrases.",

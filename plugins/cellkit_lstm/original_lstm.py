@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -37,12 +37,6 @@ class OriginalLSTMCell(cellkit.EquationCell):
     c' = c + i * g
     h' = o * tanh(c')
     """
-    paper = Paper(
-        "Hochreiter and Schmidhuber",
-        1997,
-        "Long Short-Term Memory",
-        "doi:10.1162/neco.1997.9.8.1735",
-    )
     guide = Guide(
         "lstm",
         "Use it when counting without forgetting is wanted, or history is studied.",

@@ -13,7 +13,7 @@ from cellkit.cells import (
     probability,
 )
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, blocks, gate_blocks, rename
+from cellkit.registry import CellSpec, Guide, blocks, gate_blocks, rename
 from cellkit_lstm.peephole_lstm import PeepholeLSTMCell
 
 
@@ -176,12 +176,6 @@ def reference(w: Any, inputs: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 PhasedLSTMCell.spec = CellSpec(
-    paper=Paper(
-        "Neil, Pfeiffer and Liu",
-        2016,
-        "Phased LSTM: Accelerating Recurrent Network Training for Long or Event-based Sequences",
-        "arXiv:1610.09513",
-    ),
     guide=Guide(
         "lstm",
         "Use it when samples come at their own times, from several sensors, or very many of them.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -39,11 +39,5 @@ class ResidualLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"}):
     o  = s(W_o @ x + U_o @ h + p_o * c' + b_o)         output gate: it sees the new c
     h' = o * (P @ tanh(c') + R @ x)
     """
-    paper = Paper(
-        "Kim, El-Khamy and Lee",
-        2017,
-        "Residual LSTM: Design of a Deep Recurrent Architecture for Distant Speech Recognition",
-        "arXiv:1701.03360",
-    )
     guide = Guide("lstm", "Use it when ten and more LSTM layers are stacked.", ("speech", "depth"))
     aliases = {"residual_lstm": {}}

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import GatedCell, TensorSpec, choice, matmul, positive_int, split
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom, gate_blocks
+from cellkit.registry import CellSpec, Guide, custom, gate_blocks
 from cellkit.registry.reference import activation, softplus
 
 FORGET_GATES = ("sigmoid", "exp")
@@ -198,7 +198,6 @@ def draw_states(states: Any) -> Any:
 
 
 SLSTMCell.spec = CellSpec(
-    paper=Paper("Beck et al.", 2024, "xLSTM: Extended Long Short-Term Memory", "arXiv:2405.04517"),
     guide=Guide(
         "lstm",
         "Use it when a memory has to be revised sharply, which gates that saturate at one "

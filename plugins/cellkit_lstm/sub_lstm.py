@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -36,12 +36,6 @@ class SubLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"}):
     c' = f * c + z - i
     h' = s(c') - o
     """
-    paper = Paper(
-        "Costa, Assael, Shillingford, de Freitas and Vogels",
-        2017,
-        "Cortical microcircuits as gated-recurrent neural networks",
-        "arXiv:1711.02448",
-    )
     guide = Guide(
         "lstm",
         "Use it when gates should subtract, as in models of cortical circuits.",

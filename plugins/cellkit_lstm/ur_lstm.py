@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 def spread(shape: Any, dtype: Any = None) -> Any:
@@ -59,12 +59,6 @@ class URLSTMCell(cellkit.EquationCell, initializers={"b": spread}):
     c' = g * c + (1 - g) * u
     h' = o * tanh(c')
     """
-    paper = Paper(
-        "Gu, Gulcehre, Paine, Hoffman and Pascanu",
-        2020,
-        "Improving the Gating Mechanism of Recurrent Neural Networks",
-        "arXiv:1910.09890",
-    )
     guide = Guide(
         "lstm",
         "Use it when an LSTM should remember for longer without the choice of a forget bias.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_lstm")
@@ -39,12 +39,6 @@ class WMCLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"}):
     o  = s(W_o @ x + U_o @ h + tanh(V_o @ c' + d_o) + b_o)     output gate: it sees the new c
     h' = o * tanh(c')
     """
-    paper = Paper(
-        "Landi, Baraldi, Cornia and Cucchiara",
-        2021,
-        "Working Memory Connections for LSTM",
-        "arXiv:2109.00020",
-    )
     guide = Guide(
         "lstm",
         "Use it when gates should see the whole memory, as peepholes do for one unit alone.",

@@ -8,7 +8,7 @@ import keras
 
 from cellkit.cells import probability
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit.registry.reference import activation
 from cellkit_lstm._base import LSTMBase
 
@@ -90,12 +90,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 ZoneoutLSTMCell.spec = CellSpec(
-    paper=Paper(
-        "Krueger et al.",
-        2016,
-        "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations",
-        "arXiv:1606.01305",
-    ),
     guide=Guide(
         "lstm",
         "Use it when an LSTM overfits and dropout of states would cut its memory.",

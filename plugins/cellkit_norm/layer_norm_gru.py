@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_norm")
@@ -44,7 +44,6 @@ class LayerNormGRUCell(cellkit.EquationCell, numbers={"epsilon": 1e-5}):
     n  = tanh(a_n + r * d_n)                   candidate
     h' = z * h + (1 - z) * n
     """
-    paper = Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450")
     guide = Guide(
         "gru",
         "Use it when a GRU learns slowly or its sizes drift, as with long or varied sequences.",

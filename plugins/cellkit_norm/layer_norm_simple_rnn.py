@@ -12,7 +12,7 @@ from cellkit.cells import (
     normalize,
     positive_number,
 )
-from cellkit.registry import CellSpec, Guide, Paper, rename
+from cellkit.registry import CellSpec, Guide, rename
 
 
 @keras.saving.register_keras_serializable(package="cellkit_norm")
@@ -66,7 +66,6 @@ class LayerNormSimpleRNNCell(GatedCell):
         return h, [h]
 
     spec = CellSpec(
-        paper=Paper("Ba, Kiros and Hinton", 2016, "Layer Normalization", "arXiv:1607.06450"),
         guide=Guide(
             "plain",
             "Use it when a simple cell has to run over long sequences without its magnitudes "

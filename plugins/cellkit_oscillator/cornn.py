@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_oscillator")
@@ -44,13 +44,6 @@ class CoRNNCell(
     z' = z + dt * (tanh(U @ y + V @ z + W @ x + b) - gamma * y - epsilon * z)
     y' = y + dt * z'
     """
-    paper = Paper(
-        "Rusch and Mishra",
-        2021,
-        "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and (gradient) stable "
-        "architecture for learning long time dependencies",
-        "arXiv:2010.00951",
-    )
     guide = Guide(
         "oscillator",
         "Use it when sequences are long and gradients must neither vanish nor explode.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_oscillator")
@@ -37,12 +37,6 @@ class LEMCell(cellkit.EquationCell, states=("y", "z"), output="y", numbers={"dt"
     z' = (1 - d2) * z + d2 * tanh(W_z @ x + U_z @ y + b_z)
     y' = (1 - d1) * y + d1 * tanh(W_y @ x + V @ z' + b_y)
     """
-    paper = Paper(
-        "Rusch, Mishra, Erichson and Mahoney",
-        2022,
-        "Long Expressive Memory for Sequence Modeling",
-        "arXiv:2110.04744",
-    )
     guide = Guide(
         "oscillator",
         "Use it when one signal has several time scales and long dependencies.",

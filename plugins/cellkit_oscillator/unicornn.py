@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_oscillator")
@@ -39,12 +39,6 @@ class UnICORNNCell(
     z' = z - dt * s(k) * (tanh(u * y + W @ x + b) + alpha * y)
     y' = y + dt * s(k) * z'
     """
-    paper = Paper(
-        "Rusch and Mishra",
-        2021,
-        "UnICORNN: A recurrent model for learning very long time dependencies",
-        "arXiv:2103.05487",
-    )
     guide = Guide(
         "oscillator",
         "Use it when sequences are very long and memory for training is scarce.",

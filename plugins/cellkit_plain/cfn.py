@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -38,12 +38,6 @@ class CFNCell(cellkit.EquationCell):
     eta   = s(W_e @ x + U_e @ h + b_e)         how much of the input enters
     h'    = theta * tanh(h) + eta * tanh(W @ x + b)
     """
-    paper = Paper(
-        "Laurent and von Brecht",
-        2016,
-        "A recurrent neural network without chaos",
-        "arXiv:1612.06212",
-    )
     guide = Guide(
         "gru",
         "Use it when the dynamics must stay predictable and fade once inputs end.",

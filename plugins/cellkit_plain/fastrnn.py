@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -42,12 +42,6 @@ class FastRNNCell(
     q  = tanh(W @ x + U @ h + b)           candidate
     h' = s(alpha) * q + s(beta) * h
     """
-    paper = Paper(
-        "Kusupati, Singh, Bhatia, Kumar, Jain and Varma",
-        2018,
-        "FastGRNN: A Fast, Accurate, Stable and Tiny Kilobyte Sized Gated Recurrent Neural Network",
-        "arXiv:1901.02358",
-    )
     guide = Guide(
         "plain",
         "Use it when a simple cell is almost enough and its training has to be stable.",

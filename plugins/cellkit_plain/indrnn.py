@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -40,12 +40,6 @@ class IndRNNCell(cellkit.EquationCell):
     equations = """
     h' = tanh(W @ x + u * h + b)
     """
-    paper = Paper(
-        "Li, Li, Cook, Zhu and Gao",
-        2018,
-        "Independently Recurrent Neural Network (IndRNN): Building a Longer and Deeper RNN",
-        "arXiv:1803.04831",
-    )
     guide = Guide(
         "plain",
         "Use it when many layers are stacked and each unit should keep a past of its own.",

@@ -8,7 +8,7 @@ import keras
 
 from cellkit.cells import GatedCell, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit.registry.reference import activation, relu
 
 
@@ -101,12 +101,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 IntersectionRNNCell.spec = CellSpec(
-    paper=Paper(
-        "Collins, Sohl-Dickstein and Sussillo",
-        2016,
-        "Capacity and Trainability in Recurrent Neural Networks",
-        "arXiv:1611.09913",
-    ),
     guide=Guide(
         "plain",
         "Use it when many recurrent layers are stacked and gradients must find a way through "

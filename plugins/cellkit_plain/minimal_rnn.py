@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -33,12 +33,6 @@ class MinimalRNNCell(cellkit.EquationCell):
     u  = s(U_h @ h + U_z @ z + b_u)            update gate
     h' = u * h + (1 - u) * z
     """
-    paper = Paper(
-        "Chen",
-        2017,
-        "MinimalRNN: Toward More Interpretable and Trainable Recurrent Neural Networks",
-        "arXiv:1711.06788",
-    )
     guide = Guide(
         "gru",
         "Use it when one gate should update a latent space whose directions can be read.",

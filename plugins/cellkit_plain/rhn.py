@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
 from cellkit.cells import Cell, matmul, positive_int, split, vector_size
-from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, custom
+from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured
 from cellkit.registry.reference import activation
 
 
@@ -123,52 +121,17 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     return v, [v]
 
 
-def _to_symbols(weights: Any, config: Any) -> dict[str, Any]:
-    names = _gates(config["coupled"])
-
-    def parts(letter: str, whole: Any, suffix: Any = "") -> dict[str, Any]:
-        blocks = np.split(whole, len(names), axis=-1)
-        return {f"{letter}_{name}{suffix}": b for name, b in zip(names, blocks, strict=True)}
-
-    kernel = weights["kernel"]
-    found = parts("W", kernel)
+def _symbols(config: Any) -> WeightMap:
+    """Return the map of `kernel` and of the weights of every layer."""
+    gates = _gates(config["coupled"])
+    found = blocks("kernel", [f"W_{gate}" for gate in gates])
     for d in range(1, config["depth"] + 1):
-        found |= parts("U", weights[f"recurrent_kernel_{d}"], d)
-        bias = config.get("use_bias", True)
-        none = np.zeros(kernel.shape[-1:], kernel.dtype)
-        found |= parts("b", weights[f"bias_{d}"] if bias else none, d)
-    return found
-
-
-def _from_symbols(symbols: Any, config: Any) -> dict[str, Any]:
-    names = _gates(config["coupled"])
-
-    def joined(letter: str, suffix: Any = "") -> Any:
-        return np.concatenate([symbols[f"{letter}_{name}{suffix}"] for name in names], axis=-1)
-
-    found = {"kernel": joined("W")}
-    for d in range(1, config["depth"] + 1):
-        found[f"recurrent_kernel_{d}"] = joined("U", d)
-        bias = joined("b", d)
-        if config.get("use_bias", True):
-            found[f"bias_{d}"] = bias
-        elif bias.any():
-            raise problem(
-                "The symbols have biases, and the cell has none.",
-                received=f"biases of layer {d} with values other than zero, and use_bias=False",
-                expected="zeros",
-                fix="make the cell with use_bias=True",
-            )
+        found |= blocks(f"recurrent_kernel_{d}", [f"U_{gate}{d}" for gate in gates])
+        found |= blocks(f"bias_{d}", [f"b_{gate}{d}" for gate in gates], like="kernel")
     return found
 
 
 RHNCell.spec = CellSpec(
-    paper=Paper(
-        "Zilly, Srivastava, Koutnik and Schmidhuber",
-        2017,
-        "Recurrent Highway Networks",
-        "arXiv:1607.03474",
-    ),
     guide=Guide(
         "plain",
         "Use it when the way from one state to the next is more than one layer can say.",
@@ -176,7 +139,7 @@ RHNCell.spec = CellSpec(
     ),
     reference=reference,
     states=("h",),
-    symbols=custom(to_symbols=_to_symbols, from_symbols=_from_symbols),
+    symbols=configured(_symbols),
     cases={
         "default": {"units": 4},
         "flat": {"units": 3, "depth": 1, "transform_bias": 0.0},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 import cellkit
-from cellkit.registry import Guide, Paper
+from cellkit.registry import Guide
 
 
 @keras.saving.register_keras_serializable(package="cellkit_plain")
@@ -33,12 +33,6 @@ class SGRNCell(cellkit.EquationCell):
     f  = s(a + U @ h)                          gate
     h' = tanh((1 - f) * a + f * h)
     """
-    paper = Paper(
-        "Zu and Wei",
-        2021,
-        "A simple gated recurrent network for detection of power quality disturbances",
-        "doi:10.1049/gtd2.12056",
-    )
     guide = Guide(
         "gru",
         "Use it when gate and candidate may share their matrix, for the smallest gated cell.",

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from cellkit.cells import TensorSpec, as_dtype, choice, positive_number, probability, vector_size
-from cellkit.registry import CellSpec, Guide, Paper, rename
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit_spiking._base import SpikingCell
 
 _RESETS = ("subtract", "decayed", "zero")
@@ -158,12 +158,6 @@ ALIFCell.spec = CellSpec(
         "feedforward": {"units": 3, "recurrent": False, "slope": 0.8, "beta": 0.6},
         "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
-    paper=Paper(
-        "Bellec, Salaj, Subramoney, Legenstein and Maass",
-        2018,
-        "Long short-term memory and learning-to-learn in networks of spiking neurons",
-        "arXiv:1803.09574",
-    ),
     symbols=rename({"kernel": "W", "recurrent_kernel": "V", "bias": "b"}, optional=True),
     traits=frozenset(
         {
@@ -191,4 +185,4 @@ ALIFCell.spec = CellSpec(
         "Use it when a spiking network has to remember for longer than its potentials last.",
         ("long memory", "spiking"),
     ),
-)
+).completed(ALIFCell)

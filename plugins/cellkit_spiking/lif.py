@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import TensorSpec, as_dtype, choice, positive_number, probability, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, rename
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit_spiking._base import SpikingCell
 
 _RESETS = ("subtract", "zero", "none")
@@ -142,12 +142,6 @@ LIFCell.spec = CellSpec(
         "recurrent": {"units": 3, "recurrent": True, "slope": 5.0, "threshold": 0.6},
         "dropout": {"units": 4, "dropout": 0.4, "seed": 1},
     },
-    paper=Paper(
-        "Eshraghian et al.",
-        2021,
-        "Training Spiking Neural Networks Using Lessons From Deep Learning",
-        "arXiv:2109.12894",
-    ),
     symbols=rename(
         {"kernel": "W", "recurrent_kernel": "V", "bias": "b"},
         optional=True,
@@ -164,4 +158,4 @@ LIFCell.spec = CellSpec(
         "Use it when a network is meant for neuromorphic hardware, or should compute with events.",
         ("spiking",),
     ),
-)
+).completed(LIFCell)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellkit.cells import CellWrapper
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit_wrappers._inside import TRAITS, around, below, known
 
 
@@ -137,9 +137,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 FastSlowCell.spec = CellSpec(
-    paper=Paper(
-        "Mujika, Meier and Steger", 2017, "Fast-Slow Recurrent Neural Networks", "arXiv:1705.08639"
-    ),
     guide=Guide(
         "wrapper",
         "Use it when a step needs several updates, and something slower has to be remembered.",

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from cellkit.cells import CellWrapper, as_dtype, matmul, vector_size
-from cellkit.registry import CellSpec, Guide, Paper, rename
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit.registry.reference import activation
 from cellkit_wrappers._inside import TRAITS, around, known
 from cellkit_wrappers.residual import check_widths
@@ -88,7 +88,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 HighwayCell.spec = CellSpec(
-    paper=Paper("Srivastava, Greff and Schmidhuber", 2015, "Highway Networks", "arXiv:1505.00387"),
     guide=Guide(
         "wrapper",
         "Use it when a deep stack should learn at each unit whether a cell acts or steps aside.",
@@ -105,4 +104,4 @@ HighwayCell.spec = CellSpec(
     },
     traits=TRAITS,
     deviations=("The paper stacks layers that are no recurrent cells; a step of a cell is one.",),
-)
+).completed(HighwayCell)

@@ -8,7 +8,7 @@ import keras
 
 from cellkit.cells import CellWrapper, as_dtype, matmul, vector_size
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper, rename
+from cellkit.registry import CellSpec, Guide, rename
 from cellkit_wrappers._inside import TRAITS, around, known
 
 
@@ -85,12 +85,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 MultiplicativeCell.spec = CellSpec(
-    paper=Paper(
-        "Krause, Murray, Renals and Lu",
-        2016,
-        "Multiplicative LSTM for Sequence Modelling",
-        "arXiv:1609.07959",
-    ),
     guide=Guide(
         "wrapper",
         "Use it when each input should have transitions of its own, as characters of text have.",

@@ -8,7 +8,7 @@ import keras
 
 from cellkit.cells import CellWrapper, as_dtype
 from cellkit.errors import problem
-from cellkit.registry import CellSpec, Guide, Paper
+from cellkit.registry import CellSpec, Guide
 from cellkit_wrappers._inside import TRAITS, around, known
 
 
@@ -96,9 +96,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 
 ResidualCell.spec = CellSpec(
-    paper=Paper(
-        "Wu et al.", 2016, "Google's Neural Machine Translation System", "arXiv:1609.08144"
-    ),
     guide=Guide(
         "wrapper",
         "Use it when a stack of cells is so deep that its lower cells stop learning.",
@@ -114,4 +111,4 @@ ResidualCell.spec = CellSpec(
         "dropout": {"inner": "lstm", "units": 4, "dropout": 0.4, "seed": 1},
     },
     traits=TRAITS,
-)
+).completed(ResidualCell)
