@@ -312,6 +312,46 @@ class DropsForItsBase(keras.layers.GRUCell):
 
 
 @register
+class DropsCandidates(Elman):
+    """Drops what comes in, and leaves what is carried alone (arXiv:1603.05118)."""
+
+    def __init__(self, units=4, recurrent_dropout=0.0, **kwargs):
+        super().__init__(units, **kwargs)
+        self.recurrent_dropout = recurrent_dropout
+        self.state_size = [units, units]
+        self.generator = keras.random.SeedGenerator()
+
+    def call(self, inputs, states, training=False):
+        come = self.next(inputs, states[0])
+        if training and self.recurrent_dropout:
+            come = keras.random.dropout(come, self.recurrent_dropout, seed=self.generator)
+        c = 0.5 * states[1] + come
+        return ops.tanh(c), [ops.tanh(c), c]
+
+    def get_config(self):
+        return {**super().get_config(), "recurrent_dropout": self.recurrent_dropout}
+
+
+@register
+class PaysForStates(Elman):
+    """Takes a regularizer of states, which no weight has."""
+
+    def __init__(self, units=4, state_regularizer=None, **kwargs):
+        super().__init__(units, **kwargs)
+        self.state_regularizer = keras.regularizers.get(state_regularizer)
+
+    def call(self, inputs, states, training=False):
+        h = self.next(inputs, states[0])
+        if self.state_regularizer is not None:
+            self.add_loss(self.state_regularizer(h))
+        return h, [h]
+
+    def get_config(self):
+        written = keras.regularizers.serialize(self.state_regularizer)
+        return {**super().get_config(), "state_regularizer": written}
+
+
+@register
 class Quieter(keras.layers.GRUCell):
     """Is Keras' own cell, with outputs of half the size."""
 
@@ -417,6 +457,8 @@ RIGHT = [
     (Padded, ["NUM-10"]),
     (Drops, ["RNG-14", "RNG-15", "STR-11"]),
     (DropsByAnotherName, ["STR-11", "SER-02"]),
+    (DropsCandidates, ["RNG-14", "RNG-15"]),
+    (PaysForStates, ["SER-13", "SER-02"]),
     (Quieter, ["RNG-14"]),
     (Zoned, ["RNG-14"]),
     (Normed, ["NUM-12"]),

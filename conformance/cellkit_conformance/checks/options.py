@@ -394,10 +394,7 @@ def _require_counted_once(ctx: Context, case: str, beside: dict[str, Any], name:
     for extra in (beside, {**beside, name: given}):
         subject = Subject(ctx.target, case, ctx.layer, extra)
         subject.set_weights(ctx.seed % 1000)
-        example = Example(3, 1, seed=ctx.seed, initial_state=True)
-        x = map_trees(lambda a: a[:, 0], subject.inputs(example))
-        subject.step_cell(x, subject.own_initial_states(3))
-        sums.append(sum(float(backend.to_numpy(loss)) for loss in subject.cell.losses))
+        sums.append(_losses_of_a_step(ctx, subject))
         held = [(v, getattr(v, "regularizer", None)) for v in subject.cell.trainable_variables]
         own = [v for v, r in held if r is not None and r.get_config() == given.get_config()]
         penalty = sum(float(backend.to_numpy(given(v))) for v in own)
@@ -407,6 +404,13 @@ def _require_counted_once(ctx: Context, case: str, beside: dict[str, Any], name:
         f"after one step {name} adds {counted:.4g} to the losses; the penalty of the weights that "
         f"have it is {penalty:.4g}",
     )
+
+
+def _losses_of_a_step(ctx: Context, subject: Subject) -> float:
+    """Run a step, and add up what the cell then wants to pay."""
+    x = map_trees(lambda a: a[:, 0], subject.inputs(Example(3, 1, seed=ctx.seed)))
+    subject.step_cell(x, subject.own_initial_states(3))
+    return sum(float(backend.to_numpy(loss)) for loss in getattr(subject.cell, "losses", ()))
 
 
 def _is_used(ctx: Context, case: str, beside: dict[str, Any], name: str) -> bool | None:
@@ -430,7 +434,8 @@ def _is_used(ctx: Context, case: str, beside: dict[str, Any], name: str) -> bool
             seen.append([np.asarray(backend.to_numpy(v.value)).tobytes() for v in weights])
         elif kind == "regularizer":
             held = [getattr(v, "regularizer", None) is not None for v in weights]
-            seen.append([*held, len(getattr(cell, "losses", ()))])
+            subject.set_weights(ctx.seed % 1000)
+            seen.append([*held, _losses_of_a_step(ctx, subject)])  # it may be of states
         else:
             seen.append([getattr(v, "constraint", None) is not None for v in weights])
     if kind == "initializer" and seen[0] != seen[1]:
