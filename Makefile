@@ -46,7 +46,7 @@ test-export: $(READY) ## export cells, load the files elsewhere and compare (FUL
 	@failed=0; for backend in $(or $(BACKEND),tensorflow torch jax); do \
 	  echo "==> exports on $$backend"; \
 	  KERAS_BACKEND=$$backend EXPORT_CELLS=$(if $(FULL),all,$(or $(CELLS),sample)) EXPORT_RECORD=$(RECORD) \
-	    $(BIN)/python -m pytest tests/export -q || failed=1; \
+	    $(BIN)/python -m pytest tests/export -q $(if $(RECORD),,-n $(WORKERS)) || failed=1; \
 	done; exit $$failed
 
 test-keras: $(READY) ## test the layers with another Keras (KERAS=oldest, newest, main or a version; BACKEND=torch)
