@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import matmul, positive_int, positive_number
+from cellkit.cells import log_sigmoid, matmul, positive_int, positive_number
 from cellkit.registry import CellSpec, Guide
 from cellkit.registry.reference import softplus
 from cellkit_attention._base import HeadsCell, by_head, symbols_of
@@ -81,7 +81,7 @@ class GLACell(HeadsCell):
         """Return queries, keys, values and decays."""
         parts = self.parts(projected["qkv"])
         gate = keras.ops.cast(projected["gate"], self.accumulator_dtype)
-        g = keras.ops.log_sigmoid(gate) / self.temperature
+        g = log_sigmoid(gate) / self.temperature
         shape = (-1, *self.matrix_shape[:2])
         return {**parts, "q": self.scaled(parts["q"]), "g": keras.ops.reshape(g, shape)}
 

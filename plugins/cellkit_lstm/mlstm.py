@@ -7,7 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, choice, matmul, positive_number, split, vector_size
+from cellkit.cells import (
+    Cell,
+    TensorSpec,
+    choice,
+    log_sigmoid,
+    matmul,
+    positive_number,
+    split,
+    vector_size,
+)
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, WeightMap, configured, gate_blocks
 from cellkit.registry.reference import activation, softplus
@@ -128,7 +137,7 @@ class MLSTMCell(Cell):
         """Advance one time step."""
         (c, n, m), ops = states, keras.ops
         q, k, v, i, f = (projected[name] for name in "qkvif")
-        kept = (ops.log_sigmoid(f) if self.forget_gate == "sigmoid" else f) + m
+        kept = (log_sigmoid(f) if self.forget_gate == "sigmoid" else f) + m
         m = larger(kept, i)
         # Not by indexing with None: eagerly that costs TensorFlow seven operations.
         i, f = ops.expand_dims(ops.exp(i - m), -1), ops.expand_dims(ops.exp(kept - m), -1)

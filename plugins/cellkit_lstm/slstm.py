@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit.cells import GatedCell, TensorSpec, choice, matmul, positive_int, split
+from cellkit.cells import GatedCell, TensorSpec, choice, log_sigmoid, matmul, positive_int, split
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, custom, gate_blocks
 from cellkit.registry.reference import activation, softplus
@@ -113,7 +113,7 @@ class SLSTMCell(GatedCell):
         y, c, n, m = states
         z = keras.ops.cast(projected + self.recur(self.drop(y)), self.accumulator_dtype)
         i, f, z, o = split(z, 4)
-        kept = (keras.ops.log_sigmoid(f) if self.forget_gate == "sigmoid" else f) + m
+        kept = (log_sigmoid(f) if self.forget_gate == "sigmoid" else f) + m
         nothing = keras.ops.all(n == 0, axis=-1, keepdims=True)
         kept = keras.ops.where(nothing, i, kept)
         m = keras.ops.where(kept > i, kept, i)  # keras.ops.maximum rounds float64 on Torch
