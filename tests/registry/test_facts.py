@@ -134,24 +134,27 @@ def test_arguments_of_a_class_without_a_spec():
     ],
 )
 def test_questions_are_answered_without_a_backend_quickly_and_without_noise(words, tmp_path):
-    """0.7 seconds on an idle machine is the promise; the processor time is what is stable."""
-    code = (
-        "import sys, time; from cellkit.cli import main; status = main(sys.argv[1:])\n"
-        f"assert not set({HEAVY!r}) & set(sys.modules); assert status == 0\n"
-        "print(time.process_time(), file=sys.stderr)"
+    """What takes 0.7 seconds at most is six times what the libraries of a terminal take."""
+    clock = "import time; print(time.process_time(), file=sys.stderr)"
+    libraries = f"import sys, typer, rich.console, rich.table; {clock}"
+    question = (
+        "import sys; from cellkit.cli import main; status = main(sys.argv[1:])\n"
+        f"assert not set({HEAVY!r}) & set(sys.modules); assert status == 0\n{clock}"
     )
     environment = {**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path)}
-    seconds = []
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment
-        )
+
+    def seconds(code):
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         (line,) = done.stderr.splitlines()
-        seconds.append(float(line))
-        if seconds[-1] < 0.6:
-            break
-    assert min(seconds) < 0.6
+        return float(line)
+
+    # The processor's time, as a ratio: machines differ, and other work takes from both.
+    ratios = []
+    while len(ratios) < 3 and (not ratios or ratios[-1] >= 6):
+        ratios.append(seconds(question) / seconds(libraries))
+    assert min(ratios) < 6
 
 
 @pytest.mark.one_backend
