@@ -15,6 +15,7 @@ for it raises an error that says what to do; a listing that needs the plugin war
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -23,7 +24,7 @@ import inspect
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
 from cellkit import _backends
@@ -50,6 +51,7 @@ __all__ = [
     "accepted_arguments",
     "create",
     "declarations",
+    "forgotten",
     "get",
     "import_plugins",
     "list_cells",
@@ -150,6 +152,19 @@ def register(
                     )
         _local[name] = _Local(new, cls, spec, overwrites=overwrite)
     return cls
+
+
+@contextlib.contextmanager
+def forgotten() -> Iterator[None]:
+    """Forget at the end which cells were registered in here for the running process."""
+    with _lock:
+        before = dict(_local)
+    try:
+        yield
+    finally:
+        with _lock:
+            _local.clear()
+            _local.update(before)
 
 
 def declarations() -> dict[str, tuple[Declaration, ...]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from cellkit.registry.registry import forgotten
 from cellkit_conformance.subject.constants import is_fed
 
 FRAMEWORKS = {"keras", "cellkit", "cellkit_conformance", "__main__"}
@@ -19,8 +20,8 @@ FRAMEWORKS = {"keras", "cellkit", "cellkit_conformance", "__main__"}
 def imported_anew(cls: Any) -> Any:
     """Import the file of a class again, and return the class that is found there.
 
-    The first import stays what everybody else sees: modules and what Keras knows by name are put
-    back.
+    The first import stays what everybody else sees: modules, registered cells and what Keras knows
+    by name are put back.
 
     Args:
         cls: A class of cells.
@@ -46,7 +47,8 @@ def imported_anew(cls: Any) -> Any:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     found: Any = module
     try:
-        spec.loader.exec_module(module)
+        with forgotten():
+            spec.loader.exec_module(module)
         for part in cls.__qualname__.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit):  # noqa: BLE001 (it can be imported once, as most programs do)
