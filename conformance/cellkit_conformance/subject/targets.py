@@ -21,7 +21,8 @@ from cellkit.registry import CellSpec
 from cellkit_conformance.edition import requirements
 from cellkit_conformance.outcome import text_of
 from cellkit_conformance.subject.constants import fed, fed_spec
-from cellkit_conformance.subject.guess import anew, guess
+from cellkit_conformance.subject.guess import guess
+from cellkit_conformance.subject.guess_arguments import anew
 from cellkit_conformance.trees import Tree
 
 Imported = TypeVar("Imported")
