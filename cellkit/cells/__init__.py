@@ -9,7 +9,15 @@ from cellkit.cells.initializers import ChronoInitializer
 from cellkit.cells.linear import LinearCell
 from cellkit.cells.matrix import MatrixCell
 from cellkit.cells.named import resolve
-from cellkit.cells.operations import log_sigmoid, matmul, normalize, precise, rms_normalize, split
+from cellkit.cells.operations import (
+    log_sigmoid,
+    matmul,
+    normalize,
+    plus,
+    precise,
+    rms_normalize,
+    split,
+)
 from cellkit.cells.parallel import ParallelCell, as_dtype
 from cellkit.cells.standard import StandardWeights, has_standard_activations
 from cellkit.cells.structure import TensorSpec, declared_output, declared_state
@@ -48,6 +56,7 @@ __all__ = [
     "matmul",
     "normalize",
     "number",
+    "plus",
     "positive_int",
     "positive_number",
     "precise",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from cellkit.cells.cell import Cell
-from cellkit.cells.operations import matmul, split
+from cellkit.cells.operations import matmul, plus, split
 from cellkit.cells.validate import vector_size
 from cellkit.registry.symbols import gate_blocks
 from cellkit.typing import States, Tree
@@ -65,8 +65,7 @@ class GatedCell(Cell):
 
     def project(self, inputs: Tree) -> Any:
         """Return ``inputs @ kernel + bias`` for all gates at once."""
-        projected = matmul(inputs, self.kernel)
-        return projected if self.bias is None else projected + self.bias
+        return plus(matmul(inputs, self.kernel), self.bias)
 
     def step(self, projected: Tree, states: States) -> tuple[Tree, States]:
         """Add the recurrent product, apply each gate's activation, and `combine`."""

@@ -143,6 +143,16 @@ def where(condition: Any, x: Tensor, y: Any) -> Tensor:
     return keras.ops.where(condition, x, y)
 
 
+def plus(x: Tensor, bias: Any) -> Tensor:
+    """Return `x` with a bias added, where there is one.
+
+    Args:
+        x: Tensor.
+        bias: Weight that `Cell.add_bias` gave, or a part of it; None of a cell without biases.
+    """
+    return x if bias is None else x + bias
+
+
 def log_sigmoid(x: Tensor) -> Tensor:
     """Return the logarithm of the sigmoid of `x`, in files as well.
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import MatrixCell, matmul, positive_int, split, vector_size
+from cellkit.cells import MatrixCell, matmul, plus, positive_int, split, vector_size
 from cellkit.errors import problem
 from cellkit.registry import WeightMap, configured, gate_blocks, rename
 
@@ -71,8 +71,7 @@ class HeadsCell(MatrixCell):
 
     def project(self, inputs: Any) -> Any:
         """Return all projections, side by side."""
-        projected = matmul(inputs, self.kernel)
-        return projected if self.bias is None else projected + self.bias
+        return plus(matmul(inputs, self.kernel), self.bias)
 
     def parts(self, projected: Any) -> dict[str, Any]:
         """Return the projections by their letters, `(rows, heads, width / heads)`."""

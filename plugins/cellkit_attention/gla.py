@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import log_sigmoid, matmul, positive_int, positive_number
+from cellkit.cells import log_sigmoid, matmul, plus, positive_int, positive_number
 from cellkit.registry import CellSpec, Guide
 from cellkit.registry.reference import softplus
 from cellkit_attention._base import HeadsCell, by_head, symbols_of
@@ -73,8 +73,7 @@ class GLACell(HeadsCell):
 
     def project(self, inputs: Any) -> dict[str, Any]:
         """Return queries, keys and values, and what enters the gates."""
-        gate = matmul(matmul(inputs, self.gate_kernel_1), self.gate_kernel_2)
-        gate = gate if self.gate_bias is None else gate + self.gate_bias
+        gate = plus(matmul(matmul(inputs, self.gate_kernel_1), self.gate_kernel_2), self.gate_bias)
         return {"qkv": super().project(inputs), "gate": gate}
 
     def factors(self, projected: Any) -> dict[str, Any]:

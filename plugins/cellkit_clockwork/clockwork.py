@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, matmul, split, vector_size
+from cellkit.cells import Cell, TensorSpec, matmul, plus, split, vector_size
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, custom, rename
 from cellkit.registry.reference import activation
@@ -71,8 +71,7 @@ class ClockworkCell(Cell):
 
     def project(self, inputs: Any) -> Any:
         """Return ``inputs @ kernel + bias``."""
-        projected = matmul(inputs, self.kernel)
-        return projected if self.bias is None else projected + self.bias
+        return plus(matmul(inputs, self.kernel), self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""

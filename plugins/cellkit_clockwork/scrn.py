@@ -7,13 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import (
-    Cell,
-    matmul,
-    number,
-    positive_int,
-    vector_size,
-)
+from cellkit.cells import Cell, matmul, number, plus, positive_int, vector_size
 from cellkit.registry import CellSpec, Guide, rename
 from cellkit.registry.reference import sigmoid
 
@@ -116,7 +110,7 @@ class SCRNCell(Cell):
         recurrent = matmul(self.drop(h), self.recurrent_kernel)
         h = self.recurrent_activation(matmul(s, self.context_to_hidden) + ax + recurrent)
         y = matmul(h, self.hidden_to_output) + matmul(s, self.context_to_output)
-        return self.activation(y if self.bias is None else y + self.bias), [h, s]
+        return self.activation(plus(y, self.bias)), [h, s]
 
 
 def _logit(a: Any) -> Any:

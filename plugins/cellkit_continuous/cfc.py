@@ -14,6 +14,7 @@ from cellkit.cells import (
     constant_gap,
     features_beside_gap,
     matmul,
+    plus,
     positive_int,
     precise,
     resolve,
@@ -142,7 +143,7 @@ class CfCCell(TimeGaps, Cell):
 
 def _affine(x: Any, kernel: Any, bias: Any) -> Any:
     y = matmul(x, kernel)
-    return y if bias is None else y + bias
+    return plus(y, bias)
 
 
 def _layers(count: Any) -> int:

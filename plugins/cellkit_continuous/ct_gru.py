@@ -15,6 +15,7 @@ from cellkit.cells import (
     constant_gap,
     features_beside_gap,
     matmul,
+    plus,
     positive_int,
     positive_number,
     split,
@@ -120,8 +121,7 @@ class CTGRUCell(TimeGaps, Cell):
     def project(self, inputs: Any) -> Any:
         """Return what the inputs bring to r, q and s, and the gap."""
         x, dt = inputs if self.dt is None else (inputs, None)
-        projected = matmul(x, self.kernel)
-        projected = projected if self.bias is None else projected + self.bias
+        projected = plus(matmul(x, self.kernel), self.bias)
         return (projected, dt) if self.dt is None else projected
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:

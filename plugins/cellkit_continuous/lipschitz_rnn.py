@@ -7,13 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import (
-    Cell,
-    matmul,
-    number,
-    positive_number,
-    vector_size,
-)
+from cellkit.cells import Cell, matmul, number, plus, positive_number, vector_size
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, rename
 from cellkit.registry.reference import activation
@@ -92,8 +86,7 @@ class LipschitzRNNCell(Cell):
 
     def project(self, inputs: Any) -> Any:
         """Return ``U @ x + b``."""
-        projected = matmul(inputs, self.kernel)
-        return projected if self.bias is None else projected + self.bias
+        return plus(matmul(inputs, self.kernel), self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""

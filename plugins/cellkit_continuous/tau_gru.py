@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, matmul, positive_int, split, vector_size
+from cellkit.cells import Cell, TensorSpec, matmul, plus, positive_int, split, vector_size
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, blocks, gate_blocks, rename
 from cellkit.registry.reference import activation
@@ -80,8 +80,7 @@ class TauGRUCell(Cell):
 
     def project(self, inputs: Any) -> Any:
         """Return ``W @ x + b`` for all gates at once."""
-        projected = matmul(inputs, self.kernel)
-        return projected if self.bias is None else projected + self.bias
+        return plus(matmul(inputs, self.kernel), self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""

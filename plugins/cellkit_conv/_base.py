@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, positive_int
+from cellkit.cells import Cell, TensorSpec, plus, positive_int
 from cellkit.errors import problem
 
 
@@ -129,7 +129,7 @@ class ConvCell(Cell):
     def shift(self, image: Any, bias: Any) -> Any:
         """Add a bias per channel, if there is one."""
         if bias is None or self.data_format == "channels_last":
-            return image if bias is None else image + bias
+            return plus(image, bias)
         return image + keras.ops.reshape(bias, (-1, *(1,) * self.rank))
 
     def split(self, image: Any, count: int) -> list[Any]:

@@ -14,6 +14,7 @@ from cellkit.cells import (
     matmul,
     normalize,
     number,
+    plus,
     positive_int,
     positive_number,
     precise,
@@ -152,20 +153,20 @@ class BlockGRUCell(Cell):
 
     def project(self, inputs: Any) -> Any:
         """Return what u brings to the first layer of blocks, and its bias."""
-        u = self.normal(_plus(matmul(inputs, self.kernel), self.input_bias), "u")
-        return _plus(matmul(u, self.input_mix), self.block_biases[0])
+        u = self.normal(plus(matmul(inputs, self.kernel), self.input_bias), "u")
+        return plus(matmul(u, self.input_mix), self.block_biases[0])
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
         h = self.drop(states[0])
-        v = self.normal(_plus(matmul(h, self.recurrent_kernel), self.recurrent_bias), "v")
+        v = self.normal(plus(matmul(h, self.recurrent_kernel), self.recurrent_bias), "v")
         p = projected + matmul(v, self.recurrent_mix) + blockwise(h, self.block_kernels[0])[0]
         p = self.normal(p, "1")
         for d in range(1, self.depth):
             a = blockwise(p, self.block_kernels[d])[0]
-            p = self.normal(_plus(a, self.block_biases[d]), str(d + 1))
+            p = self.normal(plus(a, self.block_biases[d]), str(d + 1))
         gates = keras.ops.concatenate(blockwise(p, self.gate_kernel, 3), axis=-1)
-        r, n, z = split(_plus(gates, self.gate_bias), 3)
+        r, n, z = split(plus(gates, self.gate_bias), 3)
         n = self.activation(self.recurrent_activation(r) * n)
         z = self.recurrent_activation(z + self.update_bias)
         h = z * n + (1 - z) * states[0]
@@ -193,10 +194,6 @@ def blockwise(x: Any, kernel: Any, parts: int = 1) -> list[Any]:
     products = keras.ops.transpose(by_block @ (kernel + 0.0), (1, 0, 2))
     flat = count * width // parts
     return [keras.ops.reshape(part, (-1, flat)) for part in split(products, parts)]
-
-
-def _plus(x: Any, bias: Any) -> Any:
-    return x if bias is None else x + bias
 
 
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:

@@ -8,15 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import (
-    Cell,
-    TensorSpec,
-    check_gaps,
-    choice,
-    matmul,
-    resolve,
-    split,
-)
+from cellkit.cells import Cell, TensorSpec, check_gaps, choice, matmul, plus, resolve, split
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, blocks, gate_blocks, rename
 from cellkit.registry.reference import activation, relu
@@ -151,7 +143,7 @@ class GRUDCell(Cell):
         m = named["observed"]
         x = keras.ops.where(m == 0, 0.0, named["values"])  # nothing, not even NaN, where missing
         gates = matmul(m, self.mask_kernel)
-        return x, m, named["dt"], gates if self.bias is None else gates + self.bias
+        return x, m, named["dt"], plus(gates, self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
@@ -184,7 +176,7 @@ def _means(mean: Any) -> list[float]:
 
 
 def _decay(x: Any, bias: Any) -> Any:
-    return keras.ops.exp(-keras.ops.relu(x if bias is None else x + bias))
+    return keras.ops.exp(-keras.ops.relu(plus(x, bias)))
 
 
 def _named(cell: GRUDCell, inputs: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit.cells import GatedCell, as_dtype, matmul, positive_number, probability
+from cellkit.cells import GatedCell, as_dtype, matmul, plus, positive_number, probability
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, blocks, gate_blocks
 from cellkit.registry.reference import activation
@@ -130,7 +130,7 @@ class LiGRUCell(GatedCell):
         wide = as_dtype(projected, self.accumulator_dtype)
         wide = (wide - mean) * keras.ops.rsqrt(variance + self.epsilon)
         normal = self.gain * as_dtype(wide, self.compute_dtype)
-        return normal if self.bias is None else normal + self.bias
+        return plus(normal, self.bias)
 
     def combine(self, gates: Any, states: Any) -> tuple[Any, Any]:
         """Mix the old state and the candidate."""

@@ -6,13 +6,7 @@ from typing import Any
 
 import keras
 
-from cellkit.cells import (
-    Cell,
-    choice,
-    matmul,
-    split,
-    vector_size,
-)
+from cellkit.cells import Cell, choice, matmul, plus, split, vector_size
 from cellkit.registry import CellSpec, Guide, gate_blocks, rename
 
 
@@ -71,8 +65,7 @@ class MGUCell(Cell):
 
     def project(self, inputs: Any) -> Any:
         """Return ``inputs @ kernel + bias`` for f and n at once."""
-        projected = matmul(inputs, self.kernel)
-        return projected if self.bias is None else projected + self.bias
+        return plus(matmul(inputs, self.kernel), self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
@@ -81,7 +74,7 @@ class MGUCell(Cell):
         if self.variant == "flax":
             h_f, h_n = split(matmul(dropped, self.recurrent_kernel), 2)
             f = self.recurrent_activation(x_f + h_f)
-            h_n = h_n if self.recurrent_bias is None else h_n + self.recurrent_bias
+            h_n = plus(h_n, self.recurrent_bias)
             h = (1 - f) * self.activation(x_n + f * h_n) + f * h
         else:
             u, of_f, of_n = self.recurrent_kernel, slice(self.units), slice(self.units, None)

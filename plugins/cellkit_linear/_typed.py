@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import LinearCell, TensorSpec, matmul, vector_size
+from cellkit.cells import LinearCell, TensorSpec, matmul, plus, vector_size
 from cellkit.errors import problem
 from cellkit.registry import WeightMap, custom, gate_blocks
 from cellkit.registry.reference import activation
@@ -58,8 +58,8 @@ class TypedCell(LinearCell):
 
     def look(self, window: Any) -> Any:
         """Return all gates, not activated."""
-        gates = matmul(keras.ops.reshape(window, (-1, 2 * self.features)), self.kernel)
-        return gates if self.bias is None else gates + self.bias
+        x = keras.ops.reshape(window, (-1, 2 * self.features))
+        return plus(matmul(x, self.kernel), self.bias)
 
 
 def typed_gates(w: Any, x: Any, before: Any, config: Any) -> tuple[Any, Any, Any]:

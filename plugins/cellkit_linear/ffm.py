@@ -14,6 +14,7 @@ from cellkit.cells import (
     choice,
     matmul,
     normalize,
+    plus,
     positive_int,
     positive_number,
     split,
@@ -147,8 +148,7 @@ class FFMCell(LinearCell):
 
     def project(self, inputs: Any) -> dict[str, Any]:
         """Return what is remembered, the output gate, and what passes by the memory."""
-        projected = matmul(inputs, self.kernel)
-        projected = projected if self.bias is None else projected + self.bias
+        projected = plus(matmul(inputs, self.kernel), self.bias)
         p, i, o, *u = split(projected, self.widths)
         s = self.recurrent_activation
         return {"x": p * s(i), "o": s(o), "u": u[0] if u else inputs}
@@ -166,9 +166,8 @@ class FFMCell(LinearCell):
         """Return the normalised memory, and what passes by it, as the gate weighs them."""
         S, o, u = states[0], projected["o"], projected["u"]
         parts = keras.ops.concatenate([keras.ops.real(S), keras.ops.imag(S)], axis=-1)
-        width = self.mix_kernel.shape[0]
-        z = matmul(self.as_output(keras.ops.reshape(parts, (-1, width))), self.mix_kernel)
-        z = z if self.mix_bias is None else z + self.mix_bias
+        parts = self.as_output(keras.ops.reshape(parts, (-1, self.mix_kernel.shape[0])))
+        z = plus(matmul(parts, self.mix_kernel), self.mix_bias)
         return normalize(z * o, self.epsilon) + (1 - o) * u
 
 

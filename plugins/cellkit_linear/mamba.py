@@ -7,7 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import LinearCell, TensorSpec, as_dtype, matmul, positive_int, split, vector_size
+from cellkit.cells import (
+    LinearCell,
+    TensorSpec,
+    as_dtype,
+    matmul,
+    plus,
+    positive_int,
+    split,
+    vector_size,
+)
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured, rename
 from cellkit.registry.reference import softplus
@@ -136,7 +145,7 @@ class MambaCell(LinearCell):
         p = matmul(window, self.kernel, slice(inner))
         z = matmul(window[:, -1], self.kernel, slice(inner, None))
         u = keras.ops.sum(p * (self.conv_kernel + 0.0), axis=1)
-        u = keras.ops.silu(u if self.conv_bias is None else u + self.conv_bias)
+        u = keras.ops.silu(plus(u, self.conv_bias))
         rank = self.step_kernel.shape[0]
         chosen = matmul(u, self.select_kernel)
         low, b, c = split(chosen, [rank, self.state_units, self.state_units])

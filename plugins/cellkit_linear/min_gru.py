@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit.cells import LinearCell, matmul, split, vector_size
+from cellkit.cells import LinearCell, matmul, plus, split, vector_size
 from cellkit.registry import CellSpec, Guide, gate_blocks
 from cellkit.registry.reference import activation, sigmoid
 
@@ -37,8 +37,7 @@ class InputGatedCell(LinearCell):
 
     def project(self, inputs: Any) -> Any:
         """Return ``inputs @ kernel + bias`` for all gates at once."""
-        projected = matmul(inputs, self.kernel)
-        return projected if self.bias is None else projected + self.bias
+        return plus(matmul(inputs, self.kernel), self.bias)
 
 
 # By hand, since `activation` has a default of its own. As equations the cell computes the same, one

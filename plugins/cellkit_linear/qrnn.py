@@ -12,6 +12,7 @@ from cellkit.cells import (
     TensorSpec,
     choice,
     matmul,
+    plus,
     positive_int,
     split,
     vector_size,
@@ -112,8 +113,7 @@ class QRNNCell(LinearCell):
     def look(self, window: Any) -> Any:
         """Return all gates, not activated."""
         x = keras.ops.reshape(window, (-1, self.window * self.features))
-        gates = matmul(x, self.kernel)
-        return gates if self.bias is None else gates + self.bias
+        return plus(matmul(x, self.kernel), self.bias)
 
     def coefficients(self, projected: Any) -> tuple[Any, Any]:
         """Return the forget gate, and what is added."""

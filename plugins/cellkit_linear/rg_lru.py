@@ -13,6 +13,7 @@ from cellkit.cells import (
     as_dtype,
     matmul,
     number,
+    plus,
     positive_int,
     split,
     vector_size,
@@ -140,7 +141,7 @@ class RGLRUCell(LinearCell):
         """Return u and what enters the gates; for `look`, u with a 1 behind it."""
         u = inputs
         if self.input_kernel is not None:
-            u = _plus(matmul(inputs, self.input_kernel), self.input_bias)
+            u = plus(matmul(inputs, self.input_kernel), self.input_bias)
         if not self.whole_first_input:
             return {"u": u, "gates": self.gates(u)}
         return keras.ops.concatenate([u, keras.ops.ones_like(u[:, :1])], axis=-1)
@@ -153,12 +154,12 @@ class RGLRUCell(LinearCell):
     def gates(self, u: Any) -> Any:
         """Return what enters both gates, side by side."""
         if self.num_heads == 1:
-            return _plus(matmul(u, self.kernel), self.bias)
+            return plus(matmul(u, self.kernel), self.bias)
         blocks = keras.ops.reshape(u, (-1, self.num_heads, self.units // self.num_heads))
         blocks = keras.ops.transpose(blocks, (1, 0, 2)) @ (self.kernel + 0.0)
         parts = [keras.ops.transpose(x, (1, 0, 2)) for x in split(blocks, 2)]
         flat = [keras.ops.reshape(x, (-1, self.units)) for x in parts]
-        return _plus(keras.ops.concatenate(flat, axis=-1), self.bias)
+        return plus(keras.ops.concatenate(flat, axis=-1), self.bias)
 
     def coefficients(self, projected: Any) -> tuple[Any, Any]:
         """Return the decay, and the input scaled so that the size of the state is kept."""
@@ -178,10 +179,6 @@ def root(x: Any) -> Any:
     """Return the square root with a finite gradient at zero, where a gate is closed for good."""
     some = x > 1e-30
     return keras.ops.where(some, keras.ops.sqrt(keras.ops.where(some, x, 1.0 + 0.0 * x)), 0.0 * x)
-
-
-def _plus(x: Any, bias: Any) -> Any:
-    return x if bias is None else x + bias
 
 
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from cellkit.cells import (
     TensorSpec,
     matmul,
     normalize,
+    plus,
     positive_int,
     positive_number,
     split,
@@ -143,12 +144,12 @@ class HyperLSTMCell(Cell):
         s, tanh, split_at = self.recurrent_activation, self.activation, self.widths
         x_p, x_y = split(projected, split_at)
         h_p, h_y = split(matmul(self.drop(h), self.recurrent_kernel), split_at)
-        a = _plus(x_p + h_p + matmul(self.drop(p, "p"), self.hyper_kernel), self.hyper_bias)
+        a = plus(x_p + h_p + matmul(self.drop(p, "p"), self.hyper_kernel), self.hyper_bias)
         i, f, g, o = split(self.normal(a, 4, "hyper_gates"), 4)
         q = s(f) * q + s(i) * tanh(g)
         p = s(o) * tanh(self.normal(q, 1, "q"))
         y = self.scale("row", p) * h_y + self.scale("input", p) * x_y + self.scale("shift", p)
-        i, f, g, o = split(self.normal(_plus(y, self.bias), 4, "gates"), 4)
+        i, f, g, o = split(self.normal(plus(y, self.bias), 4, "gates"), 4)
         c = s(f) * c + s(i) * tanh(g)
         h = s(o) * tanh(self.normal(c, 1, "c"))
         return h, [h, c, p, q]
@@ -163,15 +164,9 @@ class HyperLSTMCell(Cell):
     def scale(self, name: str, p: Any) -> Any:
         """Return what the small LSTM makes of all rows, gate by gate."""
         kernel, bias, scales = self.features[name]
-        features = keras.ops.reshape(
-            _plus(matmul(p, kernel), bias), (-1, 4, self.hyper_features, 1)
-        )
+        features = keras.ops.reshape(plus(matmul(p, kernel), bias), (-1, 4, self.hyper_features, 1))
         rows = keras.ops.sum(features * scales, axis=2)
         return keras.ops.reshape(rows, (-1, 4 * self.units))
-
-
-def _plus(x: Any, bias: Any) -> Any:
-    return x if bias is None else x + bias
 
 
 def norm(v: Any, epsilon: float) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import choice, matmul, normalize, positive_number, split
+from cellkit.cells import choice, matmul, normalize, plus, positive_number, split
 from cellkit.registry import CellSpec, Guide, blocks, gate_blocks, rename
 from cellkit_lstm._base import LSTMBase
 
@@ -75,7 +75,7 @@ class LayerNormLSTMCell(LSTMBase):
     def project(self, inputs: Any) -> Any:
         """Return the normalised product with the inputs, plus the bias."""
         projected = self.gamma_x * normalize(matmul(inputs, self.kernel), self.epsilon)
-        return projected if self.bias is None else projected + self.bias
+        return plus(projected, self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""

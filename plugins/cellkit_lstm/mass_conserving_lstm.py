@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, as_dtype, choice, matmul, split, vector_size
+from cellkit.cells import Cell, TensorSpec, as_dtype, choice, matmul, plus, split, vector_size
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, WeightMap, configured, gate_blocks
 from cellkit.registry.reference import activation
@@ -134,7 +134,7 @@ class MassConservingLSTMCell(Cell):
         xm, xa = inputs
         seen = keras.ops.concatenate([xm, xa], axis=-1) if self.variant == "hydrology" else xa
         projected = matmul(seen, self.kernel)
-        return xm, projected if self.bias is None else projected + self.bias
+        return xm, plus(projected, self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""

@@ -13,6 +13,7 @@ from cellkit.cells import (
     choice,
     log_sigmoid,
     matmul,
+    plus,
     positive_number,
     split,
     vector_size,
@@ -124,8 +125,7 @@ class MLSTMCell(Cell):
 
     def project(self, inputs: Any) -> dict[str, Any]:
         """Return q, k and v by head, the gates, and the output gate."""
-        a = matmul(inputs, self.kernel)
-        a = a if self.bias is None else a + self.bias
+        a = plus(matmul(inputs, self.kernel), self.bias)
         widths = self.widths
         blocks = split(keras.ops.cast(a, self.accumulator_dtype), list(widths.values()))
         parts = dict(zip(widths, blocks, strict=True))

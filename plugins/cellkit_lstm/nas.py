@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cells import GatedCell, choice, matmul, split
+from cellkit.cells import GatedCell, choice, matmul, plus, split
 from cellkit.registry import CellSpec, Guide
 
 THIRD_GATES = ("multiply", "add")
@@ -72,7 +72,7 @@ class NASCell(GatedCell):
         h, c = states
         s, tanh, relu = self.recurrent_activation, self.activation, keras.ops.relu
         m = matmul(self.drop(h), self.recurrent_kernel)
-        m = split(m if self.bias is None else m + self.bias, 8)
+        m = split(plus(m, self.bias), 8)
         x = split(projected, 8)
         a3 = x[3] * m[3] if self.third_gate == "multiply" else x[3] + m[3]
         l0 = tanh(s(x[0] + m[0]) * relu(x[1] + m[1]))

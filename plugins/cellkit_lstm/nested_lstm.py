@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from cellkit.cells import matmul, positive_int, split
+from cellkit.cells import matmul, plus, positive_int, split
 from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured, gate_blocks
 from cellkit.registry.reference import activation
 from cellkit_lstm._base import LSTMBase
@@ -84,7 +84,7 @@ class NestedLSTMCell(LSTMBase):
             return s(o) * tanh(c), [c]
         kernel, recurrent, bias = self.inner[k - 1]
         z = matmul(x, kernel) + matmul(self.drop(h, f"h{k + 1}"), recurrent)
-        c, inner = self._level(k + 1, z if bias is None else z + bias, inner)
+        c, inner = self._level(k + 1, plus(z, bias), inner)
         return s(o) * tanh(c), [c, *inner]
 
 

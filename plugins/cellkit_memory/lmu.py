@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, matmul, positive_int, positive_number, vector_size
+from cellkit.cells import Cell, TensorSpec, matmul, plus, positive_int, positive_number, vector_size
 from cellkit.registry import CellSpec, Guide, Paper, rename
 from cellkit.registry.reference import activation
 
@@ -126,7 +126,7 @@ class LMUCell(Cell):
     def project(self, inputs: Any) -> Any:
         """Return what the inputs write, and what they bring to the units."""
         a = matmul(inputs, self.kernel)
-        return matmul(inputs, self.input_encoder), a if self.bias is None else a + self.bias
+        return matmul(inputs, self.input_encoder), plus(a, self.bias)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit.cells import Cell, TensorSpec, matmul, split
+from cellkit.cells import Cell, TensorSpec, matmul, plus, split
 from cellkit.registry import CellSpec, Guide, Paper, custom
 from cellkit.registry.reference import activation
 from cellkit_nested._modalities import flatten, modalities
@@ -94,14 +94,13 @@ class GatedFusionCell(Cell):
         ]
         products = [matmul(x_m, encoder) for x_m, encoder in zip(x, self.encoders, strict=True)]
         e = keras.ops.stack(products, axis=1)
-        e = e if self.encoding_bias is None else e + self.encoding_bias
+        e = plus(e, self.encoding_bias)
         return self.activation(e), matmul(keras.ops.concatenate(x, axis=-1), self.kernel)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""
         (e, gates), h, count = projected, states[0], len(self._inputs)
-        recurrent = matmul(self.drop(h), self.recurrent_kernel)
-        recurrent = recurrent if self.bias is None else recurrent + self.bias
+        recurrent = plus(matmul(self.drop(h), self.recurrent_kernel), self.bias)
         *parts, h_n = split(recurrent, 3 + count)
         z, r, *a = [x + u for x, u in zip(split(gates, 2 + count), parts, strict=True)]
         z, r = self.recurrent_activation(z), self.recurrent_activation(r)

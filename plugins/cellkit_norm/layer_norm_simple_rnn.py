@@ -6,12 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from cellkit.cells import (
-    GatedCell,
-    matmul,
-    normalize,
-    positive_number,
-)
+from cellkit.cells import GatedCell, matmul, normalize, plus, positive_number
 from cellkit.registry import CellSpec, Guide, rename
 
 
@@ -62,7 +57,7 @@ class LayerNormSimpleRNNCell(GatedCell):
         """Advance one time step."""
         total = projected + matmul(self.drop(states[0]), self.recurrent_kernel)
         normed = self.gamma * normalize(total, self.epsilon)
-        h = self.activation(normed if self.bias is None else normed + self.bias)
+        h = self.activation(plus(normed, self.bias))
         return h, [h]
 
     spec = CellSpec(

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from cellkit.cells import Cell, matmul, positive_int, split, vector_size
+from cellkit.cells import Cell, matmul, plus, positive_int, split, vector_size
 from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured
 from cellkit.registry.reference import activation
 
@@ -86,8 +86,7 @@ class RHNCell(Cell):
 
     def project(self, inputs: Any) -> Any:
         """Return ``W @ x + b`` of the first layer."""
-        projected = matmul(inputs, self.kernel)
-        return projected if self.biases[0] is None else projected + self.biases[0]
+        return plus(matmul(inputs, self.kernel), self.biases[0])
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
         """Advance one time step."""

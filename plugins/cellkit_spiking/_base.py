@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellkit.cells import Cell, as_dtype, choice, matmul, positive_number
+from cellkit.cells import Cell, as_dtype, choice, matmul, plus, positive_number
 from cellkit.errors import problem
 from cellkit_spiking._surrogate import SURROGATES, spike
 
@@ -57,8 +57,7 @@ class SpikingCell(Cell):
         """Return the current that the inputs bring."""
         if self.kernel is None:
             return inputs
-        current = matmul(inputs, self.kernel)
-        return current if self.bias is None else current + self.bias
+        return plus(matmul(inputs, self.kernel), self.bias)
 
     def with_spikes(self, current: Any, spikes: Any) -> Any:
         """Return the current with what the spikes of the step before bring, in a wide dtype."""

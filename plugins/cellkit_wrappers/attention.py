@@ -14,6 +14,7 @@ from cellkit.cells import (
     choice,
     declared_output,
     matmul,
+    plus,
     positive_int,
     vector_size,
 )
@@ -152,7 +153,7 @@ class AttentionCell(CellWrapper):
         y = keras.ops.concatenate([o, r], axis=-1)
         if self.output_units:
             y = matmul(y, self.output_kernel)
-            y = self.activation(y if self.output_bias is None else y + self.output_bias)
+            y = self.activation(plus(y, self.output_bias))
         y = {"output": y, "weights": a} if self.return_weights else y
         return y, [s, r] if self.feed else s
 
@@ -197,7 +198,7 @@ class AttentionCell(CellWrapper):
         if self.score == "multiplicative":
             return memory, memory, counts
         keys = matmul(memory, self.memory_kernel)
-        return memory, keys if self.score_bias is None else keys + self.score_bias, counts
+        return memory, plus(keys, self.score_bias), counts
 
     def _scores(self, o: Any, keys: Any) -> Any:
         """Return one score per place, `(batch, places)`."""

@@ -14,6 +14,7 @@ from cellkit.cells import (
     declared_output,
     matmul,
     number,
+    plus,
     positive_int,
 )
 from cellkit.errors import problem
@@ -160,7 +161,7 @@ class FeedbackCell(CellWrapper):
         if not isinstance(self.head, int):
             return self.activation(as_dtype(self.head(o), self.compute_dtype))
         y = matmul(o, self.head_kernel)
-        return self.activation(y if self.head_bias is None else y + self.head_bias)
+        return self.activation(plus(y, self.head_bias))
 
     def _forced(self, target: Any, y: Any) -> Any:
         target = as_dtype(target, y.dtype)

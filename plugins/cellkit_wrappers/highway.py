@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from cellkit.cells import CellWrapper, as_dtype, matmul, vector_size
+from cellkit.cells import CellWrapper, as_dtype, matmul, plus, vector_size
 from cellkit.registry import CellSpec, Guide, rename
 from cellkit.registry.reference import activation
 from cellkit_wrappers._inside import TRAITS, around, known
@@ -68,8 +68,7 @@ class HighwayCell(CellWrapper):
     def project(self, inputs: Any) -> Any:
         """Return the inputs, the gate, and what the cell makes of the inputs alone."""
         x = as_dtype(inputs, self.compute_dtype)
-        z = matmul(x, self.gate_kernel)
-        z = z if self.gate_bias is None else z + self.gate_bias
+        z = plus(matmul(x, self.gate_kernel), self.gate_bias)
         return x, self.recurrent_activation(z), self.inside.prepare(inputs)
 
     def step(self, projected: Any, states: Any) -> tuple[Any, Any]:
