@@ -54,7 +54,7 @@ def test_biases_need_a_cell_that_has_them():
     symbols = export_weights(cell)
     import_weights(cell, symbols)
     symbols["b_p2"] = np.ones(2)
-    assert "layer 2" in raised(import_weights, cell, symbols)[1]
+    assert "'b_p2' is a bias" in raised(import_weights, cell, symbols)[0]
 
 
 def test_depth_must_be_a_positive_integer():
