@@ -189,5 +189,4 @@ ClockworkCell.spec = CellSpec(
         "Blocks stand in the order of `periods`; theanets sorts them, the slowest first.",
         "rnn_jax applies tanh to the blocks that should hold.",
     ),
-    aliases={"clockwork": {}},
 ).completed(ClockworkCell)

@@ -144,5 +144,4 @@ SCRNCell.spec = CellSpec(
         "The output has a bias, which use_bias=False takes away, and tanh in place of softmax.",
         "torchrecurrent and RecurrentLayers.jl feed the output back in the place of h.",
     ),
-    aliases={"scrn": {}},
 ).completed(SCRNCell)

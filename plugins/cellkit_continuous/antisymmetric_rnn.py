@@ -151,5 +151,4 @@ AntisymmetricRNNCell.spec = CellSpec(
         "no_bias": {"units": 3, "use_bias": False},
     },
     deviations=("rnn_jax subtracts gamma where the paper has gamma * h.",),
-    aliases={"antisymmetric_rnn": {}},
 ).completed(AntisymmetricRNNCell)

@@ -223,6 +223,5 @@ CfCCell.spec = CellSpec(
     deviations=(
         "The gate is s(A_a u dt + A_b u), as in the authors' package; the paper's is s(-f dt).",
     ),
-    aliases={"cfc": {}},
     draw_inputs=lambda inputs: (inputs[0], np.abs(inputs[1])),
 ).completed(CfCCell)

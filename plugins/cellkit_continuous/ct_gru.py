@@ -189,7 +189,6 @@ CTGRUCell.spec = CellSpec(
         },
     },
     symbols=gate_blocks(["r", "q", "s"]),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     states=("m",),
     draw_inputs=lambda inputs: (inputs[0], np.abs(inputs[1])),
     guide=Guide(

@@ -91,5 +91,4 @@ GatedAntisymmetricRNNCell.spec = CellSpec(
     deviations=(
         "torchrecurrent leaves its recurrent bias out of the gate, which has one of the input's.",
     ),
-    aliases={"gated_antisymmetric_rnn": {}},
 ).completed(GatedAntisymmetricRNNCell)

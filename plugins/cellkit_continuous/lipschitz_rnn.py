@@ -131,5 +131,4 @@ LipschitzRNNCell.spec = CellSpec(
         "share them.",
         "rnn_jax takes the tanh from the step before.",
     ),
-    aliases={"lipschitz_rnn": {}},
 ).completed(LipschitzRNNCell)

@@ -255,6 +255,5 @@ LTCCell.spec = CellSpec(
         "All neurons are connected; ncps can wire them sparsely.",
         "The bare cell of ncps clips its conductances; here, as in its layer, they are a softplus.",
     ),
-    aliases={"ltc": {}},
     draw_inputs=lambda inputs: (inputs[0], np.abs(inputs[1])),
 ).completed(LTCCell)

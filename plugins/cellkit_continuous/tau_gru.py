@@ -130,5 +130,4 @@ TauGRUCell.spec = CellSpec(
         "dropout": {"units": 4, "delay": 2, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
     traits={"masking", "stateful", "dropout", "recurrent_dropout"},
-    aliases={"tau_gru": {}},
 ).completed(TauGRUCell)

@@ -42,5 +42,4 @@ class ATRCell(cellkit.EquationCell):
         "Use it when text is translated and two gates should cost no more than a simple cell.",
         ("tiny", "interpretable", "language"),
     )
-    aliases = {"atr": {}}
     deviations = ("biases, which the paper leaves out",)

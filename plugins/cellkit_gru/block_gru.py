@@ -240,7 +240,6 @@ def _gates(config: Any) -> WeightMap:
 
 BlockGRUCell.spec = CellSpec(
     reference=reference,
-    inputs=("features",),
     cases={
         "default": {"units": 4},
         "two_blocks": {"units": 4, "blocks": 2},
@@ -268,9 +267,7 @@ BlockGRUCell.spec = CellSpec(
     | rename({"input_bias": "b_u", "recurrent_bias": "b_v"}, like="kernel")
     | configured(_layers)
     | configured(_gates),
-    traits=frozenset({"masking", "stateful", "dropout", "recurrent_dropout", "zoneout"}),
     deviations=("The world model has a projection for each of its inputs; here there is one.",),
-    aliases={"block_gru": {}},
     states=("h",),
     guide=Guide(
         "gru",

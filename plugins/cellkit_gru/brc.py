@@ -43,5 +43,4 @@ class BRCCell(cellkit.EquationCell):
         "Use it when single units have to hold a bit over long times.",
         ("tiny", "long memory"),
     )
-    aliases = {"brc": {}}
     deviations = ("the candidate has a bias, as in the package brc",)

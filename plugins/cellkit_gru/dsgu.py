@@ -40,5 +40,4 @@ class DSGUCell(cellkit.EquationCell):
         "Use it when an SGU learns unsteadily and one more product is affordable.",
         ("depth",),
     )
-    aliases = {"dsgu": {}}
     deviations = ("the product's input has a bias, as in torchrecurrent",)

@@ -50,5 +50,4 @@ class FastGRNNCell(
         "Use it when the model has to fit into kilobytes, as on a microcontroller.",
         ("tiny",),
     )
-    aliases = {"fastgrnn": {}}
     deviations = ("no low-rank or sparse form of the matrices",)

@@ -262,6 +262,6 @@ GRUDCell.spec = CellSpec(
         "PyPOTS feeds the imputed values, the state and the mask to a GRU that resets after the "
         "product: another cell.",
     ),
-    aliases={"gru_d": {}, "grud": {}},
+    aliases={"grud": {}},
     draw_inputs=lambda inputs: {**inputs, "dt": np.abs(inputs["dt"])},
 ).completed(GRUDCell)

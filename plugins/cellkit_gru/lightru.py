@@ -41,5 +41,4 @@ class LightRUCell(cellkit.EquationCell):
         "Use it when a GRU should be halved and its candidate need not see the state.",
         ("tiny",),
     )
-    aliases = {"lightru": {}}
     deviations = ("the candidate has a bias, as in torchrecurrent",)

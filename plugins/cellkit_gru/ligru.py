@@ -163,7 +163,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 LiGRUCell.spec = CellSpec(
     reference=reference,
-    inputs=("features",),
     cases={
         "default": {"units": 4},
         "no_bias": {"units": 3, "use_bias": False},
@@ -197,7 +196,7 @@ LiGRUCell.spec = CellSpec(
         "Batch normalisation is an option, and its statistics are those of each step; the authors' "
         "code takes those of all steps of a batch.",
     ),
-    aliases={"ligru": {}, "ligru_batch_norm": {"normalization": "batch"}},
+    aliases={"ligru_batch_norm": {"normalization": "batch"}},
     states=("h",),
     # A variance is positive.
     draw_weights=lambda weights: {

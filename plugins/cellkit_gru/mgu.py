@@ -96,5 +96,5 @@ class MGUCell(Cell):
             "flax.linen.MGUCell is another function, offered as variant='flax': it resets after "
             "the recurrent product, and its gate keeps the old state instead of replacing it.",
         ),
-        aliases={"mgu": {}, "mgu_flax": {"variant": "flax"}},
+        aliases={"mgu_flax": {"variant": "flax"}},
     )

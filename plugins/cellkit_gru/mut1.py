@@ -42,7 +42,6 @@ class MUT1Cell(cellkit.EquationCell):
     guide = Guide(
         "gru", "Use it when a GRU is near what you need and its gate need not see the state.", ()
     )
-    aliases = {"mut1": {}}
     deviations = (
         "inputs have a matrix where the paper adds them as they are, which fits one width alone",
     )

@@ -42,7 +42,6 @@ class MUT2Cell(cellkit.EquationCell):
         "Use it when you compare variants of the GRU and want one whose reset gate sees little.",
         (),
     )
-    aliases = {"mut2": {}}
     deviations = (
         "inputs have a matrix where the paper adds them as they are, which fits one width alone",
     )

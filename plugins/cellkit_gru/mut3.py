@@ -45,7 +45,6 @@ class MUT3Cell(cellkit.EquationCell):
         "bounded state.",
         (),
     )
-    aliases = {"mut3": {}}
     deviations = (
         "inputs have a matrix where the paper adds them as they are, which fits one width alone",
     )

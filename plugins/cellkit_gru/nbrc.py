@@ -40,5 +40,4 @@ class NBRCCell(cellkit.EquationCell):
         "Use it when bits have to be held for long and other units should say when to flip them.",
         ("long memory",),
     )
-    aliases = {"nbrc": {}}
     deviations = ("the candidate has a bias, as in the package brc",)

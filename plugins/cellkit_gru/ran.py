@@ -38,4 +38,3 @@ class RANCell(cellkit.EquationCell):
         "Use it when states should be weighted sums of the inputs that can be read back.",
         ("interpretable", "language"),
     )
-    aliases = {"ran": {}}

@@ -40,5 +40,4 @@ class SGUCell(cellkit.EquationCell):
         "Use it when input and state should be multiplied, with fewer weights than a GRU.",
         ("tiny",),
     )
-    aliases = {"sgu": {}}
     deviations = ("the product's input has a bias, as in torchrecurrent",)

@@ -38,4 +38,3 @@ class STARCell(cellkit.EquationCell):
         "Use it when many recurrent layers are stacked and upper layers do not learn.",
         ("tiny", "stable"),
     )
-    aliases = {"star": {}}

@@ -61,5 +61,4 @@ class UGRNNCell(GatedCell):
         guide=Guide(
             "gru", "Use it when one gate should decide how much a simple cell moves.", ("tiny",)
         ),
-        aliases={"ugrnn": {}},
     )

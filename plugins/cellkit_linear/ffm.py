@@ -198,7 +198,6 @@ def _gates(config: Any) -> WeightMap:
 
 FFMCell.spec = CellSpec(
     reference=reference,
-    inputs=("features",),
     cases={
         "default": {"units": 4},
         "traces": {"units": 3, "traces": 2, "contexts": 5, "max_period": 20.0},

@@ -49,7 +49,6 @@ class HGRNCell(cellkit.EquationCell, output="y", numbers={"gamma": 0.0}):
         "Use it when layers are stacked and those further up are to remember longer.",
         ("parallel", "long memory", "time scales", "language"),
     )
-    aliases = {"hgrn": {}}
     deviations = (
         "The paper's state is complex and turns by a learned angle; here it is real, as in the "
         "authors' later code.",

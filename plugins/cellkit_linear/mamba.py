@@ -197,7 +197,6 @@ def _selected(config: Any) -> WeightMap:
 
 MambaCell.spec = CellSpec(
     reference=reference,
-    inputs=("features",),
     cases={
         "default": {"units": 3, "state_units": 4},
         "narrow": {"units": 2, "inner_units": 3, "kernel_width": 1, "step_rank": 2},

@@ -307,6 +307,6 @@ RGLRUCell.spec = CellSpec(
         "sqrt(1 - a^2) at the first position, whole_first_input=True; by default both are as in "
         "the paper.",
     ),
-    aliases={"rg_lru": {}, "rg_lru_start": {}},
+    aliases={"rg_lru_start": {}},
     configure=configure,
 ).completed(RGLRUCell)

@@ -152,7 +152,6 @@ RWKV4Cell.spec = CellSpec(
     deviations=(
         "Token shift, receptance and output matrix of the paper's block are layers around it.",
     ),
-    aliases={"rwkv4": {}},
     # A denominator is a sum of exponentials.
     draw_states=lambda states: [states[0], np.abs(states[1]) + 0.1, states[2]],
 ).completed(RWKV4Cell)

@@ -182,5 +182,4 @@ S4DCell.spec = CellSpec(
     },
     traits={"masking", "stateful", "dropout", "linear", "fp32_state"},
     deviations=("The paper's activation and output matrix are layers of their own.",),
-    aliases={"s4d": {}},
 ).completed(S4DCell)

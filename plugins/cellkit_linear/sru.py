@@ -47,7 +47,6 @@ class SRUCell(cellkit.EquationCell, states=("c",)):
         "Use it when speed counts as much as accuracy and many layers are stacked.",
         ("tiny", "language"),
     )
-    aliases = {"sru": {}}
     deviations = (
         "the way past the state has a matrix, as in the authors' code where inputs and units "
         "differ in number",

@@ -46,7 +46,6 @@ class SRUV1Cell(cellkit.EquationCell, states=("c",)):
         "Use it when sequences are long and an elementwise gate is memory enough.",
         ("parallel", "language"),
     )
-    aliases = {"sru_v1": {}}
     deviations = (
         "the way past the state has a matrix, as in the authors' code where inputs and units "
         "differ in number",

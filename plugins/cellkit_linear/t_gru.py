@@ -74,5 +74,4 @@ TGRUCell.spec = CellSpec(
         "no_bias": {"units": 3, "use_bias": False},
     },
     traits={"masking", "stateful", "dropout", "linear", "fp32_state"},
-    aliases={"t_gru": {}},
 ).completed(TGRUCell)

@@ -81,5 +81,4 @@ TLSTMCell.spec = CellSpec(
         "no_bias": {"units": 3, "use_bias": False},
     },
     traits={"masking", "stateful", "dropout", "linear", "fp32_state"},
-    aliases={"t_lstm": {}},
 ).completed(TLSTMCell)

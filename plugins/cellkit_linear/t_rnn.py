@@ -43,5 +43,4 @@ class TRNNCell(cellkit.EquationCell):
         "Use it when the state should be a plain weighted mean of the inputs, trained in parallel.",
         ("tiny", "parallel", "interpretable"),
     )
-    aliases = {"t_rnn": {}}
     deviations = ("z has a bias, as in torchrecurrent",)

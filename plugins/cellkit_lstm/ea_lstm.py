@@ -46,4 +46,3 @@ class EALSTMCell(cellkit.EquationCell, inputs=("x", "a"), initializers={"b_f": "
         "Use it when one model serves many entities whose properties are known.",
         ("several inputs", "static inputs", "interpretable"),
     )
-    aliases = {"ea_lstm": {}}

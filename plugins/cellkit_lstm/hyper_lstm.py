@@ -283,5 +283,4 @@ HyperLSTMCell.spec = CellSpec(
             "seed": 1,
         },
     },
-    aliases={"hyper_lstm": {}},
 ).completed(HyperLSTMCell)

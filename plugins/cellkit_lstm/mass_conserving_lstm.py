@@ -219,7 +219,6 @@ MassConservingLSTMCell.spec = CellSpec(
         "The paper divides c by its norm without 1e-5, which fails for empty cells.",
     ),
     aliases={
-        "mass_conserving_lstm": {},
         "mass_conserving_lstm_hydrology": {"variant": "hydrology"},
     },
     # Masses are not negative; a tenth keeps their sum away from the 1e-5 beside it.

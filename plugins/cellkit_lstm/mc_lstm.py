@@ -54,4 +54,3 @@ class MemoryControllerLSTMCell(cellkit.EquationCell, states=("v", "c")):
         "Use it when what is said at a step and what is remembered need gates of their own.",
         (),
     )
-    aliases = {"mc_lstm": {}}

@@ -62,7 +62,6 @@ class MogrifierLSTMCell(
         "step.",
         ("language", "depth"),
     )
-    aliases = {"mogrifier_lstm": {}}
     deviations = (
         "By default one pair of matrices Q, R serves all rounds, with biases, as in the package "
         "mogrifier; the paper has one matrix per round, matrices='each' or 'low_rank'.",

@@ -42,4 +42,3 @@ class MultiplicativeLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"})
         "Use it when each input symbol should have a transition of its own, as for characters.",
         ("language",),
     )
-    aliases = {"multiplicative_lstm": {}}

@@ -90,7 +90,6 @@ class ODELSTMCell(
 ODELSTMCell.spec = dataclasses.replace(
     ODELSTMCell.spec,
     aliases={
-        "ode_lstm": {},
         "ode_lstm_heun": {"solver": "heun"},
         "ode_lstm_euler": {"solver": "euler"},
     },

@@ -49,4 +49,3 @@ class ONLSTMCell(cellkit.EquationCell):
         "Use it when sequences have nested parts whose borders are not given, such as phrases.",
         ("interpretable", "hierarchy", "language"),
     )
-    aliases = {"on_lstm": {}}

@@ -42,5 +42,4 @@ class OriginalLSTMCell(cellkit.EquationCell):
         "Use it when counting without forgetting is wanted, or history is studied.",
         ("long memory",),
     )
-    aliases = {"original_lstm": {}}
     deviations = ("one cell per block, and gradients through everything",)

@@ -40,4 +40,3 @@ class ResidualLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"}):
     h' = o * (P @ tanh(c') + R @ x)
     """
     guide = Guide("lstm", "Use it when ten and more LSTM layers are stacked.", ("speech", "depth"))
-    aliases = {"residual_lstm": {}}

@@ -64,7 +64,6 @@ class URLSTMCell(cellkit.EquationCell, initializers={"b": spread}):
         "Use it when an LSTM should remember for longer without the choice of a forget bias.",
         ("long memory", "time scales", "reinforcement learning"),
     )
-    aliases = {"ur_lstm": {}}
     deviations = (
         "the bias starts evenly spread, where the paper draws it from a uniform distribution",
         "ur-lstm-torch gives the two gates biases of their own besides",

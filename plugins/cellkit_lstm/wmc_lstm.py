@@ -44,4 +44,3 @@ class WMCLSTMCell(cellkit.EquationCell, initializers={"b_f": "ones"}):
         "Use it when gates should see the whole memory, as peepholes do for one unit alone.",
         (),
     )
-    aliases = {"wmc_lstm": {}}

@@ -238,5 +238,4 @@ LMUCell.spec = CellSpec(
         "keras-lmu leaves out e_h, e_m and W_h unless asked for them.",
         "popgym rounds Ad and Bd to float32.",
     ),
-    aliases={"lmu": {}},
 ).completed(LMUCell)

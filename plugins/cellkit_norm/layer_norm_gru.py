@@ -49,7 +49,6 @@ class LayerNormGRUCell(cellkit.EquationCell, numbers={"epsilon": 1e-5}):
         "Use it when a GRU learns slowly or its sizes drift, as with long or varied sequences.",
         ("normalised",),
     )
-    aliases = {"layer_norm_gru": {}}
     deviations = (
         "the paper normalises the gates' part and the candidate's apart; here, as in haste, they "
         "share a norm",

@@ -49,4 +49,3 @@ class CoRNNCell(
         "Use it when sequences are long and gradients must neither vanish nor explode.",
         ("long memory", "stable"),
     )
-    aliases = {"cornn": {}}

@@ -44,4 +44,3 @@ class UnICORNNCell(
         "Use it when sequences are very long and memory for training is scarce.",
         ("long memory", "stable"),
     )
-    aliases = {"unicornn": {}}

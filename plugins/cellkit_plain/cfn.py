@@ -43,5 +43,4 @@ class CFNCell(cellkit.EquationCell):
         "Use it when the dynamics must stay predictable and fade once inputs end.",
         ("stable", "interpretable", "language"),
     )
-    aliases = {"cfn": {}}
     deviations = ("the input has a bias, as in torchrecurrent",)

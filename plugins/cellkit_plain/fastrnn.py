@@ -47,4 +47,3 @@ class FastRNNCell(
         "Use it when a simple cell is almost enough and its training has to be stable.",
         ("tiny", "stable"),
     )
-    aliases = {"fastrnn": {}}

@@ -116,5 +116,4 @@ IntersectionRNNCell.spec = CellSpec(
         "no_bias": {"units": 4, "use_bias": False},
         "dropout": {"units": 4, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
-    aliases={"intersection_rnn": {}},
 ).completed(IntersectionRNNCell)

@@ -38,4 +38,3 @@ class MinimalRNNCell(cellkit.EquationCell):
         "Use it when one gate should update a latent space whose directions can be read.",
         ("tiny", "interpretable"),
     )
-    aliases = {"minimal_rnn": {}}

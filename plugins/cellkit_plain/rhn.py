@@ -151,5 +151,4 @@ RHNCell.spec = CellSpec(
         },
         "dropout": {"units": 4, "depth": 2, "dropout": 0.4, "recurrent_dropout": 0.3, "seed": 1},
     },
-    aliases={"rhn": {}},
 ).completed(RHNCell)

@@ -38,4 +38,3 @@ class SGRNCell(cellkit.EquationCell):
         "Use it when gate and candidate may share their matrix, for the smallest gated cell.",
         ("tiny",),
     )
-    aliases = {"sgrn": {}}

@@ -150,7 +150,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 ALIFCell.spec = CellSpec(
     reference=reference,
-    inputs=("features",),
     cases={
         "default": {"units": 4},
         "decayed": {"units": 3, "reset": "decayed", "threshold": 0.4, "surrogate": "atan"},

@@ -134,7 +134,6 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 LIFCell.spec = CellSpec(
     reference=reference,
-    inputs=("features",),
     cases={
         "default": {"units": 4},
         "zero": {"units": 3, "reset": "zero", "beta": 0.5, "surrogate": "fast_sigmoid"},

@@ -124,8 +124,8 @@ def check_golden(name, order=("x",)):
             for key in file.files
         }
     names = sorted(cellkit.list_cells(), key=lambda other: other != name)
-    found = next(c for c in map(cellkit.get, names) if name in c.spec.aliases)
-    options = arguments_of(found, found.spec.aliases[name], entry, arrays)
+    found = next(c for c in map(cellkit.get, names) if name in (c.name, *c.spec.aliases))
+    options = arguments_of(found, found.spec.aliases.get(name, {}), entry, arrays)
     cell = found.cls(**options, dtype=DTYPE)
     layer = cellkit.RNN(cell, return_sequences=True, return_state=True, dtype=DTYPE)
     inputs = tuple(arrays[key] for key in entry.get("inputs", order))
