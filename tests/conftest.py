@@ -127,9 +127,10 @@ def forked_workers(nursery):
 
 
 @pytest.fixture
-def own_registry(monkeypatch):
+def own_registry():
     """Let a test register cells without leaving them to the next one."""
-    monkeypatch.setattr(registry, "_local", dict(registry._local))
+    with registry.forgotten():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from cellkit.equations.analyse import Analysis, analyse
 from cellkit.equations.declare import Declaration
 from cellkit.equations.layout import Layout, layout_of
 from cellkit.equations.reference import reference_of
-from cellkit.errors import problem
 from cellkit.registry import CellSpec, Paper, WeightMap, custom
 from cellkit.registry.paper import paper_of
 
@@ -28,10 +27,13 @@ def spec_of(cls: Any, analyses: list[Analysis]) -> CellSpec:
     """
     declaration: Declaration = cls.declaration
     first = analyses[0]
-    unpublished = Paper(
-        "Unpublished", datetime.date.today().year, cls.__name__, f"equations:{cls.__name__}"
+    paper = (
+        cls.paper
+        or paper_of(vars(cls).get("__doc__"))
+        or Paper(
+            "Unpublished", datetime.date.today().year, cls.__name__, f"equations:{cls.__name__}"
+        )
     )
-    paper = cls.paper or paper_of(vars(cls).get("__doc__")) or unpublished
     traits = {"masking", "stateful", "dropout", "zoneout"}
     if all(analysis.drops for analysis in analyses):
         traits.add("recurrent_dropout")
@@ -158,13 +160,7 @@ def symbols_of(declaration: Declaration) -> WeightMap:
         for weight in layout.weights:
             if weight.role == "bias" and not config.get("use_bias", True):
                 for name in weight.parameters:
-                    if name in symbols and np.any(symbols[name]):
-                        raise problem(
-                            f"The symbol {name!r} is a bias, and the cell has none.",
-                            received=f"{name} with values other than zero, and use_bias=False",
-                            expected="zeros, or no biases",
-                            fix="make the cell with use_bias=True",
-                        )
+                    symbols.get(name)  # taken, for the map to refuse it where it is not zero
                 continue
             pieces = []
             for name in weight.parameters:

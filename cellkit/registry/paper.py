@@ -10,8 +10,7 @@ from cellkit.errors import problem
 __all__ = ["Paper", "paper_of"]
 
 _WRITTEN = re.compile(
-    r'^\s*Paper: (?P<authors>[^"]+?) (?P<year>\d{4}), "(?P<title>[^"]+)", (?P<identifier>\w+:\S+)',
-    re.MULTILINE,
+    r'\s*Paper: (?P<authors>[^"]+?) (?P<year>\d{4}), "(?P<title>[^"]+)", (?P<identifier>\w+:\S+)'
 )
 
 

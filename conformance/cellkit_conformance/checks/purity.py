@@ -67,10 +67,7 @@ def _require_no_past(ctx: Context, subject: Subject) -> None:
 
     It has run before, with other weights and inputs, and in training, while its twin is new.
     """
-    used, new = subject.fresh_cell(), subject.fresh_cell()
-    for cell in (used, new):
-        subject.build(cell)
-        subject.complete(cell)
+    used, new = subject.built_cell(), subject.built_cell()
     if isinstance(new, keras.layers.Layer):
         set_cell_weights(new, cell_weights(subject.cell))
     x, other = (

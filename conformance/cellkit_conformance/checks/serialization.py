@@ -237,9 +237,7 @@ def _require_the_same_elsewhere(ctx: Context, subject: Subject) -> None:
         return
     other.build(cell)
     other.complete(cell)
-    first = subject.fresh_cell()  # which has run as little
-    subject.build(first)
-    subject.complete(first)
+    first = subject.built_cell()  # which has run as little
     set_cell_weights(first, cell_weights(subject.cell))
     mine, theirs = first.variables, cell.variables
     if [v.shape for v in mine] != [v.shape for v in theirs]:

@@ -113,6 +113,10 @@ class Subject:
     @functools.cached_property
     def cell(self) -> Any:
         """The cell that all layers of this subject share, built."""
+        return self.built_cell()
+
+    def built_cell(self) -> Any:
+        """Make another cell of this case, built."""
         cell = self.fresh_cell()
         self.build(cell)
         self.complete(cell)
