@@ -3,6 +3,7 @@
 #   make test PYTHON=python3.12      with another Python
 #   make conform BACKEND=jax         on one backend
 #   make check BACKEND=tensorflow
+#   make test FULL=1                 every test and every check on every backend
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,12 +35,12 @@ $(READY): pyproject.toml constraints.txt tools/install.py
 	@$(PYTHON) tools/install.py $(VENV)
 	@touch $@
 
-conform: $(READY) ## prove every registered cell correct on every backend; a matrix and reports/
+conform: $(READY) ## prove every registered cell correct on every backend; a matrix and reports/ (FULL=1)
 	@mkdir -p reports
-	@$(BIN)/cellkit conform --backend $(ALL) -n $(WORKERS) --json reports/conformance.json --junit reports/conformance.xml --html reports/conformance.html
+	@$(BIN)/cellkit conform --backend $(ALL) $(if $(FULL),,--spread) -n $(WORKERS) --json reports/conformance.json --junit reports/conformance.xml --html reports/conformance.html
 
-test: $(READY) ## test the framework on every backend, and run Keras' own RNN tests against it
-	@$(BIN)/python tools/run_tests.py --backend $(ALL) --workers $(WORKERS)
+test: $(READY) ## test the framework on every backend, and run Keras' own RNN tests against it (FULL=1)
+	@$(BIN)/python tools/run_tests.py --backend $(ALL) --workers $(WORKERS) $(if $(FULL),-- --everywhere)
 
 test-export: $(READY) ## export cells, load the files elsewhere and compare (FULL=1: every cell; CELLS=gru,lru: those; RECORD=1: for the docs)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[export]"

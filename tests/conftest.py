@@ -53,6 +53,7 @@ with uncollected():
     import_keras(BACKEND)
 
 import keras  # noqa: E402
+import portions  # noqa: E402
 import pytest  # noqa: E402
 from nursery import Nursery  # noqa: E402
 
@@ -61,12 +62,40 @@ from cellkit.registry import registry  # noqa: E402
 from cellkit_conformance.run import process  # noqa: E402
 
 
+def pytest_addoption(parser):
+    """Add the option that asks every test of every backend."""
+    parser.addoption(
+        "--everywhere", action="store_true", help="ask no backend only its part of the tests"
+    )
+
+
 def pytest_collection_modifyitems(config, items):
-    """Run tests with the mark `one_backend` beside the tests on Torch alone."""
-    left_out = [item for item in items if BACKEND != "torch" and "one_backend" in item.keywords]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if "one_backend" not in item.keywords]
+    """Run tests with the mark `one_backend` on Torch alone, and of the others each backend's part.
+
+    A test that somebody names, by its file, its name or a keyword, runs on any backend.
+    """
+    whole = config.getoption("everywhere") or config.option.keyword
+    if whole or not all(Path(argument).is_dir() for argument in config.args):
+        kept = [item for item in items if BACKEND == "torch" or not marked(item, "one_backend")]
+    else:
+        kept = [item for item in items if is_asked(item)]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def marked(item, name):
+    """Say whether a test has a mark."""
+    return name in item.keywords
+
+
+def is_asked(item):
+    """Say whether a test is asked of this backend where all tests are run."""
+    if BACKEND == "torch":
+        return True
+    if marked(item, "one_backend"):
+        return False
+    return marked(item, "each_backend") or portions.is_dealt(item.path, item.nodeid)
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,7 @@ def run(name, *arguments, backend):
     )
 
 
+@pytest.mark.each_backend
 @pytest.mark.parametrize("name", CLAIMS[keras.backend.backend()])
 def test_example_beats_its_baseline_and_draws_a_plot(name, backend, tmp_path):
     plot = tmp_path / "made" / "plot.png"
@@ -111,6 +112,7 @@ def test_motion_nested_beats_its_baselines_and_draws_a_plot(backend, tmp_path):
     assert len(written) > 30_000
 
 
+@pytest.mark.each_backend
 def test_guide_trains_with_one_import_changed(backend):
     done = run("guide_nested_cell.py", "--quick", backend=backend)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -134,11 +134,18 @@ def our_model():
     )
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """Train a model of Keras' layers for a step, so that its files have an optimizer."""
+    model = their_model()
+    model.compile("adam", "mse")
+    model.train_on_batch(X, np.ones((2, 1), "float32"))
+    return model
+
+
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ""])
-def test_a_model_of_many_layers(tmp_path, ending):
-    theirs, mine = their_model(), our_model()
-    theirs.compile("adam", "mse")
-    theirs.train_on_batch(X, np.ones((2, 1), "float32"))  # a file with an optimizer
+def test_a_model_of_many_layers(tmp_path, ending, trained):
+    theirs, mine = trained, our_model()
     source = save(theirs, tmp_path, ending) if ending else theirs
     cellkit.load_keras_weights(mine, source)
     close(mine(X), theirs(X))

@@ -49,7 +49,7 @@ def test_steps_loop_and_chunks_agree(name, rng):
 
 
 # Conformance compares the gradients of all of them on each backend (GRD-01).
-@pytest.mark.parametrize("name", portion(CELLS, of=8))
+@pytest.mark.parametrize("name", portion(CELLS))
 def test_training_lowers_the_loss(name):
     train(name, epochs=25)
 

@@ -19,7 +19,6 @@ from against_reference import (
     to_numpy,
 )
 from models_around import save_and_load, train
-from portions import portion
 from three_parts import raised
 
 import cellkit
@@ -70,7 +69,7 @@ def test_s5_computes_the_reference_for_gaps_that_are_inputs(discretization, rng)
 
 
 # Conformance compares the gradients of all of them on each backend (GRD-01).
-@pytest.mark.parametrize("name", portion(CELLS, of=4))
+@pytest.mark.parametrize("name", CELLS)
 def test_training_lowers_the_loss(name):
     """Through the scan, and with the weights that the initializers gave."""
     train(name, epochs=15)

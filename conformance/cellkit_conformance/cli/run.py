@@ -125,6 +125,14 @@ def conform(
     shard: Annotated[
         str | None, typer.Option(help="Run a part of the checks, such as 1/4.", show_default=False)
     ] = None,
+    spread: Annotated[
+        bool,
+        typer.Option(
+            "--spread",
+            help="Ask what the code of a cell or layer decides, and no backend, of every cell on "
+            "one backend, and on the others of a part of the cells: a third less time.",
+        ),
+    ] = False,
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="Seconds after which no further check is started."),
@@ -180,6 +188,7 @@ def conform(
         shard=read_shard(shard),
         budget=budget,
         spec=None if spec is None else str(spec),
+        spread=spread,
     )
     files = Files(json_file, html_file, junit_file, badge_file, scripts)
     shown = Shown(durations, quiet, annotate)

@@ -45,6 +45,7 @@ class Requirement:
         script: The program of a failure: "standalone", made of the recorded calls alone, or
             "replay", one that runs the check again.
         after: Requirements whose failure may be all that is behind a failure of this one.
+        of_code: True where the code of cell or layer decides, and a backend has little part in it.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Requirement:
     profile: str = "quick"
     script: str = "standalone"
     after: tuple[str, ...] = ()
+    of_code: bool = False
 
     @property
     def group(self) -> str:
@@ -113,6 +115,7 @@ def requirements() -> dict[str, Requirement]:
 def _requirements(name: str) -> dict[str, Requirement]:
     entries = {entry["id"]: entry for entry in _first()["requirement"]}
     follows: dict[str, list[str]] = {}
+    of_code: set[str] = set()
     for later, path in CHANGES.items():
         if editions().index(later) > editions().index(name):
             break
@@ -122,6 +125,7 @@ def _requirements(name: str) -> dict[str, Requirement]:
         for entry in changes.get("requirement", ()):
             entries[entry["id"]] = {**entries.get(entry["id"], {}), **entry}
         follows.update(changes.get("follows", {}))
+        of_code |= {*changes.get("of_code", ())}
     after: dict[str, list[str]] = {}
     met: set[str] = set()
     for root, names in follows.items():
@@ -142,6 +146,7 @@ def _requirements(name: str) -> dict[str, Requirement]:
             profile=entry.get("profile", "quick"),
             script=entry.get("script", "standalone"),
             after=tuple(after.get(entry["id"], ())),
+            of_code=entry["id"] in of_code,
         )
         for entry in entries.values()
     ]

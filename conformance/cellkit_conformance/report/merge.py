@@ -14,8 +14,11 @@ from cellkit_conformance.report.report import Report
 from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Backend, Unit, tell_once
 
-SAME = ("edition", "profile", "seed", "layer", "spec")
+SAME = ("edition", "profile", "seed", "layer", "spec", "spread")
 """What reports must have in common, or their outcomes say nothing together."""
+
+USUAL = {"spread": False}
+"""Values of what a report does not say."""
 
 
 def merge(paths: Sequence[Path]) -> Report:
@@ -33,7 +36,10 @@ def merge(paths: Sequence[Path]) -> Report:
     """
     data = [read_report(path) for path in paths]
     for key in SAME:
-        values = {path: report.get(key) for path, report in zip(paths, data, strict=True)}
+        # Reports of older versions say nothing of `spread`: they asked everything.
+        values = {
+            path: report.get(key, USUAL.get(key)) for path, report in zip(paths, data, strict=True)
+        }
         if len(set(values.values())) > 1:
             raise problem(
                 f"The reports do not go together: they differ in their {key}.",
@@ -59,6 +65,7 @@ def merge(paths: Sequence[Path]) -> Report:
         seed=data[0]["seed"],
         layer=data[0]["layer"],
         spec=data[0].get("spec"),
+        spread=data[0].get("spread", False),
     )
     missing = [name for report in data for name in report["missing_backends"]]
     return Report(

@@ -17,7 +17,7 @@ from cellkit import __version__
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.files import write_text
 from cellkit_conformance.outcome import Outcome, Result
-from cellkit_conformance.run.plan import RunPlan
+from cellkit_conformance.run.plan import PART, RunPlan
 from cellkit_conformance.run.runner import Backend, Unit, all_results
 
 SCHEMA = 1
@@ -110,14 +110,26 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """Assumptions about cells, each note once with the cells that it is about."""
+        """The extent of the run, and assumptions about cells, each once with those cells."""
         cells: dict[str, dict[str, None]] = {}
         for unit in self.units:
             for note in unit.notes:
                 cells.setdefault(note, {})[unit.cell] = None
-        return [
+        return self._extent + [
             f"{', '.join(names)}: {note}" if len(names) <= FEW else f"{len(names)} cells: {note}"
             for note, names in cells.items()
+        ]
+
+    @property
+    def _extent(self) -> list[str]:
+        """What a spread run asks of a part of the cells, if this is one."""
+        count = sum(requirements()[id].of_code for id in self.plan.ids)
+        if not self.plan.spread or not count or len(self.plan.backends) < 2:
+            return []
+        return [
+            f"spread: {_count(count, 'requirement', 'requirements')} about the code of cells and "
+            f"layer are asked of every cell on one backend, of one cell in {PART} on each other; "
+            "without --spread, of every cell on every backend"
         ]
 
     @property
@@ -203,6 +215,7 @@ class Report:
             "spec": self.plan.spec,
             "shard": None if self.plan.shard is None else "{}/{}".format(*self.plan.shard),
             "budget": self.plan.budget,
+            "spread": self.plan.spread,
             "gaps": list(self.gaps),
             "seconds": round(self.seconds, 2),
             "exit_code": self.exit_code,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ class RunPlan:
         only: The requirements of each cell and backend where they differ, or None for `ids`.
         spec: A Python file with the spec of the one cell, or None for the class's own.
         edition: The edition, that of this process unless given.
+        spread: True to ask what code alone decides of every cell on one backend, see `spread`.
     """
 
     cells: Sequence[str]
@@ -51,6 +53,7 @@ class RunPlan:
     only: Mapping[tuple[str, str], Sequence[str]] | None = None
     spec: str | None = None
     edition: str = field(default_factory=edition_name)
+    spread: bool = False
 
     def work(self) -> dict[tuple[str, str], list[str]]:
         """List the requirements to run by cell and backend; what has none is left out."""
@@ -58,6 +61,8 @@ class RunPlan:
         chosen = {
             key: list(self.ids if self.only is None else self.only.get(key, ())) for key in keys
         }
+        if self.spread:
+            chosen = spread(chosen)
         if self.shard is not None:
             number, count = self.shard
             chosen = divide(chosen, count)[number - 1]
@@ -103,6 +108,37 @@ class RunPlan:
 
 WEIGHTS = {"torch": 1.0, "tensorflow": 2.0, "jax": 3.0}
 """How long the same check takes on a backend, about; JAX and TensorFlow compile."""
+
+
+PART = 4
+"""One cell in so many is asked on further backends what a plan spreads."""
+
+
+def spread(work: Mapping[tuple[str, str], Sequence[str]]) -> dict[tuple[str, str], list[str]]:
+    """Ask what code alone decides of every cell on one backend, and elsewhere of a part of them.
+
+    The one is the backend that takes the least time. Each of the others has cells of its own for
+    each requirement, so that every requirement is met on every backend.
+
+    Args:
+        work: Requirements by cell and backend.
+
+    Returns:
+        What is left of them, the same on every machine.
+    """
+    places = sorted({place for _, place in work}, key=lambda p: (_weight(p), p))
+    first = {cell: next(p for p in places if (cell, p) in work) for cell, _ in work}
+
+    def stays(cell: str, place: str, id: str) -> bool:
+        if not requirements()[id].of_code or place == first[cell]:
+            return True
+        return zlib.crc32(f"{cell} {id}".encode()) % PART == places.index(place) % PART
+
+    return {key: [id for id in ids if stays(*key, id)] for key, ids in work.items()}
+
+
+def _weight(place: str) -> float:
+    return WEIGHTS.get(backend_of(place), 2.0)
 
 
 def divide(
@@ -159,7 +195,7 @@ def _by_group(
 
 def _cost(key: tuple[str, str], ids: Sequence[str]) -> float:
     # A requirement's cost of 1, 2, 3 means milliseconds, tenths of a second, seconds.
-    return WEIGHTS.get(backend_of(key[1]), 2.0) * sum(4.0 ** requirements()[id].cost for id in ids)
+    return _weight(key[1]) * sum(4.0 ** requirements()[id].cost for id in ids)
 
 
 def total(plan: RunPlan) -> int:
