@@ -128,7 +128,7 @@ class Report:
             return []
         return [
             f"spread: {_count(count, 'requirement', 'requirements')} about the code of cells and "
-            f"layer are asked of every cell on one backend, of one cell in {PART} on each other; "
+            f"layer are asked of every cell on one backend, of one in {PART} on each other; "
             "without --spread, of every cell on every backend"
         ]
 

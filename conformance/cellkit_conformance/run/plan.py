@@ -110,7 +110,7 @@ WEIGHTS = {"torch": 1.0, "tensorflow": 2.0, "jax": 3.0}
 """How long the same check takes on a backend, about; JAX and TensorFlow compile."""
 
 
-PART = 4
+PART = 6
 """One cell in so many is asked on further backends what a plan spreads."""
 
 
