@@ -66,7 +66,7 @@ def asked(canary):
     """Return what a canary is asked: everything on PyTorch.
 
     Elsewhere each canary is asked for half of what `make conform` asks of no cell, and for a part
-    of what it asks of all cells on each backend, where a check that accuses a canary accuses more.
+    of what it asks of all cells, where a check that accuses a canary accuses more.
     """
     if BACKEND == "torch":
         return list(requirements())

@@ -14,8 +14,12 @@ import keras
 BACKEND = keras.backend.backend()
 # The first one that a backend takes.
 START = {"tensorflow": 0, "jax": 1}
-SHARES = {"layers": 2, "engines": 2}
-"""Rooms of which TensorFlow and JAX take a half each; of those not named here they take a third."""
+SHARES = {"layers": 2, "engines": 2, "conformance": 6}
+"""One test in so many of a room is TensorFlow's and another JAX's; of other rooms one in three.
+
+The layer and its engines differ most between backends, the conformance suite hardly: `make conform`
+runs all of its checks on each.
+"""
 WHOLE = {"defects"}
 """Rooms that every backend takes as a whole: what they are about differs between backends."""
 
