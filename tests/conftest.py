@@ -72,30 +72,25 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """Run tests with the mark `one_backend` on Torch alone, and of the others each backend's part.
 
-    A test that somebody names, by its file, its name or a keyword, runs on any backend.
+    Of tests that somebody names, by their file, their name or a keyword, none is left to others.
     """
-    whole = config.getoption("everywhere") or config.option.keyword
-    if whole or not all(Path(argument).is_dir() for argument in config.args):
-        kept = [item for item in items if BACKEND == "torch" or not marked(item, "one_backend")]
-    else:
-        kept = [item for item in items if is_asked(item)]
-    if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = kept
-
-
-def marked(item, name):
-    """Say whether a test has a mark."""
-    return name in item.keywords
-
-
-def is_asked(item):
-    """Say whether a test is asked of this backend where all tests are run."""
     if BACKEND == "torch":
-        return True
-    if marked(item, "one_backend"):
+        return
+    named = config.option.keyword or not all(Path(a).is_dir() for a in config.args)
+    everywhere = named or config.getoption("everywhere")
+    asked = {item for item in items if is_asked(item, everywhere)}
+    if len(asked) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in asked])
+        items[:] = [item for item in items if item in asked]
+
+
+def is_asked(item, everywhere):
+    """Say whether a test is asked of a backend other than Torch."""
+    if "one_backend" in item.keywords:
         return False
-    return marked(item, "each_backend") or portions.is_dealt(item.path, item.nodeid)
+    if everywhere or "each_backend" in item.keywords:
+        return True
+    return portions.is_dealt(item.path, item.nodeid)
 
 
 @pytest.fixture(autouse=True)
