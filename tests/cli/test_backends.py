@@ -208,6 +208,7 @@ def test_a_plugin_is_blamed_for_its_own_error_whatever_the_backend(tmp_path):
     assert "'bad_lab:Cell' can't be imported" in what and "ZeroDivisionError" in received
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_looking_for_keras_does_not_keep_its_layers_from_being_registered(tmp_path):
     code = (

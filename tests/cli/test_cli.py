@@ -296,6 +296,7 @@ def test_show_a_cell_without_spec_and_a_class_that_is_not_registered(site, capsy
         assert "Counts its steps." in out and "none: the conformance suite can't" in out
 
 
+@pytest.mark.slow
 def test_every_registered_cell_can_be_shown(capsys):
     for name in cellkit.list_cells():
         assert cli.main(["show", name]) == 0, name
@@ -646,6 +647,7 @@ def test_doctor_tells_of_an_installation_under_the_former_name(no_others):
     assert "pip uninstall keras-cellkit cellkit" in found["cellkit"][2]
 
 
+@pytest.mark.slow
 def test_doctor_really_tries_a_backend_and_the_plugins(far_lab, backend):
     result, trouble = doctor._run(doctor._PROBE, backend, 300.0)
     assert trouble is None and result["backend"] == backend and result["devices"]

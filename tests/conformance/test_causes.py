@@ -107,6 +107,7 @@ def run(tmp_path_factory):
     return {u.cell.rpartition(":")[2]: u for u in units}, report, console.file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said", "line", "hint"),
     [

@@ -148,6 +148,7 @@ def no_more_than(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_no_earlier_report(tmp_path):
     words = ["conform", CELL, "--backend", BACKEND, "--select", "STR-01"]
     files = {name: tmp_path / f"r.{name}" for name in ("json", "html", "junit", "badge")}
@@ -176,6 +177,7 @@ def test_a_full_disk_costs_no_earlier_baseline(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"r.json", "kept.json"}
 
 
+@pytest.mark.slow
 def test_a_report_is_written_through_links_and_into_what_is_no_file(tmp_path):
     (tmp_path / "folder").mkdir()
     real, link = tmp_path / "folder" / "real.json", tmp_path / "link.json"
@@ -199,6 +201,7 @@ def closed_pipe():
     os.close(writer)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_keeps_the_exit_code(tmp_path, closed_pipe):
     broken = f"{Path(__file__).with_name('troublemakers.py')}:RaisesInInit"
     for cell, code in ((CELL, 0), (broken, 1)):

@@ -1,6 +1,7 @@
 """Training over several devices, in a worker that has two of them."""
 
 import keras
+import pytest
 
 from cellkit_conformance.outcome import Outcome
 from cellkit_conformance.run.plan import RunPlan
@@ -12,6 +13,7 @@ CELLS = ["min_gru"] if BACKEND == "jax" else ["lstm", "min_gru"]
 IDS = ["DST-01", "DST-02", "DST-03", "DST-04"]
 
 
+@pytest.mark.slow
 def test_cells_train_over_two_replicas_as_on_one():
     plan = RunPlan(CELLS, [BACKEND], IDS, profile="standard")
     results = [result for unit in Runner(plan).run() for result in unit.results]

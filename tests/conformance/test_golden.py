@@ -35,6 +35,7 @@ def table():
     return found.exit_code, shown(found), found
 
 
+@pytest.mark.slow
 def test_registered_cells_compute_what_other_implementations_do(table):
     code, text, _ = table
     assert code == 0, text

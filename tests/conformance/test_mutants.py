@@ -22,6 +22,7 @@ BACKEND = keras.backend.backend()
 
 
 # `cellkit selftest` tries all of them on each backend.
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_mutant_is_noticed(mutant):
     survived = mutant.survivors(BACKEND)
@@ -75,6 +76,7 @@ def asked(canary):
     return longer[half::2] + portion([i for i in requirements() if i not in longer])
 
 
+@pytest.mark.slow
 @pytest.mark.each_backend
 @pytest.mark.parametrize("canary", CANARIES, ids=lambda canary: canary.__name__)
 def test_canaries_keep_every_promise(canary):

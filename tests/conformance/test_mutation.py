@@ -19,6 +19,7 @@ from cellkit_conformance.selftest.cells.trial import Trials
 BACKEND = keras.backend.backend()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "atr"])
 def test_a_sample_of_the_changes_to_a_cell_is_noticed(name):
     found = list(Trials(name, "quick", seed=1).run(most=3))
@@ -36,6 +37,7 @@ def change(make, reached=None):
     return Change("test", "a -> b", "line 1", make, reached)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_what_is_no_change_cannot_be_noticed(lstm):
     def again(base):
@@ -49,6 +51,7 @@ def test_what_is_no_change_cannot_be_noticed(lstm):
     assert trial.outcome == "equivalent" and "the same numbers and gradients" in trial.reason
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_what_no_check_notices_survives_and_unreached_code_says_so(lstm, monkeypatch):
     def rounded(base):
@@ -179,6 +182,7 @@ def test_wrong_use(words, capsys):
     assert "Received:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_the_command_prints_scores(capsys):
     words = ["--backend", BACKEND, "--profile", "quick", "--most", "2", "--json"]

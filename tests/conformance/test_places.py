@@ -69,6 +69,7 @@ def test_a_device_that_is_not_there_is_refused(asked, parts, capsys):
     assert all(part in text for part in [*parts, "How to fix"]), text
 
 
+@pytest.mark.slow
 def test_checks_run_on_the_device(tmp_path):
     """Two workers of one backend, each on its own processor."""
     file = tmp_path / "placed.py"

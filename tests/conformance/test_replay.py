@@ -88,6 +88,7 @@ def test_wrong_use_says_what_to_do(given, said):
     assert said in str(error.value) and "Received: " in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_a_program_of_two_backends_runs_both(tmp_path):
     cell = f"{FILE}:OfOneBackend"

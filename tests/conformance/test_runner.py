@@ -23,7 +23,7 @@ from cellkit_conformance.run import runner as runner_module
 from cellkit_conformance.run.plan import RunPlan
 from cellkit_conformance.run.runner import Runner, Unit, all_results
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.slow]
 
 BACKEND = keras.backend.backend()
 FILE = Path(__file__).with_name("troublemakers.py")

@@ -376,6 +376,7 @@ def test_p8_a_factor_serves_an_unknown_length():
         close(model.predict(x, verbose=0), last)
 
 
+@pytest.mark.slow
 @only_torch
 @pytest.mark.xfail(
     tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15),

@@ -13,7 +13,7 @@ import pytest
 from cellkit.cli import main
 from cellkit_conformance.cli.project import class_name
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 

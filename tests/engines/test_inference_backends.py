@@ -30,6 +30,7 @@ def cells(backend, *names):
     return json.loads(python(backend, str(HELPERS / "run_cells.py"), *names).splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_every_cell_runs_on_numpy():
     found = cells("numpy")
     assert list(found) == list(cellkit.list_cells())
@@ -37,6 +38,7 @@ def test_every_cell_runs_on_numpy():
     assert not wrong
 
 
+@pytest.mark.slow
 def test_numpy_has_layers_models_streams_and_files(tmp_path):
     path = tmp_path / "model.keras"
     code = f"""
@@ -76,6 +78,7 @@ print(model.predict(x, verbose=0).tolist())
     assert [[pytest.approx(step, abs=1e-5) for step in row] for row in here] == there
 
 
+@pytest.mark.slow
 def test_conformance_leaves_out_what_needs_gradients_on_numpy(tmp_path):
     report = tmp_path / "report.json"
     arguments = ["-m", "cellkit", "conform", "gru", "--backend", "numpy", "--json", str(report)]

@@ -169,6 +169,7 @@ def gradient(layer, x, factors):
     }
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(text=texts(), use_bias=st.booleans())
 @example(text="h' = s(alpha) * h + tanh(W @ x)", use_bias=True)
@@ -234,6 +235,7 @@ def test_random_pieces_are_answered_with_the_place(text):
     answered(text)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 @settings(max_examples=300, deadline=2000, derandomize=True, database=None)
 @given(st.data())

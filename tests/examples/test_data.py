@@ -359,6 +359,7 @@ def test_a_damaged_cache_is_named(remote, monkeypatch):
     assert "delete it" in fix
 
 
+@pytest.mark.slow
 def test_without_network_and_cache_the_message_says_what_to_do(remote, monkeypatch):
     path, content, wanted = remote
     # pip itself runs, and finds nothing: the folder that it may look into is empty.

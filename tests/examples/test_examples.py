@@ -61,6 +61,7 @@ def run(name, *arguments, backend):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.each_backend
 @pytest.mark.parametrize("name", CLAIMS[keras.backend.backend()])
 def test_example_beats_its_baseline_and_draws_a_plot(name, backend, tmp_path):
@@ -98,6 +99,7 @@ def test_gradient_is_that_of_finite_differences():
         assert _gradients.gradient(cubes, x)[place] == pytest.approx(difference, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_motion_nested_beats_its_baselines_and_draws_a_plot(backend, tmp_path):
     plot = tmp_path / "made" / "plot.png"
@@ -112,6 +114,7 @@ def test_motion_nested_beats_its_baselines_and_draws_a_plot(backend, tmp_path):
     assert len(written) > 30_000
 
 
+@pytest.mark.slow
 @pytest.mark.each_backend
 def test_guide_trains_with_one_import_changed(backend):
     done = run("guide_nested_cell.py", "--quick", backend=backend)
@@ -119,6 +122,7 @@ def test_guide_trains_with_one_import_changed(backend):
     assert "after one epoch" in done.stdout
 
 
+@pytest.mark.slow
 def test_guide_needs_that_import(backend, tmp_path):
     # When this fails, Keras has learnt it, and the example's docstring must say so.
     text = (EXAMPLES / "guide_nested_cell.py").read_text()

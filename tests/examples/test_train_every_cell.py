@@ -79,6 +79,7 @@ def run(backend, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_cells_with_and_without_time_learn_and_are_drawn(backend, tmp_path):
     plot = tmp_path / "made" / "plot.png"
     done = run(backend, SCRIPT, "--quick", "--backend", backend, "--cells", "gru*", "--plot", plot)
@@ -93,6 +94,7 @@ def test_cells_with_and_without_time_learn_and_are_drawn(backend, tmp_path):
     assert plot.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_cells_that_guess_or_diverge_fail_the_run(backend, tmp_path):
     script = tmp_path / "bad_cells.py"

@@ -55,6 +55,7 @@ def compare(model, form, runtime, folder):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "name", "options", "scale"),
     [

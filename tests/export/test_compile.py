@@ -48,6 +48,7 @@ def cases():
             yield name, *way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "warm", "dynamic"), [*cases()])
 def test_a_layer_is_one_graph(name, warm, dynamic):
     import torch

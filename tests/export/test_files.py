@@ -131,6 +131,7 @@ def looped(form, variants):
                 yield form, variant, "loop", cell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "variant", "engine", "cell"), [*cases()])
 def test_file_gives_what_the_layer_gives(form, variant, engine, cell, runtime, record, tmp_path):
     if not installed(form):
@@ -173,6 +174,7 @@ def compare(model, form, variant, runtime, folder):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "mlstm", "hyper_lstm"])
 def test_an_export_leaves_the_model_as_it_was(cell, tmp_path):
     model = model_of(cell, return_sequences=True, **VARIANTS["fixed"])

@@ -24,6 +24,7 @@ def explained(number, recipe, verdict):
     return f"{failures}\n\n{recipe.text()}\n\nMade smaller by: {again}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_engines_compute_what_the_loop_computes(chunk):
     counts = collections.Counter()
@@ -81,6 +82,7 @@ def blind(self, function, types, args=(), kwargs=None):
     return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compare.BACKEND != "torch", reason="only there is a step recorded")
 @pytest.mark.parametrize("flavour", ["host", "across"])
 def test_records_that_cannot_see_are_found(monkeypatch, flavour):

@@ -42,6 +42,7 @@ print("the same on", keras.backend.backend())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_saved_model_gives_the_same_numbers_elsewhere(other, tmp_path):
     rng = np.random.default_rng(0)

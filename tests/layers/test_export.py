@@ -58,6 +58,7 @@ def exported(layer, masked, tmp_path):
     return lambda *arguments: program.module()(*map(torch.tensor, arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
     ("name", "options"),

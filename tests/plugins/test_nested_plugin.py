@@ -296,6 +296,7 @@ def test_randomness_of_the_base_class_reaches_the_fusion_cell(rate):
     assert not np.allclose(numpy(one), numpy(still))
 
 
+@pytest.mark.slow
 def test_fusion_cell_learns_from_both_modalities():
     # The label is the product of a sign in one modality and a sign in the other, at other steps.
     rng = np.random.default_rng(0)

@@ -98,6 +98,7 @@ def test_floor_is_what_the_products_take_at_the_measured_rate():
     assert (name, summary.median) == ("by hand", 0.5)
 
 
+@pytest.mark.slow
 def test_worker_measures_and_plots(tmp_path):
     work = Work("lstm", batch=2, length=3, width=4)
     plan = BenchPlan(

@@ -29,6 +29,7 @@ TIMES = {
 }
 
 
+@pytest.mark.slow
 def test_a_rehearsal_proves_and_measures_cells(tmp_path):
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--minutes", "0.1"]
     command += ["--backend", "torch", "--out", str(tmp_path)]

@@ -46,6 +46,7 @@ def test_outputs_are_found_and_taken_out(tool, tmp_path, monkeypatch, capsys):
     assert tool.strip(check=False) == 0 and tool.strip(check=True) == 0
 
 
+@pytest.mark.slow
 def test_quickstart_learns(tool, own_registry):
     _, made = tool.run("quickstart")
     assert made["accuracy"] > 0.85 and made["small_accuracy"] > 0.85
@@ -57,11 +58,13 @@ def test_equations_are_compared_with_their_reference(tool, own_registry):
     assert made["error"] < 1e-4 and "^" in made["message"]
 
 
+@pytest.mark.slow
 def test_nested_inputs_are_learned_and_remembered(tool, own_registry):
     _, made = tool.run("nested_inputs")
     assert made["accuracy"] > 0.7 and made["difference"] < 1e-5
 
 
+@pytest.mark.slow
 def test_time_helps_where_it_is_irregular(tool, own_registry):
     printed, made = tool.run("irregular_time")
     assert made["with_time"] < made["without"] < made["guessing"] and made["finite"]

@@ -47,6 +47,7 @@ def sdist(tmp_path_factory):
     return build("sdist", tmp_path_factory.mktemp("sdist"))
 
 
+@pytest.mark.slow
 def test_sdist_builds_the_same_wheel_and_so_does_a_second_build(wheel, sdist, tmp_path):
     with tarfile.open(sdist) as file:
         file.extractall(tmp_path / "unpacked", filter="data")

@@ -70,6 +70,7 @@ def test_a_former_name_of_a_module_leads_to_the_name_of_today_and_tells_it_once(
     assert len(told) == 1 and told[0].filename == __file__
 
 
+@pytest.mark.slow
 def test_a_former_name_is_told_to_the_line_that_reads_it():
     code = "import cellkit, keras\n\ncellkit.cell.matmul\ncellkit.cell"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -74,6 +74,7 @@ def check_reference(cell, reference, rng):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(x)), expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.each_backend
 def test_readme_runs_as_it_stands(own_registry):
     rng = np.random.default_rng(1)
@@ -102,6 +103,7 @@ def test_the_site_begins_as_the_readme_does():
     assert len(first) == 1 and first == again
 
 
+@pytest.mark.slow
 @pytest.mark.each_backend
 def test_the_first_five_minutes(tmp_path, backend):
     """The first piece of the page, run by a shell as it is printed, but for the backend's word."""

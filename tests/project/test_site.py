@@ -16,7 +16,7 @@ from cellkit import _distribution, facts
 from cellkit.registry import FAMILIES, TAGS, registry
 
 pytest.importorskip("mkdocs", reason="the site is built by the extra `docs`")
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 OWN = sorted(

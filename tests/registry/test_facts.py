@@ -19,6 +19,7 @@ OWN = sorted(
 HEAVY = ("keras", "numpy", "tensorflow", "torch", "jax", "cellkit_classic", "cellkit_gru")
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_the_file_is_what_the_cells_say():
     written = json.loads(facts.FILE.read_text(encoding="utf-8"))
@@ -157,6 +158,7 @@ def test_questions_are_answered_without_a_backend_quickly_and_without_noise(word
     assert min(ratios) < 6
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_the_same_with_a_backend_that_does_not_exist(tmp_path):
     for words in (["list"], ["show", "lstm"], ["explain", "MSK-03"]):

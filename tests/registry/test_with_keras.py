@@ -10,7 +10,7 @@ import pytest
 
 import cellkit
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.slow]
 
 REGISTERED = (
     "import sys; found = keras.saving.get_custom_objects();"
