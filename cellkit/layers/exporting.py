@@ -42,6 +42,13 @@ _LACKING: dict[str, dict[str, dict[str, str]]] = {
         "jax": {"cumsum": "", "rem": "batch", "log_sigmoid": "closed"},
     },
     "openvino": {"torch": {"aten::log_sigmoid_forward": "closed"}},
+    # What JAX leaves to LAPACK on the processor: TensorFlow, which runs the file, cannot call that.
+    "tf_saved_model": {
+        "jax": dict.fromkeys(
+            ("triangular_solve", "cholesky", "lu", "geqrf", "householder_product", "eigh", "svd"),
+            "",
+        ),
+    },
 }
 """Operations that a backend's exporter to a format has not: at all, not where the batch is open, or
 not where a gate is closed: in the file, the logarithm of its sigmoid is that of zero."""
@@ -95,6 +102,8 @@ def check_export(model: Any, format: str, input_signature: Any = None) -> None:
             _check_chunks(layer, _REAL[format], time)
         if BACKEND == "torch" and time is None:
             raise _no_loop("a sequence whose number of steps is left open")
+        if BACKEND == "jax" and format == "tf_saved_model":
+            _check_systems(layer)
         _check_operations(layer, format, batch)
         if format == "litert":
             _check_litert(layer, batch, time)
@@ -122,8 +131,7 @@ def _lengths(model: Any, layer: RNN, signature: Any) -> tuple[Any, Any]:
 
 def _check_chunks(layer: RNN, form: str, time: Any) -> None:
     """Refuse chunks of steps that converters of TensorFlow's graphs have no operations for."""
-    chunked = isinstance(layer.cell, MatrixCell) and layer.engine in ("auto", "chunked")
-    if BACKEND != "tensorflow" or not chunked:
+    if BACKEND != "tensorflow" or not _is_chunked(layer):
         return
     received = f"{type(layer.cell).__name__}, whose state is a matrix, with engine={layer.engine!r}"
     expected, fix = "the plain loop, which gives the same numbers", "set `layer.engine = 'loop'`"
@@ -138,6 +146,25 @@ def _check_chunks(layer: RNN, form: str, time: Any) -> None:
         expected=expected,
         fix=f"{fix} before the export",
     )
+
+
+def _check_systems(layer: RNN) -> None:
+    """Refuse chunks of a delta rule, whose systems of equations JAX leaves to LAPACK."""
+    if not _is_chunked(layer):
+        return
+    factors = _factors_of_step(layer)
+    if factors is None or "e" in factors:
+        raise problem(
+            "TensorFlow cannot run, from a SavedModel, what JAX runs chunk by chunk.",
+            received=f"{type(layer.cell).__name__} with engine={layer.engine!r}",
+            expected="the plain loop, which gives the same numbers",
+            fix="set `layer.engine = 'loop'` before the export",
+        )
+
+
+def _is_chunked(layer: RNN) -> bool:
+    """Tell whether a layer runs its steps in chunks."""
+    return isinstance(layer.cell, MatrixCell) and layer.engine in ("auto", "chunked")
 
 
 def _check_operations(layer: RNN, format: str, batch: Any) -> None:
@@ -166,7 +193,7 @@ def _check_operations(layer: RNN, format: str, batch: Any) -> None:
             ),
         }[kind]
         raise problem(
-            f"The exporter from {BACKEND} to {_REAL[format]} has no {name}{where}.",
+            f"The exporter from {BACKEND} to {_REAL.get(format, format)} has no {name}{where}.",
             received=f"{type(layer.cell).__name__}, whose step computes it",
             expected=expected,
             fix=fix,
@@ -179,9 +206,17 @@ def _is_products(layer: RNN) -> bool:
     A delta rule solves equations, and with a decay for each key, chunks are computed again in the
     backward pass, from slices of the sequence. Converters know neither.
     """
+    factors = _factors_of_step(layer)
+    if factors is None:
+        return False
+    return "e" not in factors and ("g" not in factors or factors["g"].shape[-1] == 1)
+
+
+def _factors_of_step(layer: RNN) -> dict[str, Any] | None:
+    """Return the factors of a step of zeros, or None for a cell with several inputs."""
     cell, shapes = layer.cell, flatten_shapes(layer._memo.get("input_shapes"))
     if len(shapes) > 1:
-        return False
+        return None
     row = cell.project(keras.ops.zeros((1, *shapes[0][2:]), dtype=cell.compute_dtype))
     if cell.window > 1:
         row = cell.look(
@@ -189,8 +224,7 @@ def _is_products(layer: RNN) -> bool:
                 lambda x: keras.ops.repeat(x[:, None], cell.window, axis=1), row
             )
         )
-    factors = cell.checked_factors(row, cell.accumulator_dtype)
-    return "e" not in factors and ("g" not in factors or factors["g"].shape[-1] == 1)
+    return cell.checked_factors(row, cell.accumulator_dtype)
 
 
 def _check_litert(layer: RNN, batch: Any, time: Any) -> None:
