@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from cellkit.layers.rnn import RNN
 
 __all__ = ["check_export"]
+
+_PLAIN = contextlib.nullcontext()
 
 FORMATS = ("tf_saved_model", "onnx", "openvino", "litert", "torch", "torchscript", "jax_export")
 """Formats as `model.export` calls them, and two that the backends write themselves."""
@@ -273,6 +276,19 @@ def check_tracing(layer: RNN, sequences: Tree) -> None:
     if steps == 1:
         # Keras exports a model of unknown length with one step.
         raise _no_loop("a sequence of one step, for a layer that takes any number of them")
+
+
+def traced_for_file() -> contextlib.AbstractContextManager[Any]:
+    """Return the scope of a call: operations have their first names where PyTorch traces one."""
+    if BACKEND != "torch":
+        return _PLAIN
+    import torch
+
+    if not torch.jit.is_tracing():
+        return _PLAIN
+    from cellkit.engines.torch.aliases import FirstNames
+
+    return FirstNames()
 
 
 def check_backend(layer: RNN) -> None:

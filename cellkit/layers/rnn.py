@@ -32,7 +32,7 @@ from cellkit.layers.arguments import (
     shape_text,
 )
 from cellkit.layers.constants import needs_them
-from cellkit.layers.exporting import check_backend, check_tracing
+from cellkit.layers.exporting import check_backend, check_tracing, traced_for_file
 from cellkit.layers.initial_states import fitted_states, initial_states
 from cellkit.layers.known_shapes import (
     build_config,
@@ -321,7 +321,7 @@ class RNN(keras.layers.RNN):
         extra = {} if constants is None else {"constants": constants}
         resets = merge_resets(sequences, resets, segments, self.go_backwards)
         scope = SequenceScope(batch, extra, one_step, resets)
-        with sequence_scope(scope, stock_cells(self), bool(training)):
+        with traced_for_file(), sequence_scope(scope, stock_cells(self), bool(training)):
             last, outputs, states = self.inner_loop(
                 sequences=sequences,
                 initial_state=initial_states(self, initial_state, batch),

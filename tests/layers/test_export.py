@@ -1,5 +1,7 @@
 """Exported for another program: any batch, and where the backend loops by itself, any length."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -102,3 +104,50 @@ def test_an_exported_gradient_is_truncated_where_the_layer_says():
     (want,) = jax.vjp(layer, x)[1](np.ones((2, 4), "float32"))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
     assert not np.asarray(got)[:, :6].any() and np.asarray(got)[:, 6].all()
+
+
+class Dividing(cellkit.Cell):
+    """Calls operations by names that PyTorch has several of."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_kernel((input_shape[-1], self.units))
+        self.scale = self.add_weight(shape=(self.units,), name="scale", initializer="ones")
+
+    def step(self, projected, states):
+        h = keras.ops.arctan(keras.ops.matmul(projected, self.kernel) - states[0] / self.scale)
+        h = keras.ops.where(keras.ops.greater(h, 0), h, keras.ops.negative(h))
+        return keras.ops.divide(h, 2.0 + keras.ops.abs(states[0])), [h]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="only PyTorch's trace keeps such names")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_trace_has_the_first_names_of_operations(stream):
+    import torch
+
+    layer = cellkit.RNN(Dividing(4))
+    layer.build((2, 5, 3))
+    random_weights(layer.cell, np.random.default_rng(0))
+    shapes = ((2, 3), (2, 4)) if stream else ((2, 5, 3),)
+    rng = np.random.default_rng(1)
+    arguments = [torch.tensor(rng.normal(size=s), dtype=torch.float32) for s in shapes]
+    model = cellkit.step_model(layer) if stream else keras.Sequential([layer])
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *arguments):
+            found = self.model(list(arguments) if stream else arguments[0])
+            return tuple(keras.tree.flatten(found))
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of branches that a trace does not hold
+        program = torch.jit.trace(Module().eval(), tuple(arguments), check_trace=False)
+        got, want = program(*arguments), Module()(*arguments)
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    text = str(program.inlined_graph)
+    assert "aten::div(" in text and "aten::atan(" in text
+    for alias in ("divide", "arctan", "greater", "negative"):
+        assert f"aten::{alias}(" not in text
