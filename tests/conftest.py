@@ -67,6 +67,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--everywhere", action="store_true", help="ask no backend only its part of the tests"
     )
+    parser.addoption(
+        "--one-in", type=int, default=1, metavar="N", help="run one test in N, always the same ones"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -74,18 +77,22 @@ def pytest_collection_modifyitems(config, items):
 
     Of tests that somebody names, by their file, their name or a keyword, none is left to others.
     """
-    if BACKEND == "torch":
-        return
     named = config.option.keyword or not all(Path(a).is_dir() for a in config.args)
-    everywhere = named or config.getoption("everywhere")
-    asked = {item for item in items if is_asked(item, everywhere)}
+    everywhere, part = named or config.getoption("everywhere"), config.getoption("one_in")
+    asked = {
+        item
+        for item in items
+        if is_asked(item, everywhere) and portions.is_in_part(item.nodeid, part)
+    }
     if len(asked) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in asked])
         items[:] = [item for item in items if item in asked]
 
 
 def is_asked(item, everywhere):
-    """Say whether a test is asked of a backend other than Torch."""
+    """Say whether a test is asked of this backend."""
+    if BACKEND == "torch":
+        return True
     if "one_backend" in item.keywords:
         return False
     if everywhere or "each_backend" in item.keywords:

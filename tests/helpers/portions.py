@@ -37,6 +37,11 @@ def is_dealt(path: Path, name: str) -> bool:
     return zlib.crc32(name.encode()) % SHARES.get(room, 3) == START.get(BACKEND, 0)
 
 
+def is_in_part(name: str, of: int) -> bool:
+    """Say whether a test is in the part of the tests that is one in `of`, on every backend."""
+    return zlib.crc32(f"part {name}".encode()) % of == 0
+
+
 def portion(values: Sequence[Any], of: int = 3) -> list[Any]:
     """Return all values on PyTorch, and every third (or other part) of them elsewhere."""
     return list(values) if BACKEND == "torch" else list(values)[START.get(BACKEND, 0) :: of]
