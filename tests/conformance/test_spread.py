@@ -37,10 +37,11 @@ def test_what_a_backend_decides_is_asked_of_every_cell_on_every_backend():
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_what_code_decides_is_asked_of_a_sixth_of_the_cells_elsewhere(backend):
-    asked = Counter(id for cell in CELLS for id in plan().work()[cell, backend])
+    work = plan().work()
+    asked = Counter(id for cell in CELLS for id in work[cell, backend])
     for id in OF_CODE:
         assert len(CELLS) / 18 < asked[id] < len(CELLS) / 3, id
-    by_cell = {cell: OF_CODE & {*plan().work()[cell, backend]} for cell in CELLS}
+    by_cell = {cell: OF_CODE & {*work[cell, backend]} for cell in CELLS}
     assert all(by_cell.values()), "a cell is asked nothing of this on a backend"
 
 

@@ -65,7 +65,7 @@ def merge(paths: Sequence[Path]) -> Report:
         seed=data[0]["seed"],
         layer=data[0]["layer"],
         spec=data[0].get("spec"),
-        spread=data[0].get("spread", False),
+        spread=data[0].get("spread", USUAL["spread"]),
     )
     missing = [name for report in data for name in report["missing_backends"]]
     return Report(
