@@ -6,6 +6,7 @@ closely, so they run on the CPU unless the environment says otherwise, for examp
 """
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -68,6 +69,9 @@ def pytest_addoption(parser):
         "--everywhere", action="store_true", help="ask no backend only its part of the tests"
     )
     parser.addoption(
+        "--part", action="store_true", help="take a part of the tests that are named, too"
+    )
+    parser.addoption(
         "--one-in", type=int, default=1, metavar="N", help="run one test in N, always the same ones"
     )
 
@@ -75,29 +79,38 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """Run tests with the mark `one_backend` on Torch alone, and of the others each backend's part.
 
-    Of tests that somebody names, by their file, their name or a keyword, none is left to others.
+    Of tests that somebody names, by their file, their name or a keyword, none is left out.
     """
     named = config.option.keyword or not all(Path(a).is_dir() for a in config.args)
-    everywhere, part = named or config.getoption("everywhere"), config.getoption("one_in")
-    asked = {
-        item
-        for item in items
-        if is_asked(item, everywhere) and portions.is_in_part(item.nodeid, part)
-    }
+    asked = set(items)
+    if config.getoption("part") or not (named or config.getoption("everywhere")):
+        asked = of_every_day(asked)
+    if BACKEND != "torch":
+        asked = {item for item in asked if "one_backend" not in item.keywords}
+    part = config.getoption("one_in")
+    asked = {item for item in asked if portions.is_in_part(item.nodeid, part)}
     if len(asked) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in asked])
         items[:] = [item for item in items if item in asked]
 
 
-def is_asked(item, everywhere):
-    """Say whether a test is asked of this backend."""
+def of_every_day(items):
+    """Choose what is run when nobody asks for everything.
+
+    That leaves out tests with the mark `full`, of tests with the mark `part` all but some cases,
+    and what is dealt to other backends.
+    """
+    items = {item for item in items if "full" not in item.keywords}
+    families = defaultdict(list)
+    for item in items:
+        if mark := item.get_closest_marker("part"):
+            families[item.nodeid.partition("[")[0], *mark.args].append(item.nodeid)
+    some = {n for (_, of), names in families.items() for n in portions.some(names, of)}
+    items = {i for i in items if i.nodeid in some or not i.get_closest_marker("part")}
     if BACKEND == "torch":
-        return True
-    if "one_backend" in item.keywords:
-        return False
-    if everywhere or "each_backend" in item.keywords:
-        return True
-    return portions.is_dealt(item.path, item.nodeid)
+        return items
+    dealt = portions.dealt((item.path, item.nodeid) for item in items)
+    return {item for item in items if item.nodeid in dealt or "each_backend" in item.keywords}
 
 
 @pytest.fixture(autouse=True)

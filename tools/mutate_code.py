@@ -3,6 +3,7 @@
     python tools/mutate_code.py list ../before . --count 72 > mutations.json
     python tools/mutate_code.py run . mutations.json > now.json
     python tools/mutate_code.py run ../before mutations.json > before.json
+    python tools/mutate_code.py list . . --backend jax > jax.json
 
 `list` draws changes of lines of `cellkit/` that both checkouts have, in functions of one name: so
 the tests of both can be asked for the same change. `run` asks the tests of one checkout: those of
@@ -10,7 +11,8 @@ the changed module first, then those of its room, then those of the layers. A ch
 a test fails, or if the tests take far longer than they should.
 
 Each change has a process of its own, a copy of one that has imported the framework below cellkit,
-and no file is changed. KERAS_BACKEND chooses the backend (default: torch).
+and no file is changed. KERAS_BACKEND chooses the backend (default: torch). With `--backend`, the
+lines are those of the engines and the backend of that name.
 """
 
 from __future__ import annotations
@@ -55,8 +57,10 @@ RULES = (
     (r"\b1\b", "2"),
     (r"\b0\b", "1"),
 )
-# Modules of one backend alone, and those that tests reach by processes of their own.
-ELSEWHERE = ("jax", "tensorflow", "cli", "doctor", "facts", "_terminal", "equations", "_former")
+# Modules of one backend alone.
+BACKENDS = ("jax", "tensorflow")
+# Modules that tests reach by processes of their own.
+ELSEWHERE = (*BACKENDS, "cli", "doctor", "facts", "_terminal", "equations", "_former")
 # Seconds of the processor that one test may take.
 _LONG = 30
 # Files of tests that are collected at once.
@@ -70,6 +74,10 @@ def main() -> int:
     parser.add_argument("first", type=Path, help="a checkout")
     parser.add_argument("second", type=Path, help="list: another one; run: what `list` printed")
     parser.add_argument("--count", type=int, default=72)
+    parser.add_argument("--backend", choices=BACKENDS, help="list: the backend of the modules")
+    parser.add_argument(
+        "--everywhere", action="store_true", help="run: with what is left out of `make test`"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--seconds",
@@ -80,20 +88,22 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="run: the numbers of some changes")
     given = parser.parse_args()
     if given.task == "list":
-        found = drawn(given.first, given.second, given.count, given.seed)
+        found = drawn(given.first, given.second, given.count, given.seed, given.backend)
         print(json.dumps(found, indent=1))
         return 0
     mutations = json.loads(given.second.read_text(encoding="utf-8"))
     wanted = [m for m in mutations if given.only is None or str(m["number"]) in given.only]
-    return run(given.first.resolve(), wanted, given.seconds)
+    return run(given.first.resolve(), wanted, given.seconds, given.everywhere)
 
 
 # --- drawing -----------------------------------------------------------------------------------
 
 
-def drawn(before: Path, now: Path, count: int, seed: int) -> list[dict[str, Any]]:
+def drawn(
+    before: Path, now: Path, count: int, seed: int, backend: str | None = None
+) -> list[dict[str, Any]]:
     """Return changes that both checkouts can be given, spread over the modules."""
-    old, new = ({(f, line): m for f, line, m, _ in lines(c)} for c in (before, now))
+    old, new = ({(f, line): m for f, line, m, _ in lines(c, backend)} for c in (before, now))
     rng = random.Random(seed)  # noqa: S311 - for reproducibility
     modules: dict[str, list[dict[str, Any]]] = {}
     for (function, line), module in new.items():
@@ -114,12 +124,18 @@ def drawn(before: Path, now: Path, count: int, seed: int) -> list[dict[str, Any]
     return found
 
 
-def lines(checkout: Path) -> Iterator[tuple[str, str, str, int]]:
-    """Yield lines that only one function of a checkout has, with function, module and number."""
+def lines(checkout: Path, backend: str | None = None) -> Iterator[tuple[str, str, str, int]]:
+    """Yield lines that only one function of a checkout has, with function, module and number.
+
+    Args:
+        checkout: The checkout.
+        backend: The backend whose modules are looked at, or None for those of all.
+    """
     seen: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for path in sorted((checkout / "cellkit").rglob("*.py")):
         module = str(path.relative_to(checkout / "cellkit"))
-        if any(word in module for word in ELSEWHERE):
+        words = {word for word in ELSEWHERE if word in module}
+        if words != ({backend} if backend else set()):
             continue
         source = path.read_text(encoding="utf-8")
         for name, first, last in functions(ast.parse(source)):
@@ -158,20 +174,28 @@ def mutated(line: str, rng: random.Random) -> str | None:
 # --- running -----------------------------------------------------------------------------------
 
 
-def run(checkout: Path, mutations: list[dict[str, Any]], seconds: int) -> int:
+def run(
+    checkout: Path, mutations: list[dict[str, Any]], seconds: int, everywhere: bool = False
+) -> int:
     """Run the tests for each change, and print which were noticed, and by which test."""
-    os.environ.setdefault("KERAS_BACKEND", "torch")
+    backend = os.environ.setdefault("KERAS_BACKEND", "torch")
+    # Named tests would all be asked otherwise.
+    text = (checkout / "tests" / "conftest.py").read_text(encoding="utf-8")
+    flags = ["--part"] if "--part" in text and not everywhere else []
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     parts = [checkout, checkout / "conformance", checkout / "plugins", checkout / "tests/helpers"]
     sys.path[:0] = [str(p) for p in (*parts, checkout / "tests") if p.exists()]
-    places = {(f, line): (m, number) for f, line, m, number in lines(checkout)}
+    places = {
+        (f, line): (m, number)
+        for f, line, m, number in lines(checkout, backend if backend in BACKENDS else None)
+    }
     os.chdir(checkout)
 
     import keras  # noqa: F401 - imported once, for all of them
     import numpy as np  # noqa: F401
     import pytest  # noqa: F401
 
-    if os.environ["KERAS_BACKEND"] == "torch":
+    if backend == "torch":
         import torch
 
         torch.set_num_threads(1)
@@ -179,7 +203,7 @@ def run(checkout: Path, mutations: list[dict[str, Any]], seconds: int) -> int:
     for mutation in mutations:
         module, number = places[mutation["function"], mutation["line"]]
         start = time.monotonic()
-        by = noticed(checkout, (module, number), mutation, seconds)
+        by = noticed(checkout, (module, number), mutation, seconds, flags)
         results.append({**mutation, "module": module, "by": by})
         told = by or "SURVIVED"
         print(
@@ -190,7 +214,11 @@ def run(checkout: Path, mutations: list[dict[str, Any]], seconds: int) -> int:
 
 
 def noticed(
-    checkout: Path, place: tuple[str, int], mutation: dict[str, Any], seconds: int
+    checkout: Path,
+    place: tuple[str, int],
+    mutation: dict[str, Any],
+    seconds: int,
+    flags: list[str],
 ) -> str | None:
     """Return the test that notices a change, or None."""
     reading, writing = os.pipe()
@@ -199,7 +227,7 @@ def noticed(
         os.close(reading)
         text = "an error outside of the tests"
         try:
-            text = test(checkout, place, mutation, seconds) or ""
+            text = test(checkout, place, mutation, seconds, flags) or ""
         finally:
             os.write(writing, text.encode())
             os._exit(0)
@@ -213,7 +241,11 @@ def noticed(
 
 
 def test(
-    checkout: Path, place: tuple[str, int], mutation: dict[str, Any], seconds: int
+    checkout: Path,
+    place: tuple[str, int],
+    mutation: dict[str, Any],
+    seconds: int,
+    flags: list[str],
 ) -> str | None:
     """Run the tests in this process, with a change, until one fails; return its name."""
     import pytest
@@ -227,7 +259,7 @@ def test(
     source[number - 1] = source[number - 1].replace(mutation["line"], mutation["changed"])
     sys.meta_path.insert(0, Changed(path, "".join(source)))
     first, files = First(time.process_time() + seconds), tests_of(checkout, module)
-    flags = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    flags = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *flags]
     while files and first.failed is None and not first.over():
         code = pytest.main([*flags, *files[:_FILES]], plugins=[first])
         if first.failed is None and code not in (0, 2, 5):

@@ -90,6 +90,7 @@ def test_wrong_use_says_what_to_do(given, said):
 
 @pytest.mark.slow
 @pytest.mark.one_backend
+@pytest.mark.full
 def test_a_program_of_two_backends_runs_both(tmp_path):
     cell = f"{FILE}:OfOneBackend"
     plan = RunPlan([cell], [OTHER, BACKEND], edition.select(["SER-04"]))

@@ -22,7 +22,7 @@ from cellkit_conformance.subject.targets import resolve
 ROOT = Path(__file__).parents[2]
 BACKEND = keras.backend.backend()
 
-# One of each kind on the other backends: values, a gradient, a gradient through a mask, an error.
+# One of each kind: values, a gradient, a gradient through a mask, an error.
 FEW = {("WrongSign", "NUM-02"), ("CutGradient", "GRD-04"), ("MaskIgnored", "MSK-02")}
 FEW |= {("CutGradient", "MSK-10"), ("OtherErrors", "ERR-01")}
 
@@ -129,24 +129,24 @@ def on_canary(text, mutant):
     return re.sub(rf"from \S+ import {mutant.name}\n", right, text)
 
 
-def test_scripts_fail_on_the_mutant_and_pass_on_the_canary():
+@pytest.mark.parametrize("each", ["kind", pytest.param("requirement", marks=pytest.mark.full)])
+def test_scripts_fail_on_the_mutant_and_pass_on_the_canary(each):
+    every = each == "requirement"
     cases, seen = [], set()
     for mutant in MUTANTS:
         judge = mutant.judge(BACKEND)
         for identifier in mutant.kills:
-            # On Torch every requirement once, elsewhere one of each kind.
-            new = BACKEND == "torch" and identifier not in seen
-            if new or (mutant.name, identifier) in FEW:
+            if (every and identifier not in seen) or (mutant.name, identifier) in FEW:
                 result = judge.run(identifier)
                 if not result.outcome.is_bad:
                     continue  # not on this backend: the mutants' own test has an eye on that
                 cases.append((mutant, identifier, result.script))
                 seen.add(identifier)
-    assert len(cases) >= (50 if BACKEND == "torch" else len(FEW))
+    assert len(cases) >= (50 if every else len(FEW))
     assert not [(m.name, i, text) for m, i, text in cases if text.startswith("# No script")]
     standalone = {i for _, i, text in cases if not is_replay(text)}
     assert not {i for i in standalone if requirements()[i].script == "replay"} - RAISING
-    if BACKEND == "torch":
+    if every and BACKEND == "torch":
         assert {i for i, r in requirements().items() if r.script != "replay"} - standalone == NONE
     broken = run([text for _, _, text in cases])
     survived = [(m.name, i) for (m, i, _), said in zip(cases, broken, strict=True) if not said]

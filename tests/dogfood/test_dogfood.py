@@ -104,6 +104,7 @@ def test_its_own_tests_pass(place):
     assert "2 passed" in said
 
 
+@pytest.mark.full
 def test_a_wrong_sign_fails_the_numbers_and_only_them(place):
     empty, _, programs, site = place
     module = site / "my_cell.py"

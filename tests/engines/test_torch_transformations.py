@@ -171,6 +171,7 @@ LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.part(2)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own, of operations without a batching rule

@@ -1,5 +1,7 @@
 """Transformations of TensorFlow see through every engine where they see through Keras' layer."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -102,11 +104,15 @@ def compute(layer, transformation, mode):
     return tf.function(run, autograph=False, jit_compile=mode == "xla")(x).numpy()
 
 
+@functools.cache
+def wanted(engine, transformation):
+    """Return what the plain loop of eager calls gives: operations of TensorFlow, one by one."""
+    return compute(layers_of(ENGINES[engine], engine)[1], transformation, "eager")
+
+
 def check(engine, transformation, mode, **options):
-    layer, plain = layers_of(ENGINES[engine], engine, **options)
-    # The plain loop of eager calls is operations of TensorFlow alone, one after the other.
-    want = compute(plain, transformation, "eager")
-    have = compute(layer, transformation, mode)
+    want = wanted(engine, transformation)
+    have = compute(layers_of(ENGINES[engine], engine, **options)[0], transformation, mode)
     np.testing.assert_allclose(have, want, rtol=0, atol=1e-10 * max(1.0, np.abs(want).max()))
 
 

@@ -38,9 +38,17 @@ CLAIMS = {
         "topics.py": (["--data", "generated"], 2),
     },
 }
+# Takes longer than others that show the same: nested inputs, engines, states that go on.
+DEAR = {"digit_rows.py", "handwriting_nested.py", "ants_go_home.py"}
 # Tested in tests/export, where what it needs is installed.
 ELSEWHERE = ("serve_steps.py",)
 WITH_A_TEST = ("guide_nested_cell.py", "motion_nested.py", "train_every_cell.py")
+
+
+def claimed():
+    """Return the examples of this backend, those that are dear with a mark."""
+    dear = {True: [pytest.mark.full], False: []}
+    return [pytest.param(n, marks=dear[n in DEAR]) for n in CLAIMS[keras.backend.backend()]]
 
 
 def run(name, *arguments, backend):
@@ -63,7 +71,7 @@ def run(name, *arguments, backend):
 
 @pytest.mark.slow
 @pytest.mark.each_backend
-@pytest.mark.parametrize("name", CLAIMS[keras.backend.backend()])
+@pytest.mark.parametrize("name", claimed())
 def test_example_beats_its_baseline_and_draws_a_plot(name, backend, tmp_path):
     plot = tmp_path / "made" / "plot.png"
     arguments, claims = CLAIMS[backend][name]

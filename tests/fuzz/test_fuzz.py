@@ -13,8 +13,8 @@ from . import cells, compare
 from .choices import Choices
 
 SEED = 20170207
-# Number of chunks of cells, and of cells in each: as many as half a minute takes. JAX and
-# TensorFlow compile for every cell and every engine.
+# Number of chunks of cells, and of cells in each. JAX and TensorFlow compile for every cell and
+# every engine.
 CHUNKS, CELLS = {"torch": (10, 20), "tensorflow": (6, 5), "jax": (4, 4)}[compare.BACKEND]
 
 
@@ -25,6 +25,7 @@ def explained(number, recipe, verdict):
 
 
 @pytest.mark.slow
+@pytest.mark.part(3)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_engines_compute_what_the_loop_computes(chunk):
     counts = collections.Counter()

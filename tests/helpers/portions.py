@@ -1,11 +1,12 @@
-"""Portions of the tests: all of them on PyTorch, a part where each is compiled first.
+"""Portions of the tests: nearly all on PyTorch, a part where each is compiled first.
 
 TensorFlow and JAX take other parts, so that a case missing on one runs on two others. What every
 cell does on every backend is proved by the conformance suite.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +15,52 @@ import keras
 BACKEND = keras.backend.backend()
 # The first one that a backend takes.
 START = {"tensorflow": 0, "jax": 1}
-SHARES = {"layers": 2, "engines": 2, "conformance": 6}
-"""One test in so many of a room is TensorFlow's and another JAX's; of other rooms one in three.
+SHARES = {"layers": 4, "engines": 4, "conformance": 12}
+"""One test in so many of a room is TensorFlow's and another JAX's; of other rooms one in six.
 
 The layer and its engines differ most between backends, the conformance suite hardly: `make conform`
 runs all of its checks on each.
 """
+OWN = 2
+"""One case in so many is asked of a test in a file that is named after the backend."""
 WHOLE = {"defects"}
 """Rooms that every backend takes as a whole: what they are about differs between backends."""
 
 
-def is_dealt(path: Path, name: str) -> bool:
-    """Say whether a test is dealt to this backend, the same in every process and run.
+def dealt(tests: Iterable[tuple[Path, str]]) -> set[str]:
+    """Choose the tests that are dealt to this backend, the same in every process and run.
 
     Args:
-        path: The test's file; one that is named after the backend is its own.
-        name: The test's name.
+        tests: The file and the name of each.
+
+    Returns:
+        The names of this backend's. Of a test in a file of its own there is one case at least.
     """
-    room = path.parent.name
-    if room in WHOLE or path.stem.endswith(f"_{BACKEND}"):
-        return True
-    return zlib.crc32(name.encode()) % SHARES.get(room, 3) == START.get(BACKEND, 0)
+    names, families = set(), defaultdict(list)
+    for path, name in tests:
+        if path.stem.endswith(f"_{BACKEND}"):
+            families[name.partition("[")[0]].append(name)
+            continue
+        room = path.parent.name
+        if room in WHOLE or _number(name) % SHARES.get(room, 6) == START[BACKEND]:
+            names.add(name)
+    for cases in families.values():
+        names |= set(some(cases, OWN))
+    return names
+
+
+def some(cases: Sequence[str], of: int) -> list[str]:
+    """Return a part of the cases of one test, one at least."""
+    return [name for name in cases if is_in_part(name, of)] or [min(cases)]
 
 
 def is_in_part(name: str, of: int) -> bool:
     """Say whether a test is in the part of the tests that is one in `of`, on every backend."""
-    return zlib.crc32(f"part {name}".encode()) % of == 0
+    return _number(f"part {name}") % of == 0
+
+
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode())
 
 
 def portion(values: Sequence[Any], of: int = 3) -> list[Any]:

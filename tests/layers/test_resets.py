@@ -50,6 +50,7 @@ ALONE = [name for name in cellkit.list_cells() if cellkit.get(name).spec.constan
 
 
 @pytest.mark.one_backend
+@pytest.mark.part(3)
 @pytest.mark.parametrize("name", ALONE)
 def test_every_cell_gives_what_its_pieces_give(name):
     layer, x = built(name)

@@ -66,6 +66,7 @@ def test_an_intersection_rnn_says_how_wide_its_inputs_must_be():
     assert "units=5" in fix and "Dense(4)" in fix
 
 
+@pytest.mark.part(3)
 @pytest.mark.parametrize("name", CELLS)
 def test_a_saved_model_computes_the_same(name, tmp_path):
     rng = np.random.default_rng(5)

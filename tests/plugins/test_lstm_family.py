@@ -70,6 +70,7 @@ def built(cell, features=5, seed=1):
 
 
 @pytest.mark.one_backend
+@pytest.mark.part(3)
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize(("name", "case"), cases(*NAMES))
 def test_layer_equals_the_reference_over_time(name, case, masked):

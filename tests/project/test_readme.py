@@ -104,7 +104,9 @@ def test_the_site_begins_as_the_readme_does():
 
 
 @pytest.mark.slow
-@pytest.mark.each_backend
+@pytest.mark.part(3)
+@pytest.mark.parametrize("backend", ["torch", "tensorflow", "jax"])
+@pytest.mark.one_backend
 def test_the_first_five_minutes(tmp_path, backend):
     """The first piece of the page, run by a shell as it is printed, but for the backend's word."""
     (script,) = FIRST.findall((ROOT / "README.md").read_text(encoding="utf-8"))
