@@ -76,8 +76,8 @@ def test_every_requirement_has_a_check_and_every_check_a_requirement():
 def asked(canary):
     """Return what a canary is asked: everything on PyTorch.
 
-    Elsewhere each canary is asked for a quarter of what `make conform` asks of no cell, and for less
-    of what it asks of all cells, where a check that accuses a canary accuses more.
+    Elsewhere each canary is asked for a quarter of what `make conform` asks of no cell, and for a
+    sixth of what it asks of all cells, where a check that accuses a canary accuses more.
     """
     if BACKEND == "torch":
         return list(requirements())

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from browser import CHROMIUM, Browser
+from filelock import FileLock
 
 from cellkit import _distribution, facts
 from cellkit.registry import FAMILIES, TAGS, registry
@@ -51,9 +52,19 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The folder of the site, built strictly."""
-    folder = tmp_path_factory.mktemp("site") / "site"
+def site(tmp_path_factory, worker_id):
+    """The folder of the site, built strictly and once by the workers that share a folder."""
+    alone = worker_id == "master"
+    shared = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
+    folder = shared / "site"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            build(shared / "unfinished")
+            (shared / "unfinished").rename(folder)
+    return folder
+
+
+def build(folder):
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
         cwd=ROOT,
@@ -64,7 +75,6 @@ def site(tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 @pytest.fixture(scope="module")
