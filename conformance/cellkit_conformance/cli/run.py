@@ -129,8 +129,8 @@ def conform(
         bool,
         typer.Option(
             "--spread",
-            help="Ask what the code of a cell or layer decides, and no backend, of every cell on "
-            "one backend, and on the others of a part of the cells: a third less time.",
+            help="Ask what the code of a cell decides, or the layer around any cell, of every cell "
+            "on one backend, and on the others of a part of the cells: half of the time.",
         ),
     ] = False,
     budget: Annotated[

@@ -45,7 +45,8 @@ class Requirement:
         script: The program of a failure: "standalone", made of the recorded calls alone, or
             "replay", one that runs the check again.
         after: Requirements whose failure may be all that is behind a failure of this one.
-        of_code: True where the code of cell or layer decides, and a backend has little part in it.
+        decided_by: "code" where the code of a cell decides and a backend has little part in it,
+            "layer" where the layer does around any cell, else "backend".
     """
 
     id: str
@@ -57,7 +58,7 @@ class Requirement:
     profile: str = "quick"
     script: str = "standalone"
     after: tuple[str, ...] = ()
-    of_code: bool = False
+    decided_by: str = "backend"
 
     @property
     def group(self) -> str:
@@ -115,7 +116,7 @@ def requirements() -> dict[str, Requirement]:
 def _requirements(name: str) -> dict[str, Requirement]:
     entries = {entry["id"]: entry for entry in _first()["requirement"]}
     follows: dict[str, list[str]] = {}
-    of_code: set[str] = set()
+    decided_by: dict[str, str] = {}
     for later, path in CHANGES.items():
         if editions().index(later) > editions().index(name):
             break
@@ -125,7 +126,8 @@ def _requirements(name: str) -> dict[str, Requirement]:
         for entry in changes.get("requirement", ()):
             entries[entry["id"]] = {**entries.get(entry["id"], {}), **entry}
         follows.update(changes.get("follows", {}))
-        of_code |= {*changes.get("of_code", ())}
+        for who in ("code", "layer"):
+            decided_by.update(dict.fromkeys(changes.get(f"of_{who}", ()), who))
     after: dict[str, list[str]] = {}
     met: set[str] = set()
     for root, names in follows.items():
@@ -146,7 +148,7 @@ def _requirements(name: str) -> dict[str, Requirement]:
             profile=entry.get("profile", "quick"),
             script=entry.get("script", "standalone"),
             after=tuple(after.get(entry["id"], ())),
-            of_code=entry["id"] in of_code,
+            decided_by=decided_by.get(entry["id"], "backend"),
         )
         for entry in entries.values()
     ]

@@ -17,7 +17,7 @@ from cellkit import __version__
 from cellkit_conformance.edition import edition_name, requirements
 from cellkit_conformance.files import write_text
 from cellkit_conformance.outcome import Outcome, Result
-from cellkit_conformance.run.plan import PART, RunPlan
+from cellkit_conformance.run.plan import PARTS, RunPlan
 from cellkit_conformance.run.runner import Backend, Unit, all_results
 
 SCHEMA = 1
@@ -123,13 +123,19 @@ class Report:
     @property
     def _extent(self) -> list[str]:
         """What a spread run asks of a part of the cells, if this is one."""
-        count = sum(requirements()[id].of_code for id in self.plan.ids)
-        if not self.plan.spread or not count or len(self.plan.backends) < 2:
+        if not self.plan.spread or len(self.plan.backends) < 2:
+            return []
+        told = []
+        for who, what in (("code", "a cell's code"), ("layer", "the layer around any cell")):
+            count = sum(requirements()[id].decided_by == who for id in self.plan.ids)
+            if count:
+                asked = _count(count, "requirement", "requirements")
+                told.append(f"{asked} about {what} are asked of one cell in {PARTS[who]}")
+        if not told:
             return []
         return [
-            f"spread: {_count(count, 'requirement', 'requirements')} about the code of cells and "
-            f"layer are asked of every cell on one backend, of one in {PART} on each other; "
-            "without --spread, of every cell on every backend"
+            f"spread: on each backend but one, {' and '.join(told)}; "
+            "without --spread, of every cell"
         ]
 
     @property

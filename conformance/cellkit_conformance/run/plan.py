@@ -37,7 +37,7 @@ class RunPlan:
         only: The requirements of each cell and backend where they differ, or None for `ids`.
         spec: A Python file with the spec of the one cell, or None for the class's own.
         edition: The edition, that of this process unless given.
-        spread: True to ask what code alone decides of every cell on one backend, see `spread`.
+        spread: True to ask of every cell on one backend what no backend decides, see `spread`.
     """
 
     cells: Sequence[str]
@@ -110,12 +110,12 @@ WEIGHTS = {"torch": 1.0, "tensorflow": 2.0, "jax": 3.0}
 """How long the same check takes on a backend, about; JAX and TensorFlow compile."""
 
 
-PART = 6
-"""One cell in so many is asked on further backends what a plan spreads."""
+PARTS = {"code": 6, "layer": 3}
+"""One cell in so many is asked on further backends what code decides, or the layer."""
 
 
 def spread(work: Mapping[tuple[str, str], Sequence[str]]) -> dict[tuple[str, str], list[str]]:
-    """Ask what code alone decides of every cell on one backend, and elsewhere of a part of them.
+    """Ask what code or layer decide of every cell on one backend, and elsewhere of a part of them.
 
     The one is the backend that takes the least time. Each of the others has cells of its own for
     each requirement, so that every requirement is met on every backend.
@@ -130,9 +130,10 @@ def spread(work: Mapping[tuple[str, str], Sequence[str]]) -> dict[tuple[str, str
     first = {cell: next(p for p in places if (cell, p) in work) for cell, _ in work}
 
     def stays(cell: str, place: str, id: str) -> bool:
-        if not requirements()[id].of_code or place == first[cell]:
+        part = PARTS.get(requirements()[id].decided_by, 1)
+        if place == first[cell]:
             return True
-        return zlib.crc32(f"{cell} {id}".encode()) % PART == places.index(place) % PART
+        return zlib.crc32(f"{cell} {id}".encode()) % part == places.index(place) % part
 
     return {key: [id for id in ids if stays(*key, id)] for key, ids in work.items()}
 
