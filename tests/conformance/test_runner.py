@@ -125,14 +125,14 @@ def test_a_cell_that_changes_keras_is_named_and_the_next_one_is_not_touched(trou
 
 
 def test_what_hangs_before_the_first_check_is_given_up_at_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(plan_module, "LEAST_TIMEOUT", 6.0)
+    monkeypatch.setattr(plan_module, "LEAST_TIMEOUT", 3.0)
     (tmp_path / "sleeps.py").write_text("import time\ntime.sleep(1000)\n", encoding="utf-8")
     cells = [f"{FILE}:HangsInInit", f"{tmp_path / 'sleeps.py'}:Cell"]
-    runner = Runner(RunPlan(cells, [BACKEND], edition.select(["STR-01", "STR-03"]), timeout=6.0))
+    runner = Runner(RunPlan(cells, [BACKEND], edition.select(["STR-01", "STR-03"]), timeout=3.0))
     made, imported = runner.run()
     for unit, said in ((made, "making"), (imported, "importing the module of")):
         assert list(outcomes(unit).values()) == [Outcome.TIMEOUT, Outcome.BLOCKED]
-        assert unit.problem.startswith(said) and "no answer within 6 s" in unit.problem
+        assert unit.problem.startswith(said) and "no answer within 3 s" in unit.problem
 
 
 def test_a_cell_that_eats_memory_is_ended_before_the_machine_is(monkeypatch):
@@ -161,8 +161,8 @@ def test_a_hang_is_a_timeout_and_what_needs_no_call_runs(monkeypatch):
 
 
 def test_what_hangs_in_long_runs_alone_goes_on_and_a_step_that_hangs_is_looked_for(monkeypatch):
-    monkeypatch.setattr(plan_module, "FIND_TIMEOUT", 8.0)
-    report = run("HangsInTraining", "Crashes", ids=["RNG-08", "RNG-01", "MSK-01"], timeout=8.0)
+    monkeypatch.setattr(plan_module, "FIND_TIMEOUT", 5.0)
+    report = run("HangsInTraining", "Crashes", ids=["RNG-08", "RNG-01", "MSK-01"], timeout=5.0)
     hangs, crashes = report.units
     assert outcomes(hangs) == {
         "RNG-01": Outcome.PASS,
