@@ -56,6 +56,7 @@ def compare(model, form, runtime, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("form", "name", "options", "scale"),
     [

@@ -1,6 +1,6 @@
 """Every format: what is written loads in a process without cellkit, and gives what the layer gives.
 
-The plain run takes a few cells and the formats that need nothing installed beside the backends.
+A run by name takes a few cells and the formats that need nothing installed beside the backends.
 `make test-export` takes the sample: the LSTM in every way, and the other cells in turn with every
 other format and one choice of sizes. `make test-export FULL=1` takes every cell in every way, and
 `make test-export CELLS=gru,lru` those.
@@ -136,6 +136,7 @@ def looped(form, variants):
 
 
 @pytest.mark.slow
+@pytest.mark.full  # `make test-export` runs it, with more formats
 @pytest.mark.parametrize(("form", "variant", "engine", "cell"), [*cases()])
 def test_file_gives_what_the_layer_gives(form, variant, engine, cell, runtime, record, tmp_path):
     if not installed(form):
@@ -179,6 +180,7 @@ def compare(model, form, variant, runtime, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("cell", ["lstm", "mlstm", "hyper_lstm"])
 def test_an_export_leaves_the_model_as_it_was(cell, tmp_path):
     model = model_of(cell, return_sequences=True, **VARIANTS["fixed"])
