@@ -178,6 +178,7 @@ def test_a_full_disk_costs_no_earlier_baseline(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_report_is_written_through_links_and_into_what_is_no_file(tmp_path):
     (tmp_path / "folder").mkdir()
     real, link = tmp_path / "folder" / "real.json", tmp_path / "link.json"
@@ -202,6 +203,7 @@ def closed_pipe():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_reader_that_leaves_keeps_the_exit_code(tmp_path, closed_pipe):
     broken = f"{Path(__file__).with_name('troublemakers.py')}:RaisesInInit"
     for cell, code in ((CELL, 0), (broken, 1)):

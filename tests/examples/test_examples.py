@@ -38,8 +38,11 @@ CLAIMS = {
         "topics.py": (["--data", "generated"], 2),
     },
 }
-# Takes longer than others that show the same: nested inputs, engines, states that go on.
-DEAR = {"digit_rows.py", "handwriting_nested.py", "ants_go_home.py"}
+# Take the longest; the others are run every day.
+DEAR = {
+    *("ants_go_home.py", "dates_attention.py", "digit_rows.py", "handwriting_nested.py"),
+    *("long_stream.py", "topics.py"),
+}
 # Tested in tests/export, where what it needs is installed.
 ELSEWHERE = ("serve_steps.py",)
 WITH_A_TEST = ("guide_nested_cell.py", "motion_nested.py", "train_every_cell.py")
@@ -109,6 +112,7 @@ def test_gradient_is_that_of_finite_differences():
 
 @pytest.mark.slow
 @pytest.mark.one_backend
+@pytest.mark.full
 def test_motion_nested_beats_its_baselines_and_draws_a_plot(backend, tmp_path):
     plot = tmp_path / "made" / "plot.png"
     done = run("motion_nested.py", "--quick", "--plot", str(plot), backend=backend)

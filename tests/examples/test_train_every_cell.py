@@ -80,6 +80,7 @@ def run(backend, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.one_backend
 def test_cells_with_and_without_time_learn_and_are_drawn(backend, tmp_path):
     plot = tmp_path / "made" / "plot.png"
     done = run(backend, SCRIPT, "--quick", "--backend", backend, "--cells", "gru*", "--plot", plot)

@@ -99,6 +99,7 @@ def test_floor_is_what_the_products_take_at_the_measured_rate():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_worker_measures_and_plots(tmp_path):
     work = Work("lstm", batch=2, length=3, width=4)
     plan = BenchPlan(

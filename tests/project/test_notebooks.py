@@ -46,7 +46,9 @@ def test_outputs_are_found_and_taken_out(tool, tmp_path, monkeypatch, capsys):
     assert tool.strip(check=False) == 0 and tool.strip(check=True) == 0
 
 
+# `make docs` runs the notebooks on one backend.
 @pytest.mark.slow
+@pytest.mark.full
 def test_quickstart_learns(tool, own_registry):
     _, made = tool.run("quickstart")
     assert made["accuracy"] > 0.85 and made["small_accuracy"] > 0.85
@@ -59,12 +61,14 @@ def test_equations_are_compared_with_their_reference(tool, own_registry):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_nested_inputs_are_learned_and_remembered(tool, own_registry):
     _, made = tool.run("nested_inputs")
     assert made["accuracy"] > 0.7 and made["difference"] < 1e-5
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_time_helps_where_it_is_irregular(tool, own_registry):
     printed, made = tool.run("irregular_time")
     assert made["with_time"] < made["without"] < made["guessing"] and made["finite"]
