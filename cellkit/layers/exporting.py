@@ -15,7 +15,7 @@ from cellkit.cells.operations import BACKEND
 from cellkit.cells.runner import flatten_shapes
 from cellkit.errors import problem
 from cellkit.layers.step_operations import operations_of_step
-from cellkit.typing import Tree
+from cellkit.typing import Tensor, Tree
 
 if TYPE_CHECKING:
     from cellkit.layers.rnn import RNN
@@ -247,48 +247,47 @@ def _check_litert(layer: RNN, batch: Any, time: Any) -> None:
         )
 
 
-def check_tracing(layer: RNN, sequences: Tree) -> None:
-    """Refuse a call that PyTorch traces for a file that would be wrong or could not be loaded.
+def traced(layer: RNN, sequences: Tree) -> contextlib.AbstractContextManager[Any]:
+    """Return the scope of a call: operations have their first names where PyTorch traces a file.
 
     Args:
         layer: The layer.
         sequences: Its inputs.
 
     Raises:
-        ValueError: For complex states in ONNX; for a loop over an unknown number of steps.
+        ValueError: If the file would be wrong or could not be loaded: for complex states in ONNX,
+            and for a loop over an unknown number of steps.
     """
-    if BACKEND != "torch":
-        return
-    import torch
-
-    onnx, tracing = torch.onnx.is_in_onnx_export(), torch.jit.is_tracing()
-    if onnx:
-        check_states(layer, "ONNX")
-    first = keras.tree.flatten(sequences)[0]
-    if torch.compiler.is_exporting() and isinstance(first.shape[1], torch.SymInt):
-        raise _no_loop("a sequence whose number of steps is left open")
-    exporting = tracing or torch.compiler.is_exporting()
-    if not exporting or flatten_shapes(layer._memo.get("input_shapes"))[0][1] is not None:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the number that is part of the trace
-        steps = int(first.shape[1])
-    if steps == 1:
-        # Keras exports a model of unknown length with one step.
-        raise _no_loop("a sequence of one step, for a layer that takes any number of them")
-
-
-def traced_for_file() -> contextlib.AbstractContextManager[Any]:
-    """Return the scope of a call: operations have their first names where PyTorch traces one."""
     if BACKEND != "torch":
         return _PLAIN
     import torch
 
-    if not torch.jit.is_tracing():
+    tracing, exporting = torch.jit.is_tracing(), torch.compiler.is_exporting()
+    if torch.onnx.is_in_onnx_export():
+        check_states(layer, "ONNX")
+    if tracing or exporting:
+        _check_steps(layer, keras.tree.flatten(sequences)[0], exporting)
+    if not tracing:
         return _PLAIN
     from cellkit.engines.torch.aliases import FirstNames
 
     return FirstNames()
+
+
+def _check_steps(layer: RNN, sequence: Tensor, exporting: bool) -> None:
+    """Refuse a traced sequence whose number of steps is open, or a stand-in for such a one."""
+    import torch
+
+    if exporting and isinstance(sequence.shape[1], torch.SymInt):
+        raise _no_loop("a sequence whose number of steps is left open")
+    if flatten_shapes(layer._memo.get("input_shapes"))[0][1] is not None:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the number that is part of the trace
+        steps = int(sequence.shape[1])
+    if steps == 1:
+        # Keras exports a model of unknown length with one step.
+        raise _no_loop("a sequence of one step, for a layer that takes any number of them")
 
 
 def check_backend(layer: RNN) -> None:

@@ -32,7 +32,7 @@ from cellkit.layers.arguments import (
     shape_text,
 )
 from cellkit.layers.constants import needs_them
-from cellkit.layers.exporting import check_backend, check_tracing, traced_for_file
+from cellkit.layers.exporting import check_backend, traced
 from cellkit.layers.initial_states import fitted_states, initial_states
 from cellkit.layers.known_shapes import (
     build_config,
@@ -314,14 +314,14 @@ class RNN(keras.layers.RNN):
         segments: Tensor = None,
     ) -> Any:
         """Run the cell over time; see the class for the arguments."""
-        check_tracing(self, sequences)
+        file = traced(self, sequences)
         # `stateless_call` comes here directly, with whatever it was given.
         sequences = keras.tree.map_structure(lambda x: to_tensor(x, self.compute_dtype), sequences)
         batch = keras.ops.shape(keras.tree.flatten(sequences)[0])[0]
         extra = {} if constants is None else {"constants": constants}
         resets = merge_resets(sequences, resets, segments, self.go_backwards)
         scope = SequenceScope(batch, extra, one_step, resets)
-        with traced_for_file(), sequence_scope(scope, stock_cells(self), bool(training)):
+        with file, sequence_scope(scope, stock_cells(self), bool(training)):
             last, outputs, states = self.inner_loop(
                 sequences=sequences,
                 initial_state=initial_states(self, initial_state, batch),
