@@ -309,7 +309,8 @@ class First:
         """Begin to count the time of a test."""
         item.session.shouldstop = self.over() and "the time is over"
         signal.signal(signal.SIGPROF, _too_long)
-        signal.setitimer(signal.ITIMER_PROF, _LONG)
+        # Again and again: a library may take the first for an error of its own.
+        signal.setitimer(signal.ITIMER_PROF, _LONG, 5)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Look at the report of a test."""
