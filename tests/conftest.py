@@ -110,7 +110,13 @@ def of_every_day(items):
     if BACKEND == "torch":
         return items
     dealt = portions.dealt((item.path, item.nodeid) for item in items)
-    return {item for item in items if item.nodeid in dealt or "each_backend" in item.keywords}
+    return {item for item in items if item.nodeid in dealt or is_its_own(item)}
+
+
+def is_its_own(item):
+    """Say whether a test is left to no other backend: it says so, or they skip it."""
+    conditions = [mark.args[0] for mark in item.iter_markers("skipif") if mark.args]
+    return "each_backend" in item.keywords or (bool(conditions) and not any(conditions))
 
 
 @pytest.fixture(autouse=True)
