@@ -25,23 +25,12 @@ import time
 
 import keras
 import torch
+from sweep import caller
 
 import cellkit
 from cellkit_bench.timing import alternate, ratio, summarize
 
 CELLS = ("lstm", "gru", "peephole_lstm", "min_gru")
-
-
-def caller(layer: Any, x: torch.Tensor, training: bool) -> Callable[[], Any]:
-    """Return a function that runs the layer, and in training differentiates the sum of squares."""
-    variables = [v.value for v in layer.trainable_variables]
-
-    def run(call: Callable[..., Any] = layer) -> Any:
-        with torch.set_grad_enabled(training):
-            y = call(x, training=training)
-        return torch.autograd.grad((y * y).sum(), variables) if training else y
-
-    return run
 
 
 def measure(name: str, shape: tuple[int, int, int], training: bool, seconds: float) -> list[str]:
@@ -55,13 +44,12 @@ def measure(name: str, shape: tuple[int, int, int], training: bool, seconds: flo
             layer.build(shape)
         except ValueError:  # Keras takes no states of other shapes or dtypes
             continue
-        run = caller(layer, x, training)
         compiled = torch.compile(layer, fullgraph=who == "cellkit")
-        for way, call in (("eager", layer), ("compiled", compiled)):
+        for way, run in (("eager", layer), ("compiled", compiled)):
+            call = calls[f"{who}, {way}"] = caller(run, x, {}, training)
             start = time.process_time()
-            run(call)
+            call()
             first[f"{who}, {way}"] = time.process_time() - start
-            calls[f"{who}, {way}"] = lambda run=run, call=call: run(call)
     times = alternate(calls, seconds, 7, clock=time.process_time)
     medians = {who: [summarize(turn).median for turn in taken] for who, taken in times.items()}
     eager = medians.pop("cellkit, eager")

@@ -101,12 +101,12 @@ def of_every_day(items):
     and what is dealt to other backends.
     """
     items = {item for item in items if "full" not in item.keywords}
-    families = defaultdict(list)
+    parts = defaultdict(set)
     for item in items:
         if mark := item.get_closest_marker("part"):
-            families[item.nodeid.partition("[")[0], *mark.args].append(item.nodeid)
-    some = {n for (_, of), names in families.items() for n in portions.some(names, of)}
-    items = {i for i in items if i.nodeid in some or not i.get_closest_marker("part")}
+            parts[mark.args[0]].add(item.nodeid)
+    left = {name for of, names in parts.items() for name in names - portions.some(names, of)}
+    items = {item for item in items if item.nodeid not in left}
     if BACKEND == "torch":
         return items
     dealt = portions.dealt((item.path, item.nodeid) for item in items)

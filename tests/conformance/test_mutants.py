@@ -4,7 +4,7 @@ import io
 
 import keras
 import pytest
-from portions import START, portion
+from portions import START, full, portion
 from rich.console import Console
 
 import cellkit
@@ -25,15 +25,11 @@ BACKEND = keras.backend.backend()
 DEAR = {"AnotherInFiles", "OtherOrderInFiles"}
 
 
-def cases():
-    """Return the mutants, those that are dear with a mark."""
-    dear = {True: [pytest.mark.full], False: []}
-    return [pytest.param(m, id=m.name, marks=dear[m.name in DEAR]) for m in MUTANTS]
-
-
 # `cellkit selftest` tries all of them on each backend.
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", cases())
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(m, id=m.name, marks=full(m.name in DEAR)) for m in MUTANTS]
+)
 def test_every_mutant_is_noticed(mutant):
     survived = mutant.survivors(BACKEND)
     assert not survived, [f"{r.requirement} {r.outcome}: {r.message}" for r in survived]

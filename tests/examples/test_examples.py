@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from cheap import cheaply
+from portions import full
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -48,12 +49,6 @@ ELSEWHERE = ("serve_steps.py",)
 WITH_A_TEST = ("guide_nested_cell.py", "motion_nested.py", "train_every_cell.py")
 
 
-def claimed():
-    """Return the examples of this backend, those that are dear with a mark."""
-    dear = {True: [pytest.mark.full], False: []}
-    return [pytest.param(n, marks=dear[n in DEAR]) for n in CLAIMS[keras.backend.backend()]]
-
-
 def run(name, *arguments, backend):
     """Run an example as a reader would: in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"} | cheaply()
@@ -74,7 +69,9 @@ def run(name, *arguments, backend):
 
 @pytest.mark.slow
 @pytest.mark.each_backend
-@pytest.mark.parametrize("name", claimed())
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=full(n in DEAR)) for n in CLAIMS[keras.backend.backend()]]
+)
 def test_example_beats_its_baseline_and_draws_a_plot(name, backend, tmp_path):
     plot = tmp_path / "made" / "plot.png"
     arguments, claims = CLAIMS[backend][name]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import pytest
 
 BACKEND = keras.backend.backend()
 # The first one that a backend takes.
@@ -36,22 +37,31 @@ def dealt(tests: Iterable[tuple[Path, str]]) -> set[str]:
     Returns:
         The names of this backend's. Of a test in a file of its own there is one case at least.
     """
-    names, families = set(), defaultdict(list)
+    names, own = set(), []
     for path, name in tests:
-        if path.stem.endswith(f"_{BACKEND}"):
-            families[name.partition("[")[0]].append(name)
-            continue
         room = path.parent.name
-        if room in WHOLE or _number(name) % SHARES.get(room, 6) == START[BACKEND]:
+        if path.stem.endswith(f"_{BACKEND}"):
+            own.append(name)
+        elif room in WHOLE or _number(name) % SHARES.get(room, 6) == START[BACKEND]:
             names.add(name)
-    for cases in families.values():
-        names |= set(some(cases, OWN))
-    return names
+    return names | some(own, OWN)
 
 
-def some(cases: Sequence[str], of: int) -> list[str]:
-    """Return a part of the cases of one test, one at least."""
-    return [name for name in cases if is_in_part(name, of)] or [min(cases)]
+def some(names: Iterable[str], of: int) -> set[str]:
+    """Return a part of the cases of each test, one at least."""
+    tests = defaultdict(list)
+    for name in names:
+        tests[name.partition("[")[0]].append(name)
+    return {
+        name
+        for cases in tests.values()
+        for name in [case for case in cases if is_in_part(case, of)] or [min(cases)]
+    }
+
+
+def full(dear: bool) -> list[pytest.MarkDecorator]:
+    """Return the marks of a case: one that is dear runs where everything is asked for."""
+    return [pytest.mark.full] if dear else []
 
 
 def is_in_part(name: str, of: int) -> bool:

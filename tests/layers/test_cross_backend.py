@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from portions import full
 
 import cellkit
 import cellkit_nested
@@ -46,10 +47,7 @@ print("the same on", keras.backend.backend())
 # What PyTorch saves is loaded every day.
 @pytest.mark.parametrize(
     "other",
-    [
-        pytest.param(b, marks=[pytest.mark.full] * (keras.backend.backend() != "torch"))
-        for b in OTHERS
-    ],
+    [pytest.param(b, marks=full(keras.backend.backend() != "torch")) for b in OTHERS],
 )
 def test_a_saved_model_gives_the_same_numbers_elsewhere(other, tmp_path):
     rng = np.random.default_rng(0)
