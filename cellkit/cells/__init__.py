@@ -16,6 +16,7 @@ from cellkit.cells.operations import (
     plus,
     precise,
     rms_normalize,
+    softplus,
     split,
 )
 from cellkit.cells.parallel import ParallelCell, as_dtype
@@ -63,6 +64,7 @@ __all__ = [
     "probability",
     "resolve",
     "rms_normalize",
+    "softplus",
     "split",
     "training_mode",
     "vector_size",

@@ -153,6 +153,26 @@ def plus(x: Tensor, bias: Any) -> Tensor:
     return x if bias is None else x + bias
 
 
+def softplus(x: Tensor) -> Tensor:
+    """Return `log(1 + exp(x))`, in files as well.
+
+    LiteRT computes Keras' own by an exponential that overflows for numbers beyond 88.
+
+    Args:
+        x: Floating tensor.
+
+    Example:
+    >>> import keras
+    >>> round(float(softplus(keras.ops.convert_to_tensor(100.0))), 3)
+    100.0
+    """
+    if BACKEND != "tensorflow":
+        return keras.ops.softplus(x)
+    # Further above zero, it is `x` to the last bit.
+    near = keras.ops.softplus(keras.ops.minimum(x, _FAR))
+    return where(x > _FAR, x, near)
+
+
 def log_sigmoid(x: Tensor) -> Tensor:
     """Return the logarithm of the sigmoid of `x`, in files as well.
 
@@ -167,16 +187,12 @@ def log_sigmoid(x: Tensor) -> Tensor:
     >>> round(float(log_sigmoid(keras.ops.convert_to_tensor(-30.0))), 3)
     -30.0
     """
-    if BACKEND == "jax" or (BACKEND == "torch" and _is_exported()):
-        return -keras.ops.softplus(-x)
-    if BACKEND == "tensorflow":
-        # Further below zero, it is `x` to the last bit.
-        near = keras.ops.log_sigmoid(keras.ops.maximum(x, _FAR))
-        return where(x < _FAR, x, near)
+    if BACKEND in ("jax", "tensorflow") or (BACKEND == "torch" and _is_exported()):
+        return -softplus(-x)
     return keras.ops.log_sigmoid(x)
 
 
-_FAR = -40.0
+_FAR = 40.0
 
 
 class _Files(threading.local):

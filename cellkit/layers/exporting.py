@@ -45,6 +45,7 @@ _LACKING: dict[str, dict[str, dict[str, str]]] = {
         "jax": {"cumsum": "", "rem": "batch", "log_sigmoid": "closed"},
     },
     "openvino": {"torch": {"aten::log_sigmoid_forward": "closed"}},
+    "litert": {"tensorflow": {"Softplus": "far"}},
     # What JAX leaves to LAPACK on the processor: TensorFlow, which runs the file, cannot call that.
     "tf_saved_model": {
         "jax": dict.fromkeys(
@@ -53,8 +54,9 @@ _LACKING: dict[str, dict[str, dict[str, str]]] = {
         ),
     },
 }
-"""Operations that a backend's exporter to a format has not: at all, not where the batch is open, or
-not where a gate is closed: in the file, the logarithm of its sigmoid is that of zero."""
+"""Operations that a backend's exporter to a format has not: at all, not where the batch is open,
+not where a gate is closed (in the file, the logarithm of its sigmoid is that of zero), or not for
+large numbers (in the file, an exponential overflows)."""
 
 
 def check_export(model: Any, format: str, input_signature: Any = None) -> None:
@@ -193,6 +195,11 @@ def _check_operations(layer: RNN, format: str, batch: Any) -> None:
                 " that is right for numbers far below zero",
                 "one that is, as `cellkit.cells.log_sigmoid`",
                 "compute `cellkit.cells.log_sigmoid(x)` in the step",
+            ),
+            "far": (
+                " that is right for numbers beyond 88",
+                "one that is, as `cellkit.cells.softplus` and `cellkit.cells.log_sigmoid`",
+                "compute `cellkit.cells.softplus(x)` in the step, or pass it as the activation",
             ),
         }[kind]
         raise problem(

@@ -27,9 +27,10 @@ def operations_of_step(layer: RNN) -> set[str]:
         layer: The layer.
 
     Returns:
-        Types of TensorFlow's nodes, names of PyTorch's operators (`aten::expm1`) or of JAX's
-        primitives and compiled functions. Nothing on other backends, of a cell that needs the
-        constants of a call, and of one whose effects could not be put back.
+        Types of TensorFlow's nodes (`Softplus` of numbers without a limit alone), names of
+        PyTorch's operators (`aten::expm1`) or of JAX's primitives and compiled functions. Nothing
+        on other backends, of a cell that needs the constants of a call, and of one whose effects
+        could not be put back.
     """
     named = {"tensorflow": _of_tensorflow, "torch": _of_torch, "jax": _of_jax}.get(BACKEND)
     if named is None or needs_constants(layer.cell):
@@ -56,8 +57,16 @@ def _of_tensorflow(step: Callable[..., Any], *tensors: Any) -> set[str]:
 
     traced = tf.function(step, autograph=False).get_concrete_function(*tensors)
     graph = traced.graph.as_graph_def()
-    inner = [node for function in graph.library.function for node in function.node_def]
-    return {node.op for node in [*graph.node, *inner]}
+    found = set()
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        types = {node.name: node.op for node in nodes}
+        # `cellkit.cells.softplus` is one of numbers with a limit, which no format gets wrong.
+        found |= {
+            node.op
+            for node in nodes
+            if node.op != "Softplus" or types.get(node.input[0].partition(":")[0]) != "Minimum"
+        }
+    return found
 
 
 def _of_torch(step: Callable[..., Any], *tensors: Any) -> set[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit import cells
 from cellkit.registry import CellSpec, Guide
 from cellkit.registry.reference import activation, softplus
 from cellkit_attention._base import (
@@ -84,7 +85,7 @@ class GatedDeltaNetCell(HeadsCell):
         written = self.recurrent_activation(parts["beta"]) * k
         a = keras.ops.cast(parts["a"], self.accumulator_dtype)
         rate = keras.ops.cast(keras.ops.exp(self.decay + 0.0), self.accumulator_dtype)
-        g = -rate[:, None] * keras.ops.softplus(a)
+        g = -rate[:, None] * cells.softplus(a)
         # The probe sees what is left after the decay.
         p = keras.ops.cast(k, self.accumulator_dtype) * keras.ops.exp(g)
         return {"q": self.scaled(q), "k": written, "v": parts["v"], "e": -written, "p": p, "g": g}

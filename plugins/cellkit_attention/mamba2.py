@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit import cells
 from cellkit.cells import positive_int, split
 from cellkit.registry import (
     CellSpec,
@@ -99,7 +100,7 @@ class Mamba2Cell(HeadsCell):
         """Return C, B and dt * u as query, key and value, and decays."""
         parts = self.parts(projected)
         dtype = self.accumulator_dtype
-        dt = keras.ops.softplus(keras.ops.cast(parts["d"], dtype))
+        dt = cells.softplus(keras.ops.cast(parts["d"], dtype))
         rate = keras.ops.cast(keras.ops.exp(self.decay + 0.0), dtype)
         v = dt * keras.ops.cast(parts["u"], dtype)
         return {"q": parts["C"], "k": parts["B"], "v": v, "g": -rate[:, None] * dt}

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit import cells
 from cellkit.cells import (
     LinearCell,
     TensorSpec,
@@ -149,7 +150,7 @@ class MambaCell(LinearCell):
         rank = self.step_kernel.shape[0]
         chosen = matmul(u, self.select_kernel)
         low, b, c = split(chosen, [rank, self.state_units, self.state_units])
-        dt = keras.ops.softplus(matmul(low, self.step_kernel) + self.step_bias)
+        dt = cells.softplus(matmul(low, self.step_kernel) + self.step_bias)
         return {"u": u, "z": z, "dt": dt, "B": b, "C": c}
 
     def coefficients(self, projected: Any) -> tuple[Any, Any]:

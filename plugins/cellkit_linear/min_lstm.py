@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from cellkit import cells
 from cellkit.cells import split
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, gate_blocks
@@ -64,7 +65,7 @@ class MinLSTMCell(InputGatedCell):
     def coefficients(self, projected: Any) -> tuple[Any, Any]:
         """Return how much is kept, and what is added."""
         f, i, n = split(projected, 3)
-        difference = keras.ops.softplus(-i) - keras.ops.softplus(-f)
+        difference = cells.softplus(-i) - cells.softplus(-f)
         kept, added = keras.ops.sigmoid(difference), keras.ops.sigmoid(-difference)
         return kept, added * self.activation(n)
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellkit import cells
 from cellkit.cells import (
     LinearCell,
     TensorSpec,
@@ -165,7 +166,7 @@ class RGLRUCell(LinearCell):
         """Return the decay, and the input scaled so that the size of the state is kept."""
         dtype = self.accumulator_dtype
         r, i = map(self.recurrent_activation, split(projected["gates"], 2))
-        rate = -self.c * keras.ops.softplus(-as_dtype(self.decay + 0.0, dtype))
+        rate = -self.c * cells.softplus(-as_dtype(self.decay + 0.0, dtype))
         log_a = rate * as_dtype(r, dtype)
         added = as_dtype(i * projected["u"], dtype)
         a, scale = keras.ops.exp(log_a), root(-keras.ops.expm1(2 * log_a))
