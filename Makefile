@@ -90,8 +90,9 @@ format: $(READY) ## format the code, and mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
-docs: $(READY) ## build the site into site/, strictly
-	@$(BIN)/mkdocs build --strict && echo "docs: see site/index.html"
+docs: $(READY) ## build the site into site/, strictly, and look at its links, pages and tables
+	@$(BIN)/mkdocs build --strict
+	@SITE=site $(BIN)/python -m pytest tests/project/test_site.py tests/project/test_docs_tables.py -q && echo "docs: see site/index.html"
 
 clean: ## remove everything that was built, the environment included
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist reports site

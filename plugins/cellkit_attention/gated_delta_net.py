@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit import cells
+from cellkit.cells import softplus
 from cellkit.registry import CellSpec, Guide
-from cellkit.registry.reference import activation, softplus
+from cellkit.registry.reference import activation
+from cellkit.registry.reference import softplus as numpy_softplus
 from cellkit_attention._base import (
     HeadsCell,
     by_head,
@@ -85,7 +86,7 @@ class GatedDeltaNetCell(HeadsCell):
         written = self.recurrent_activation(parts["beta"]) * k
         a = keras.ops.cast(parts["a"], self.accumulator_dtype)
         rate = keras.ops.cast(keras.ops.exp(self.decay + 0.0), self.accumulator_dtype)
-        g = -rate[:, None] * cells.softplus(a)
+        g = -rate[:, None] * softplus(a)
         # The probe sees what is left after the decay.
         p = keras.ops.cast(k, self.accumulator_dtype) * keras.ops.exp(g)
         return {"q": self.scaled(q), "k": written, "v": parts["v"], "e": -written, "p": p, "g": g}
@@ -97,7 +98,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     phi, s = activation(config["activation"]), activation(config["recurrent_activation"])
     q, k, v, beta, a = (by_head(x @ w[f"W_{n}"] + w[f"b_{n}"], heads) for n in _LETTERS)
     q, k, beta = unit(phi(q)), unit(phi(k)), s(beta)
-    alpha = np.exp(-np.exp(w["A_log"])[:, None] * softplus(a))
+    alpha = np.exp(-np.exp(w["A_log"])[:, None] * numpy_softplus(a))
     kept = alpha[..., None] * states[0]
     old = np.einsum("bhkv,bhk->bhv", kept, k)
     S = kept + np.einsum("bhk,bhv->bhkv", beta * k, v - old)

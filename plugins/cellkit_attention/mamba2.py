@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit import cells
-from cellkit.cells import positive_int, split
+from cellkit.cells import positive_int, softplus, split
 from cellkit.registry import (
     CellSpec,
     Guide,
@@ -17,7 +16,7 @@ from cellkit.registry import (
     gate_blocks,
     rename,
 )
-from cellkit.registry.reference import softplus
+from cellkit.registry.reference import softplus as numpy_softplus
 from cellkit_attention._base import HeadsCell, by_head, decay_rates, step_biases
 
 
@@ -100,7 +99,7 @@ class Mamba2Cell(HeadsCell):
         """Return C, B and dt * u as query, key and value, and decays."""
         parts = self.parts(projected)
         dtype = self.accumulator_dtype
-        dt = cells.softplus(keras.ops.cast(parts["d"], dtype))
+        dt = softplus(keras.ops.cast(parts["d"], dtype))
         rate = keras.ops.cast(keras.ops.exp(self.decay + 0.0), dtype)
         v = dt * keras.ops.cast(parts["u"], dtype)
         return {"q": parts["C"], "k": parts["B"], "v": v, "g": -rate[:, None] * dt}
@@ -119,7 +118,7 @@ def _widths(units: int, states: int, heads: int) -> dict[str, int]:
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     """Compute one step from the equations, head by head."""
     u, B, C, d = (x @ w[f"W_{n}"] + w[f"b_{n}"] for n in ("u", "B", "C", "d"))
-    u, dt = by_head(u, config["num_heads"]), softplus(d)
+    u, dt = by_head(u, config["num_heads"]), numpy_softplus(d)
     a = np.exp(-dt * np.exp(w["A_log"]))
     S = a[..., None, None] * states[0] + np.einsum("bn,bhv->bhnv", B, dt[..., None] * u)
     y = np.einsum("bhnv,bn->bhv", S, C) + w["D"][:, None] * u

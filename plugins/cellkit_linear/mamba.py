@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit import cells
 from cellkit.cells import (
     LinearCell,
     TensorSpec,
@@ -15,12 +14,13 @@ from cellkit.cells import (
     matmul,
     plus,
     positive_int,
+    softplus,
     split,
     vector_size,
 )
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, WeightMap, blocks, configured, rename
-from cellkit.registry.reference import softplus
+from cellkit.registry.reference import softplus as numpy_softplus
 from cellkit_linear._complex import fixed
 
 
@@ -150,7 +150,7 @@ class MambaCell(LinearCell):
         rank = self.step_kernel.shape[0]
         chosen = matmul(u, self.select_kernel)
         low, b, c = split(chosen, [rank, self.state_units, self.state_units])
-        dt = cells.softplus(matmul(low, self.step_kernel) + self.step_bias)
+        dt = softplus(matmul(low, self.step_kernel) + self.step_bias)
         return {"u": u, "z": z, "dt": dt, "B": b, "C": c}
 
     def coefficients(self, projected: Any) -> tuple[Any, Any]:
@@ -179,7 +179,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     window = np.concatenate([*memory, x[:, None]], axis=1)
     u = silu(np.einsum("bji,ji->bi", window @ w["W_p"], w["w_conv"]) + w["b_conv"])
     z, B, C = x @ w["W_z"], u @ w["W_B"], u @ w["W_C"]
-    dt = softplus(u @ w["W_r"] @ w["W_dt"] + w["b_dt"])
+    dt = numpy_softplus(u @ w["W_r"] @ w["W_dt"] + w["b_dt"])
     s = np.exp(-dt[..., None] * np.exp(w["A_log"])) * s + np.einsum("bi,bn->bin", dt * u, B)
     y = np.einsum("bin,bn->bi", s, C) + w["D"] * u
     return (y * silu(z)) @ w["W_out"], [s, *([window[:, 1:]] if memory else [])]
@@ -187,7 +187,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
 
 def silu(x: Any) -> Any:
     """Return x times its sigmoid, in NumPy."""
-    return x * np.exp(-softplus(-x))
+    return x * np.exp(-numpy_softplus(-x))
 
 
 def _selected(config: Any) -> WeightMap:

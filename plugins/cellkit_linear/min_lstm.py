@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from cellkit import cells
-from cellkit.cells import split
+from cellkit.cells import softplus, split
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, gate_blocks
-from cellkit.registry.reference import softplus
+from cellkit.registry.reference import softplus as numpy_softplus
 from cellkit_linear.min_gru import InputGatedCell, numpy_activation, positive
 
 
@@ -65,7 +64,7 @@ class MinLSTMCell(InputGatedCell):
     def coefficients(self, projected: Any) -> tuple[Any, Any]:
         """Return how much is kept, and what is added."""
         f, i, n = split(projected, 3)
-        difference = cells.softplus(-i) - cells.softplus(-f)
+        difference = softplus(-i) - softplus(-f)
         kept, added = keras.ops.sigmoid(difference), keras.ops.sigmoid(-difference)
         return kept, added * self.activation(n)
 
@@ -73,8 +72,8 @@ class MinLSTMCell(InputGatedCell):
 def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
     """Compute one step from the equations, with the gates as logarithms."""
     (h,) = states
-    log_f = -softplus(-(x @ w["W_f"] + w["b_f"]))
-    log_i = -softplus(-(x @ w["W_i"] + w["b_i"]))
+    log_f = -numpy_softplus(-(x @ w["W_f"] + w["b_f"]))
+    log_i = -numpy_softplus(-(x @ w["W_i"] + w["b_i"]))
     total = np.logaddexp(log_f, log_i)
     n = numpy_activation(config["activation"])(x @ w["W_n"] + w["b_n"])
     h = np.exp(log_f - total) * h + np.exp(log_i - total) * n

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellkit import cells
 from cellkit.cells import (
     LinearCell,
     TensorSpec,
@@ -16,12 +15,14 @@ from cellkit.cells import (
     number,
     plus,
     positive_int,
+    softplus,
     split,
     vector_size,
 )
 from cellkit.errors import problem
 from cellkit.registry import CellSpec, Guide, custom
-from cellkit.registry.reference import activation, softplus
+from cellkit.registry.reference import activation
+from cellkit.registry.reference import softplus as numpy_softplus
 from cellkit_linear._complex import fixed, generator, number_range
 
 
@@ -166,7 +167,7 @@ class RGLRUCell(LinearCell):
         """Return the decay, and the input scaled so that the size of the state is kept."""
         dtype = self.accumulator_dtype
         r, i = map(self.recurrent_activation, split(projected["gates"], 2))
-        rate = -self.c * cells.softplus(-as_dtype(self.decay + 0.0, dtype))
+        rate = -self.c * softplus(-as_dtype(self.decay + 0.0, dtype))
         log_a = rate * as_dtype(r, dtype)
         added = as_dtype(i * projected["u"], dtype)
         a, scale = keras.ops.exp(log_a), root(-keras.ops.expm1(2 * log_a))
@@ -195,7 +196,7 @@ def reference(w: Any, x: Any, states: Any, config: Any) -> tuple[Any, Any]:
         return s(np.concatenate(parts, axis=-1) + w[f"b_{name}"])
 
     r, i = gate("a"), gate("x")
-    log_a = -config.get("c", 8.0) * softplus(-w["Lambda"]) * r
+    log_a = -config.get("c", 8.0) * numpy_softplus(-w["Lambda"]) * r
     paper = np.exp(log_a) * h + np.sqrt(-np.expm1(2 * log_a)) * (i * u)
     if not before:
         return paper, [paper]

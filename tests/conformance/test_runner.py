@@ -300,6 +300,7 @@ def wait_for(condition, seconds=90.0):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.part(2)
 @pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
 def test_a_worker_ends_with_its_parent_and_so_does_what_it_started(tmp_path, signal_name):
     told = tmp_path / "pids"

@@ -42,7 +42,7 @@ CLAIMS = {
 # Take the longest; the others are run every day.
 DEAR = {
     *("ants_go_home.py", "dates_attention.py", "digit_rows.py", "handwriting_nested.py"),
-    *("long_stream.py", "topics.py"),
+    *("long_stream.py", "temperature.py", "topics.py"),
 }
 # Tested in tests/export, where what it needs is installed.
 ELSEWHERE = ("serve_steps.py",)
@@ -132,6 +132,7 @@ def test_guide_trains_with_one_import_changed(backend):
 
 
 @pytest.mark.slow
+@pytest.mark.full  # it changes with Keras alone
 def test_guide_needs_that_import(backend, tmp_path):
     # When this fails, Keras has learnt it, and the example's docstring must say so.
     text = (EXAMPLES / "guide_nested_cell.py").read_text()

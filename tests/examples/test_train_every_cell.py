@@ -97,6 +97,7 @@ def test_cells_with_and_without_time_learn_and_are_drawn(backend, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.one_backend
+@pytest.mark.full
 def test_cells_that_guess_or_diverge_fail_the_run(backend, tmp_path):
     script = tmp_path / "bad_cells.py"
     script.write_text(BAD_CELLS)

@@ -49,6 +49,7 @@ def cases():
 
 
 @pytest.mark.slow
+@pytest.mark.part(2)
 @pytest.mark.parametrize(("name", "warm", "dynamic"), [*cases()])
 def test_a_layer_is_one_graph(name, warm, dynamic):
     import torch

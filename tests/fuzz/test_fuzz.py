@@ -25,7 +25,7 @@ def explained(number, recipe, verdict):
 
 
 @pytest.mark.slow
-@pytest.mark.part(3)
+@pytest.mark.part(5)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_engines_compute_what_the_loop_computes(chunk):
     counts = collections.Counter()

@@ -44,6 +44,7 @@ print("the same on", keras.backend.backend())
 
 
 @pytest.mark.slow
+@pytest.mark.part(2)
 # What PyTorch saves is loaded every day.
 @pytest.mark.parametrize(
     "other",

@@ -26,6 +26,7 @@ def tool(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.full  # `make docs` runs it
 def test_page_is_what_the_registry_and_the_frozen_outputs_say():
     done = subprocess.run(
         [sys.executable, TOOL, "--check"], capture_output=True, text=True, timeout=600, check=False

@@ -1,4 +1,7 @@
-"""The site as it is built: its links, its pages of cells, and what a browser makes of it."""
+"""The site as it is built: its links, its pages of cells, and what a browser makes of it.
+
+`make docs` builds the site and runs this file on it; by name, the file builds one itself.
+"""
 
 import html.parser
 import json
@@ -17,7 +20,7 @@ from cellkit import _distribution, facts
 from cellkit.registry import FAMILIES, TAGS, registry
 
 pytest.importorskip("mkdocs", reason="the site is built by the extra `docs`")
-pytestmark = [pytest.mark.one_backend, pytest.mark.slow]
+pytestmark = [pytest.mark.one_backend, pytest.mark.slow, pytest.mark.full]
 
 ROOT = Path(__file__).parents[2]
 OWN = sorted(
@@ -53,7 +56,9 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, worker_id):
-    """The folder of the site, built strictly and once by the workers that share a folder."""
+    """The folder that SITE names, or one built strictly and once by workers that share a folder."""
+    if built := os.environ.get("SITE"):
+        return ROOT / built
     alone = worker_id == "master"
     shared = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
     folder = shared / "site"

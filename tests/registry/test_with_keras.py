@@ -27,6 +27,7 @@ def python(code, backend="numpy"):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.part(2)
 @pytest.mark.parametrize(
     "imports",
     [
