@@ -180,7 +180,9 @@ def main() -> int:
         for backend in installed(chosen):
             if options.only != "compat":
                 report = Path(folder, f"tests-{backend}.xml")
+                # Neighbours share what is compiled for them, so a worker takes many.
                 arguments = ["-m", "pytest", "tests", "-q", "-n", options.workers]
+                arguments += ["--dist", "worksteal"]
                 arguments += [f"--junitxml={report}", *options.pytest]
                 environment = {"KERAS_BACKEND": backend}
                 outcomes.append(
