@@ -167,6 +167,7 @@ def test_the_page_says_which_requirement_is_shown_by_which_program():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="these checks do not apply on PyTorch")
+@(pytest.mark.full if BACKEND == "tensorflow" else pytest.mark.slow)  # JAX's run every day
 def test_scripts_of_compiled_functions_and_devices():
     scripts = run([], JUDGE)
     assert len(scripts) >= 4

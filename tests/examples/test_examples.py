@@ -42,7 +42,7 @@ CLAIMS = {
 # Take the longest; the others are run every day.
 DEAR = {
     *("ants_go_home.py", "dates_attention.py", "digit_rows.py", "handwriting_nested.py"),
-    *("long_stream.py", "temperature.py", "topics.py"),
+    *("long_stream.py", "sentiment.py", "temperature.py", "topics.py"),
 }
 # Tested in tests/export, where what it needs is installed.
 ELSEWHERE = ("serve_steps.py",)

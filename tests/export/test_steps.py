@@ -62,6 +62,7 @@ def compare(got, want):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.part(2)
 @pytest.mark.parametrize("name", CELLS)
 def test_steps_give_what_the_layer_gives(name):
     layer, xs, inputs = built(name)

@@ -61,6 +61,7 @@ def exported(layer, masked, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.part(2)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
     ("name", "options"),
