@@ -221,7 +221,6 @@ def _same(states, final):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow traces unknown lengths")
-@pytest.mark.part(2)
 @pytest.mark.parametrize("sequences", [False, True])
 def test_unknown_lengths_down_to_none(sequences):
     import tensorflow as tf
@@ -287,7 +286,6 @@ def test_the_recurrence_of_long_sequences(kind, shape):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has a graph for eager calls")
-@pytest.mark.part(3)
 @pytest.mark.parametrize(("shape", "time"), [("full", 1), ("full", 33), ((1, 1, 3), 7)], ids=str)
 def test_eager_recurrences_equal_those_of_known_lengths_in_a_graph(shape, time):
     import tensorflow as tf

@@ -16,13 +16,13 @@ import pytest
 BACKEND = keras.backend.backend()
 # The first one that a backend takes.
 START = {"tensorflow": 0, "jax": 1}
-SHARES = {"layers": 6, "engines": 6, "conformance": 18}
-"""One test in so many of a room is TensorFlow's and another JAX's; of other rooms one in nine.
+SHARES = {"layers": 4, "engines": 4, "conformance": 12}
+"""One test in so many of a room is TensorFlow's and another JAX's; of other rooms one in six.
 
 The layer and its engines differ most between backends, the conformance suite hardly: `make conform`
 runs all of its checks on each.
 """
-OWN = 4
+OWN = 2
 """One case in so many is asked of a test in a file that is named after the backend."""
 WHOLE = {"defects"}
 """Rooms that every backend takes as a whole: what they are about differs between backends."""
@@ -42,7 +42,7 @@ def dealt(tests: Iterable[tuple[Path, str]]) -> set[str]:
         room = path.parent.name
         if path.stem.endswith(f"_{BACKEND}"):
             own.append(name)
-        elif room in WHOLE or _number(name) % SHARES.get(room, 9) == START[BACKEND]:
+        elif room in WHOLE or _number(name) % SHARES.get(room, 6) == START[BACKEND]:
             names.add(name)
     return names | some(own, OWN)
 

@@ -197,7 +197,6 @@ def test_an_option_keeps_its_numbers_and_dtypes(case, policy):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="there is one way on this backend")
-@pytest.mark.part(3)
 @pytest.mark.parametrize("case", IN_GRAPHS)
 def test_an_option_keeps_its_numbers_and_dtypes_in_a_graph(case):
     check(case, "mixed_bfloat16", compiled=True)

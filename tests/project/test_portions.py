@@ -23,14 +23,14 @@ def test_backends_take_parts_that_differ(on):
     tensorflow, jax = on("tensorflow", CASES), on("jax", CASES)
     assert not tensorflow & jax
     for taken in (tensorflow, jax):
-        assert len(CASES) // 9 < len(taken) < len(CASES) // 4
+        assert len(CASES) // 6 < len(taken) < len(CASES) // 3
 
 
 def test_a_file_of_a_backends_own_leaves_no_test_out(on):
     own = [f"tests/engines/test_a_jax.py::test_b{i}" for i in range(40)]
     assert on("jax", own) == set(own)
     cases = [f"{own[0]}[{i}]" for i in range(40)]
-    assert 4 < len(on("jax", cases)) < 20
+    assert 10 < len(on("jax", cases)) < 30
 
 
 def test_what_differs_between_backends_is_asked_of_each(on):
