@@ -153,6 +153,10 @@ def plus(x: Tensor, bias: Any) -> Tensor:
     return x if bias is None else x + bias
 
 
+# From here on, the softplus of a number is the number to the last bit.
+_FAR = 40.0
+
+
 def softplus(x: Tensor) -> Tensor:
     """Return `log(1 + exp(x))`, in files as well.
 
@@ -168,7 +172,6 @@ def softplus(x: Tensor) -> Tensor:
     """
     if BACKEND != "tensorflow":
         return keras.ops.softplus(x)
-    # Further above zero, it is `x` to the last bit.
     near = keras.ops.softplus(keras.ops.minimum(x, _FAR))
     return where(x > _FAR, x, near)
 
@@ -190,9 +193,6 @@ def log_sigmoid(x: Tensor) -> Tensor:
     if BACKEND in ("jax", "tensorflow") or (BACKEND == "torch" and _is_exported()):
         return -softplus(-x)
     return keras.ops.log_sigmoid(x)
-
-
-_FAR = 40.0
 
 
 class _Files(threading.local):

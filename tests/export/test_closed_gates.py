@@ -46,7 +46,7 @@ class KerasSoftplusGate(LogGate):
 
 
 class KerasMishGate(LogGate):
-    """The same with a function that Keras makes of a softplus."""
+    """The same with a function of a softplus that comes out right: the tanh of infinity is one."""
 
     function = staticmethod(keras.activations.mish)
 

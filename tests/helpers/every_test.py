@@ -8,12 +8,11 @@ import keras
 import portions
 import pytest
 from nursery import Nursery
+from portions import BACKEND
 
 from cellkit.cells import effects
 from cellkit.registry import registry
 from cellkit_conformance.run import process
-
-BACKEND = keras.backend.backend()
 
 
 def pytest_collection_modifyitems(config, items):

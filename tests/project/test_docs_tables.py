@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.full]  # `make docs` runs them
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "cell_table.py"
@@ -26,7 +26,6 @@ def tool(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.full  # `make docs` runs it
 def test_page_is_what_the_registry_and_the_frozen_outputs_say():
     done = subprocess.run(
         [sys.executable, TOOL, "--check"], capture_output=True, text=True, timeout=600, check=False

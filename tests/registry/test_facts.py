@@ -19,19 +19,24 @@ OWN = sorted(
 HEAVY = ("keras", "numpy", "tensorflow", "torch", "jax", "cellkit_classic", "cellkit_gru")
 
 
+@pytest.fixture(scope="module")
+def written():
+    """The facts that are kept, by the names of the cells."""
+    return json.loads(facts.FILE.read_text(encoding="utf-8"))
+
+
 @pytest.mark.slow
 @pytest.mark.one_backend
 @pytest.mark.part(6)  # a cell is built to count its parameters
 @pytest.mark.parametrize("name", OWN)
-def test_the_file_is_what_the_cells_say(name):
-    written = json.loads(facts.FILE.read_text(encoding="utf-8"))
+def test_the_file_is_what_the_cells_say(name, written):
     today = json.loads(facts.to_file([cellkit.get(name)]))
     assert written[name] == today[name], "run `python tools/cell_facts.py`"
 
 
 @pytest.mark.one_backend
-def test_the_file_holds_every_cell():
-    assert set(json.loads(facts.FILE.read_text(encoding="utf-8"))) == set(OWN)
+def test_the_file_holds_every_cell(written):
+    assert set(written) == set(OWN)
 
 
 @pytest.mark.one_backend
